@@ -1,0 +1,58 @@
+//! What one event changed: what to store, what to do, what to tell.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::effect::Effect;
+use crate::ids::{JobId, LaunchId, PoolName, RunnerName};
+
+/// The outcome of [`crate::Fleet::apply`]. All of it is stored in one transaction, then the effects
+/// are carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What is to be done, in order.
+    pub effects: Vec<Effect>,
+    /// What happened, in order.
+    pub timeline: Vec<TimelineEntry>,
+    /// Jobs whose record changed.
+    pub jobs: BTreeSet<JobId>,
+    /// Runners whose record changed.
+    pub runners: BTreeSet<LaunchId>,
+    /// Pools whose state changed.
+    pub pools: BTreeSet<PoolName>,
+    /// Jobs that the core forgets; their record may leave the store's working set.
+    pub forgotten_jobs: BTreeSet<JobId>,
+    /// Runners that the core forgets.
+    pub forgotten_runners: BTreeSet<LaunchId>,
+    /// Events, or parts of them, that don't fit the state and had no effect, with the reason.
+    pub refused: Vec<String>,
+}
+
+impl Changes {
+    /// True if nothing needs to be stored or done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineEntry {
+    /// When.
+    pub at: Timestamp,
+    /// What, in a word or two: `queued`, `launched`, `job started`.
+    pub what: String,
+    /// The details, for people.
+    pub detail: String,
+    /// The pool it is about.
+    pub pool: Option<PoolName>,
+    /// The launch it is about.
+    pub launch: Option<LaunchId>,
+    /// The runner it is about.
+    pub runner: Option<RunnerName>,
+    /// The job it is about.
+    pub job: Option<JobId>,
+}

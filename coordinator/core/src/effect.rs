@@ -1,0 +1,116 @@
+//! What the core wants done. Each effect may be carried out more than once, and must bear it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
+use crate::matching::Shape;
+
+/// One thing that the core wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum Effect {
+    /// Make an instance. The launch id is the client token: the same call twice makes one.
+    /// Answered by `Launched` or `LaunchFailed`.
+    Launch {
+        /// The launch.
+        launch: LaunchId,
+        /// Its pool.
+        pool: PoolName,
+        /// Size and market that the jobs it is for asked for.
+        shape: Shape,
+    },
+    /// Register a runner with GitHub and hold its configuration in memory.
+    /// Answered by `Minted` or `MintFailed`.
+    Mint {
+        /// The launch.
+        launch: LaunchId,
+        /// Its pool.
+        pool: PoolName,
+        /// The name to register.
+        name: RunnerName,
+        /// Labels to register beside the pool's.
+        shape: Shape,
+    },
+    /// Send the configuration to the agent, if it is still held. It is not held any more after this.
+    /// Answered by `AssignmentAccepted` from the agent, or `AssignmentLost`.
+    Assign {
+        /// The launch.
+        launch: LaunchId,
+        /// The name that was registered.
+        name: RunnerName,
+    },
+    /// Tell the agent to take no new job. Answered by `DrainReported`.
+    Drain {
+        /// The launch.
+        launch: LaunchId,
+        /// Why.
+        reason: String,
+        /// When the instance goes, if known.
+        deadline: Option<Timestamp>,
+    },
+    /// Tell the agent that its registration is gone. Answered by `DrainReported` or `Finished`.
+    Retire {
+        /// The launch.
+        launch: LaunchId,
+        /// Why.
+        reason: String,
+    },
+    /// Delete a registration. Without an id it is looked up by name.
+    /// Answered by `Deregistered`.
+    Deregister {
+        /// The launch.
+        launch: LaunchId,
+        /// Its pool.
+        pool: PoolName,
+        /// The name that was registered, or perhaps was.
+        name: RunnerName,
+        /// GitHub's id, if known.
+        id: Option<GithubRunnerId>,
+    },
+    /// End an instance. Answered by `Terminated`.
+    Terminate {
+        /// The launch.
+        launch: LaunchId,
+        /// Its pool.
+        pool: PoolName,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// End an instance that carries our mark and that nobody remembers. Not answered.
+    TerminateStray {
+        /// The instance.
+        instance: InstanceId,
+    },
+}
+
+impl Effect {
+    /// Whether the effect must be stored before it is carried out, and carried out after a restart.
+    /// The others are messages to an agent, which the core sends anew when the agent connects.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Launch { .. }
+            | Self::Mint { .. }
+            | Self::Deregister { .. }
+            | Self::Terminate { .. }
+            | Self::TerminateStray { .. } => true,
+            Self::Assign { .. } | Self::Drain { .. } | Self::Retire { .. } => false,
+        }
+    }
+
+    /// Key of a durable effect: a second effect with the same key is the same intent.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Launch { launch, .. } => format!("launch/{launch}"),
+            Self::Mint { name, .. } => format!("mint/{name}"),
+            Self::Assign { launch, .. } => format!("assign/{launch}"),
+            Self::Drain { launch, .. } => format!("drain/{launch}"),
+            Self::Retire { launch, .. } => format!("retire/{launch}"),
+            Self::Deregister { name, .. } => format!("deregister/{name}"),
+            Self::Terminate { launch, .. } => format!("terminate/{launch}"),
+            Self::TerminateStray { instance } => format!("terminate-stray/{instance}"),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! What the core is told. Every event may come twice, late, or never.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
+
+/// One thing that the core is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// GitHub says something of a job, by webhook or by reconciliation.
+    Job(JobReport),
+
+    /// The provider made the instance of a launch.
+    Launched {
+        /// The launch.
+        launch: LaunchId,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// The provider will not make the instance of a launch.
+    LaunchFailed {
+        /// The launch.
+        launch: LaunchId,
+        /// What kind of failure it is.
+        failure: LaunchFailure,
+        /// The provider's words.
+        detail: String,
+    },
+    /// GitHub registered a runner; its configuration is held in memory, to be assigned.
+    Minted {
+        /// The launch.
+        launch: LaunchId,
+        /// The name that was registered.
+        name: RunnerName,
+        /// GitHub's id for it.
+        id: GithubRunnerId,
+    },
+    /// GitHub will not register a runner.
+    MintFailed {
+        /// The launch.
+        launch: LaunchId,
+        /// The name that was asked for.
+        name: RunnerName,
+        /// What kind of failure it is.
+        failure: MintFailure,
+        /// GitHub's words.
+        detail: String,
+    },
+    /// An assignment can't be sent, as its configuration was lost with the process that held it, or
+    /// was sent before.
+    AssignmentLost {
+        /// The launch.
+        launch: LaunchId,
+        /// The name that was registered.
+        name: RunnerName,
+    },
+    /// GitHub answered a request to delete a registration.
+    Deregistered {
+        /// The launch.
+        launch: LaunchId,
+        /// The name that was registered.
+        name: RunnerName,
+        /// The answer.
+        answer: DeregisterAnswer,
+    },
+    /// The provider answered a request to terminate an instance.
+    Terminated {
+        /// The launch.
+        launch: LaunchId,
+        /// True if the instance is known to be gone; false if the request was only accepted.
+        gone: bool,
+    },
+    /// The provider listed every instance that carries our mark.
+    InstancesListed {
+        /// The instances that are not gone, each with the launch that it is marked with.
+        alive: Vec<(InstanceId, Option<LaunchId>)>,
+    },
+
+    /// An instance proved its identity.
+    Enrolled {
+        /// The launch.
+        launch: LaunchId,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// An agent opened its stream.
+    AgentConnected {
+        /// The launch.
+        launch: LaunchId,
+        /// What the runner was doing, in the agent's words.
+        phase: HostPhase,
+        /// The runner that the agent was assigned to be, if it was.
+        assignment: Option<RunnerName>,
+    },
+    /// An agent has not been heard for too long, or its stream ended.
+    AgentLost {
+        /// The launch.
+        launch: LaunchId,
+    },
+    /// An agent took its assignment.
+    AssignmentAccepted {
+        /// The launch.
+        launch: LaunchId,
+        /// The runner that it is now.
+        name: RunnerName,
+    },
+    /// The runner on an instance reached another phase.
+    PhaseChanged {
+        /// The launch.
+        launch: LaunchId,
+        /// The phase.
+        phase: HostPhase,
+        /// Display name of the job, a hint.
+        job_name: Option<String>,
+    },
+    /// The runner on an instance has ended.
+    Finished {
+        /// The launch.
+        launch: LaunchId,
+        /// How.
+        outcome: Outcome,
+        /// The agent's words.
+        reason: String,
+    },
+    /// An instance will be taken away.
+    Interrupted {
+        /// The launch.
+        launch: LaunchId,
+        /// By whom.
+        kind: Interruption,
+        /// When, if known.
+        deadline: Option<Timestamp>,
+    },
+    /// An agent looked at its runner, as `Drain` and `Retire` ask.
+    DrainReported {
+        /// The launch.
+        launch: LaunchId,
+        /// True if nothing is assigned and no worker process exists.
+        idle: bool,
+    },
+
+    /// An operator lets a runner take no new job.
+    OperatorDrain {
+        /// The launch.
+        launch: LaunchId,
+        /// Who and why.
+        reason: String,
+    },
+    /// An operator ends an instance now.
+    OperatorTerminate {
+        /// The launch.
+        launch: LaunchId,
+        /// Who and why.
+        reason: String,
+    },
+    /// An operator pauses a pool, or resumes it.
+    OperatorPause {
+        /// The pool.
+        pool: PoolName,
+        /// Who and why; none resumes.
+        paused: Option<String>,
+    },
+
+    /// The process has started and the state is restored: nobody is connected.
+    Restarted,
+    /// Time has passed.
+    Tick,
+}
+
+/// What GitHub says of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// GitHub's id.
+    pub id: JobId,
+    /// Id of the workflow run.
+    pub run_id: i64,
+    /// Attempt of the run, from 1; old payloads lack it.
+    pub run_attempt: Option<u32>,
+    /// The repository.
+    pub repository: Repository,
+    /// Name of the workflow.
+    pub workflow: Option<String>,
+    /// Name of the job.
+    pub name: String,
+    /// Labels that it asks for, as written.
+    pub labels: Vec<String>,
+    /// Its status.
+    pub status: JobStatus,
+    /// How it ended, in GitHub's word.
+    pub conclusion: Option<String>,
+    /// The runner that took it.
+    pub runner_name: Option<String>,
+    /// When GitHub made it.
+    pub created_at: Option<Timestamp>,
+    /// When a runner started it.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub completed_at: Option<Timestamp>,
+    /// The app installation that told of it.
+    pub installation: Option<i64>,
+}
+
+/// The repository of a job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Repository {
+    /// Login of the owner.
+    pub owner: String,
+    /// Name without the owner.
+    pub name: String,
+    /// Whether anybody can read it, and so, on GitHub, propose code that runs in its jobs.
+    pub public: bool,
+    /// Slug of the enterprise, if the payload names one.
+    pub enterprise: Option<String>,
+}
+
+impl std::fmt::Display for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.owner, self.name)
+    }
+}
+
+/// Status of a job. The order is the order of its life; it never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    /// GitHub waits for something, such as an approval.
+    Waiting,
+    /// It waits for a runner.
+    Queued,
+    /// It runs.
+    InProgress,
+    /// It has ended.
+    Completed,
+}
+
+/// Why an instance was not launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaunchFailure {
+    /// None to be had at present; later, or elsewhere, it may go.
+    Capacity,
+    /// Too many calls; only time is lacking.
+    Throttled,
+    /// It can't go until somebody changes something.
+    Permanent,
+}
+
+/// Why a runner was not registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MintFailure {
+    /// The name exists: most likely the answer to an earlier call was lost.
+    NameTaken,
+    /// GitHub refuses, and will refuse again.
+    Refused,
+}
+
+/// GitHub's answer to the deletion of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeregisterAnswer {
+    /// It is deleted. Not a proof that no job was given to it.
+    Deleted,
+    /// There was none.
+    Absent,
+    /// The runner has a job.
+    Busy,
+}
+
+/// What the runner on an instance does, in the agent's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostPhase {
+    /// The agent has had no assignment.
+    Unassigned,
+    /// The runner was started and doesn't listen yet.
+    Starting,
+    /// It waits for a job.
+    Listening,
+    /// It was given a job.
+    Assigned,
+    /// It runs a job.
+    Running,
+    /// It has ended.
+    Finished,
+}
+
+/// How a runner ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A job ran and succeeded.
+    Succeeded,
+    /// A job ran and failed.
+    Failed,
+    /// A job ran and was cancelled.
+    Canceled,
+    /// A job ran and was stopped, as the instance had to go.
+    Interrupted,
+    /// A job was taken and given up: the fault of the infrastructure.
+    Abandoned,
+    /// No job ran.
+    Unused,
+    /// The runner could not be started, or died before it listened.
+    StartFailed,
+    /// It died or hung in the middle of a job, or nobody knows.
+    Lost,
+    /// GitHub refuses this version of the runner.
+    VersionRefused,
+}
+
+/// Who takes an instance away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interruption {
+    /// EC2 takes a Spot instance back.
+    Spot,
+    /// EC2 recommends to leave.
+    Rebalance,
+    /// Scheduled maintenance.
+    Maintenance,
+}

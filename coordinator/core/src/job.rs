@@ -1,0 +1,147 @@
+//! A workflow job: a state machine that only goes forward.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{JobReport, JobStatus};
+use crate::ids::{JobId, LaunchId, PoolName};
+use crate::matching::Shape;
+
+/// What is known of a job. Stored whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// What GitHub said last; its status never goes back.
+    pub report: JobReport,
+    /// When it was first heard of here.
+    pub known_at: Timestamp,
+    /// Who serves it.
+    pub decision: Decision,
+    /// The launch whose runner took it, if it is one of ours.
+    pub taken_by: Option<LaunchId>,
+    /// When it was heard that it started, by GitHub's clock where that is given.
+    pub started_at: Option<Timestamp>,
+    /// When it was heard that it ended, by GitHub's clock where that is given.
+    pub completed_at: Option<Timestamp>,
+}
+
+/// Which pool serves a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// This pool does.
+    Served {
+        /// The pool.
+        pool: PoolName,
+        /// The size and market that the job asks for.
+        shape: Shape,
+    },
+    /// No pool does; each says why.
+    Refused(Vec<Refusal>),
+}
+
+/// Why a pool does not take a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The pool.
+    pub pool: PoolName,
+    /// Its reason, for people.
+    pub reason: String,
+}
+
+impl Job {
+    pub(crate) fn new(report: JobReport, decision: Decision, now: Timestamp) -> Self {
+        let mut job = Self {
+            report,
+            known_at: now,
+            decision,
+            taken_by: None,
+            started_at: None,
+            completed_at: None,
+        };
+        job.note_times(now);
+        job
+    }
+
+    /// GitHub's id.
+    #[must_use]
+    pub fn id(&self) -> JobId {
+        self.report.id
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> JobStatus {
+        self.report.status
+    }
+
+    /// When GitHub queued it, or when it was first heard of.
+    #[must_use]
+    pub fn queued_at(&self) -> Timestamp {
+        self.report
+            .created_at
+            .map_or(self.known_at, |at| at.min(self.known_at))
+    }
+
+    /// The pool that serves it.
+    #[must_use]
+    pub fn pool(&self) -> Option<&PoolName> {
+        match &self.decision {
+            Decision::Served { pool, .. } => Some(pool),
+            Decision::Refused(_) => None,
+        }
+    }
+
+    /// True while it waits for a runner that we should provide.
+    #[must_use]
+    pub fn is_demand(&self) -> bool {
+        self.report.status == JobStatus::Queued && self.pool().is_some()
+    }
+
+    /// Takes news of the job. False if they are no news: older than what is known, or the same.
+    pub(crate) fn update(&mut self, news: &JobReport, now: Timestamp) -> bool {
+        if news.status < self.report.status {
+            return false;
+        }
+        let before = self.clone();
+        let old = &mut self.report;
+        old.status = news.status;
+        old.name.clone_from(&news.name);
+        old.repository.clone_from(&news.repository);
+        fill(&mut old.run_attempt, news.run_attempt.as_ref());
+        fill(&mut old.workflow, news.workflow.as_ref());
+        fill(&mut old.conclusion, news.conclusion.as_ref());
+        fill(&mut old.runner_name, news.runner_name.as_ref());
+        fill(&mut old.created_at, news.created_at.as_ref());
+        fill(&mut old.started_at, news.started_at.as_ref());
+        fill(&mut old.completed_at, news.completed_at.as_ref());
+        fill(&mut old.installation, news.installation.as_ref());
+        self.note_times(now);
+        *self != before
+    }
+
+    fn note_times(&mut self, now: Timestamp) {
+        // GitHub fills `started_at` with the time of creation while a job waits.
+        if self.report.status == JobStatus::InProgress && self.started_at.is_none() {
+            self.started_at = Some(self.report.started_at.unwrap_or(now));
+        }
+        if self.report.status == JobStatus::Completed {
+            let ran = self
+                .report
+                .runner_name
+                .as_deref()
+                .is_some_and(|name| !name.is_empty());
+            if self.started_at.is_none() && ran {
+                self.started_at = self.report.started_at;
+            }
+            if self.completed_at.is_none() {
+                self.completed_at = Some(self.report.completed_at.unwrap_or(now));
+            }
+        }
+    }
+}
+
+fn fill<T: Clone>(old: &mut Option<T>, new: Option<&T>) {
+    if let Some(new) = new {
+        *old = Some(new.clone());
+    }
+}

@@ -1,0 +1,30 @@
+//! Muster's decisions: which job a pool serves, what to launch, assign, drain and terminate.
+//!
+//! [`Fleet::apply`] is a function from an event and a time to [`Changes`]. It does no I/O, reads no
+//! clock and holds no randomness but the seed it was given, so that the service, the tests and a
+//! simulator drive the same decisions.
+
+mod changes;
+mod effect;
+mod event;
+mod figures;
+mod fleet;
+mod ids;
+mod job;
+mod matching;
+mod pool;
+mod runner;
+
+pub use changes::{Changes, TimelineEntry};
+pub use effect::Effect;
+pub use event::{
+    DeregisterAnswer, Event, HostPhase, Interruption, JobReport, JobStatus, LaunchFailure,
+    MintFailure, Outcome, Repository,
+};
+pub use figures::{Explanation, PoolFigures, PoolVerdict};
+pub use fleet::{Fleet, FleetSpec, Stored};
+pub use ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
+pub use job::{Decision, Job, Refusal};
+pub use matching::{Market, Shape};
+pub use pool::{PoolSpec, PoolState, Scope, SizeRules, TimeLimits};
+pub use runner::{Drain, Illegal, Instance, Marks, Registration, Runner, Stage, Work};

@@ -1,0 +1,1 @@
+//! Certificates and the proofs they are given for.

@@ -1,0 +1,16 @@
+//! The Muster coordinator as a library: `main` only parses, builds, runs and drains.
+//!
+//! Data flows one way: intake ([`web`], [`grpc`]) -> event -> `muster-core` ([`engine`]) -> effect ->
+//! executor ([`compute`], [`github`], [`presence`]) -> event.
+
+pub mod cli;
+pub mod compute;
+pub mod config;
+pub mod engine;
+pub mod github;
+pub mod grpc;
+pub mod identity;
+pub mod presence;
+pub mod store;
+pub mod telemetry;
+pub mod web;

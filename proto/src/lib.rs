@@ -3,13 +3,6 @@
 //! The documentation of each message and field is in `proto/muster/v1/*.proto`.
 
 #![expect(missing_docs, reason = "the documentation is in the .proto files")]
-#![expect(
-    unreachable_pub,
-    clippy::pedantic,
-    clippy::large_enum_variant,
-    reason = "generated code is not written for our lints"
-)]
-
 use std::fmt;
 
 /// Package `muster.v1`.

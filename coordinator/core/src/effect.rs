@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
+use crate::ids::{AccountName, GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
 use crate::matching::Shape;
+use crate::pool::Scope;
 
 /// One thing that the core wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +62,8 @@ pub enum Effect {
     Deregister {
         /// The launch.
         launch: LaunchId,
-        /// Its pool.
-        pool: PoolName,
+        /// Where it is registered.
+        scope: Scope,
         /// The name that was registered, or perhaps was.
         name: RunnerName,
         /// GitHub's id, if known.
@@ -72,13 +73,15 @@ pub enum Effect {
     Terminate {
         /// The launch.
         launch: LaunchId,
-        /// Its pool.
-        pool: PoolName,
+        /// The account that it lives in.
+        account: AccountName,
         /// The instance.
         instance: InstanceId,
     },
     /// End an instance that carries our mark and that nobody remembers. Not answered.
     TerminateStray {
+        /// The account that it lives in.
+        account: AccountName,
         /// The instance.
         instance: InstanceId,
     },
@@ -110,7 +113,7 @@ impl Effect {
             Self::Retire { launch, .. } => format!("retire/{launch}"),
             Self::Deregister { name, .. } => format!("deregister/{name}"),
             Self::Terminate { launch, .. } => format!("terminate/{launch}"),
-            Self::TerminateStray { instance } => format!("terminate-stray/{instance}"),
+            Self::TerminateStray { instance, .. } => format!("terminate-stray/{instance}"),
         }
     }
 }

@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
+use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
 
 /// One thing that the core is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// GitHub says something of a job, by webhook or by reconciliation.
-    Job(JobReport),
+    Job(Box<JobReport>),
 
     /// The provider made the instance of a launch.
     Launched {
@@ -73,6 +73,8 @@ pub enum Event {
     },
     /// The provider listed every instance that carries our mark.
     InstancesListed {
+        /// The account that was listed.
+        account: AccountName,
         /// The instances that are not gone, each with the launch that it is marked with.
         alive: Vec<(InstanceId, Option<LaunchId>)>,
     },

@@ -39,6 +39,17 @@ pub enum Decision {
     Refused(Vec<Refusal>),
 }
 
+impl Decision {
+    /// Name of the pool that serves the job.
+    #[must_use]
+    pub fn pool_name(&self) -> Option<&str> {
+        match self {
+            Self::Served { pool, .. } => Some(pool.as_str()),
+            Self::Refused(_) => None,
+        }
+    }
+}
+
 /// Why a pool does not take a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -143,5 +154,67 @@ impl Job {
 fn fill<T: Clone>(old: &mut Option<T>, new: Option<&T>) {
     if let Some(new) = new {
         *old = Some(new.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::event::JobStatus::{Completed, InProgress, Queued, Waiting};
+    use crate::fixtures::{at, report};
+
+    #[rstest]
+    #[case(Waiting, Queued, true)]
+    #[case(Queued, InProgress, true)]
+    #[case(Queued, Completed, true)]
+    #[case(Queued, Waiting, false)]
+    #[case(InProgress, Queued, false)]
+    #[case(Completed, InProgress, false)]
+    #[case(Completed, Queued, false)]
+    fn status_only_goes_forward(
+        #[case] from: JobStatus,
+        #[case] to: JobStatus,
+        #[case] moves: bool,
+    ) {
+        let mut first = report(1);
+        first.status = from;
+        let mut job = Job::new(first, Decision::Refused(Vec::new()), at(0));
+        let mut news = report(1);
+        news.status = to;
+        assert_eq!(job.update(&news, at(1)), moves);
+        assert_eq!(job.status(), if moves { to } else { from });
+    }
+
+    #[test]
+    fn the_same_news_twice_are_no_news() {
+        let mut job = Job::new(report(1), Decision::Refused(Vec::new()), at(0));
+        let mut news = report(1);
+        news.status = InProgress;
+        news.runner_name = Some("muster-a".into());
+        assert!(job.update(&news, at(1)));
+        assert!(!job.update(&news, at(2)));
+        assert_eq!(job.started_at, Some(at(1)));
+    }
+
+    #[test]
+    fn a_later_report_without_a_field_does_not_erase_it() {
+        let mut job = Job::new(report(1), Decision::Refused(Vec::new()), at(0));
+        let mut news = report(1);
+        news.workflow = None;
+        news.status = Completed;
+        assert!(job.update(&news, at(1)));
+        assert_eq!(job.report.workflow.as_deref(), Some("ci"));
+    }
+
+    #[test]
+    fn a_job_cancelled_in_the_queue_never_started() {
+        let mut cancelled = report(1);
+        cancelled.status = Completed;
+        cancelled.started_at = Some(at(0));
+        let job = Job::new(cancelled, Decision::Refused(Vec::new()), at(5));
+        assert_eq!(job.started_at, None);
+        assert_eq!(job.completed_at, Some(at(5)));
     }
 }

@@ -7,7 +7,10 @@
 mod changes;
 mod effect;
 mod event;
+mod explain;
 mod figures;
+#[cfg(test)]
+mod fixtures;
 mod fleet;
 mod ids;
 mod job;

@@ -1,0 +1,154 @@
+//! Why a job waits, in sentences for the person on call.
+
+use jiff::Timestamp;
+
+use crate::event::JobStatus;
+use crate::figures::{Explanation, PoolFigures, PoolVerdict};
+use crate::fleet::Fleet;
+use crate::job::{Decision, Job};
+use crate::matching;
+use crate::pool::PoolSpec;
+use crate::runner::{Runner, Stage};
+
+pub(crate) fn explain(fleet: &Fleet, job: &Job, now: Timestamp) -> Explanation {
+    let pools = fleet
+        .pools()
+        .iter()
+        .map(|pool| verdict(fleet, pool, job, now))
+        .collect();
+    let (summary, next) = match job.status() {
+        JobStatus::Waiting => (
+            "GitHub holds the job back, for an approval or a concurrency limit.".to_owned(),
+            "GitHub queues it once its condition is met; nothing is launched before.".to_owned(),
+        ),
+        JobStatus::Queued => queued(fleet, job, now),
+        JobStatus::InProgress => (
+            format!("It runs on {}.", runner_words(fleet, job)),
+            "Its instance is terminated when it ends.".to_owned(),
+        ),
+        JobStatus::Completed => (completed(fleet, job), "Nothing.".to_owned()),
+    };
+    Explanation {
+        summary,
+        pools,
+        next,
+    }
+}
+
+fn queued(fleet: &Fleet, job: &Job, now: Timestamp) -> (String, String) {
+    let waited = seconds(job.queued_at(), now);
+    let spec = job.pool().and_then(|name| fleet.pool(name));
+    let (Decision::Served { pool, .. }, Some(spec)) = (&job.decision, spec) else {
+        return (
+            format!("It has waited {waited}, and no pool takes it; each says why below."),
+            "Nothing, until a pool takes jobs like this one, or its labels change. GitHub cancels \
+             a job that was queued for 24 hours."
+                .to_owned(),
+        );
+    };
+    let figures = fleet.count(spec, now);
+    let ahead = fleet
+        .jobs()
+        .filter(|other| other.is_demand() && other.pool() == job.pool())
+        .filter(|other| (other.queued_at(), other.id()) < (job.queued_at(), job.id()))
+        .count();
+    let before = if ahead == 0 {
+        "first in line".to_owned()
+    } else {
+        format!("{ahead} jobs before it")
+    };
+    (
+        format!(
+            "It has waited {waited} for pool {pool}, {before}; the pool has {} booting, {} idle, \
+             {} busy.",
+            figures.booting, figures.idle, figures.busy
+        ),
+        next_step(fleet, spec, &figures, now),
+    )
+}
+
+fn next_step(fleet: &Fleet, pool: &PoolSpec, figures: &PoolFigures, now: Timestamp) -> String {
+    if figures.idle > 0 {
+        return "GitHub gives it to an idle runner, within seconds.".to_owned();
+    }
+    let booting: Vec<&Runner> = fleet
+        .runners()
+        .filter(|runner| runner.pool == pool.name && runner.drain.is_none())
+        .filter(|runner| runner.stage() < Stage::Idle)
+        .collect();
+    if let Some(first) = booting.iter().min_by_key(|runner| runner.marks.created_at) {
+        let what = match first.stage() {
+            Stage::Launching => "being launched",
+            Stage::Booting => "booting",
+            Stage::Enrolled => "being registered with GitHub",
+            _ => "starting its runner",
+        };
+        let since = seconds(first.marks.stage_since, now);
+        return format!(
+            "{} is {what} since {since}; it takes a job as soon as it listens.",
+            first.name
+        );
+    }
+    match &figures.limited_by {
+        Some(limit) => format!("A runner is launched once this no longer holds: {limit}."),
+        None => "A runner is launched.".to_owned(),
+    }
+}
+
+fn completed(fleet: &Fleet, job: &Job) -> String {
+    let conclusion = job.report.conclusion.as_deref().unwrap_or("no conclusion");
+    match job.started_at {
+        Some(started) => format!(
+            "It ended with {conclusion} on {}, after a wait of {}.",
+            runner_words(fleet, job),
+            seconds(job.queued_at(), started)
+        ),
+        None => format!("It ended with {conclusion} without having run."),
+    }
+}
+
+fn runner_words(fleet: &Fleet, job: &Job) -> String {
+    let name = job
+        .report
+        .runner_name
+        .as_deref()
+        .filter(|name| !name.is_empty());
+    match (name, &job.taken_by) {
+        (Some(name), Some(launch)) => {
+            let pool = fleet.runner(launch).map(|runner| runner.pool.to_string());
+            match pool {
+                Some(pool) => format!("{name} of pool {pool}"),
+                None => name.to_owned(),
+            }
+        }
+        (Some(name), None) => format!("{name}, which is not one of our runners"),
+        (None, _) => "a runner that GitHub does not name".to_owned(),
+    }
+}
+
+fn verdict(fleet: &Fleet, pool: &PoolSpec, job: &Job, now: Timestamp) -> PoolVerdict {
+    match matching::offer(pool, &job.report) {
+        Err(reason) => PoolVerdict {
+            pool: pool.name.clone(),
+            accepts: false,
+            reason,
+        },
+        Ok(_) => {
+            let reason = fleet.count(pool, now).limited_by.unwrap_or_default();
+            PoolVerdict {
+                pool: pool.name.clone(),
+                accepts: true,
+                reason,
+            }
+        }
+    }
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.duration_since(from).as_secs().max(0);
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}

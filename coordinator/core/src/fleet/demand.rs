@@ -1,0 +1,267 @@
+//! What each pool holds, what it lacks, and the launches that follow.
+//!
+//! Demand is counted by pool and shape, as GitHub, not we, gives a job to a runner.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Fleet;
+use super::turn::Turn;
+use crate::effect::Effect;
+use crate::figures::PoolFigures;
+use crate::ids::{LaunchId, PoolName};
+use crate::job::{Decision, Job};
+use crate::matching::Shape;
+use crate::pool::PoolSpec;
+use crate::runner::{Runner, Stage};
+
+/// How long a runner that is busy with a job that GitHub has not named counts as serving one of the
+/// queued jobs. Webhooks come after 2 s at the median and 162 s at the 95th percentile
+/// (<https://carbonrunner.io/stats>); after this, the job is taken to be one nobody announced.
+const UNNAMED: Duration = Duration::from_secs(180);
+
+/// What a pool lacks of one shape.
+#[derive(Clone, Copy, Debug, Default)]
+struct Balance {
+    wanted: u32,
+    supply: u32,
+    /// Busy runners whose job is most likely still counted as queued.
+    unnamed: u32,
+}
+
+impl Balance {
+    fn missing(self) -> u32 {
+        self.wanted.saturating_sub(self.supply)
+    }
+}
+
+impl Fleet {
+    /// Launches what the pools lack, as far as their limits and their account's allow.
+    pub(super) fn launch_what_lacks(&mut self, turn: &mut Turn) {
+        for index in 0..self.spec.pools.len() {
+            let pool = &self.spec.pools[index];
+            if self.barred(pool, turn.now).is_some() {
+                continue;
+            }
+            let mut room = self.room(pool);
+            let missing: Vec<(Shape, u32)> = self
+                .balances(pool, turn.now)
+                .into_iter()
+                .map(|(shape, balance)| (shape, balance.missing()))
+                .filter(|(_, missing)| *missing > 0)
+                .collect();
+            for (shape, missing) in missing {
+                let count = missing.min(room);
+                room -= count;
+                for _ in 0..count {
+                    self.launch(index, shape.clone(), turn);
+                }
+            }
+        }
+    }
+
+    fn launch(&mut self, pool: usize, shape: Shape, turn: &mut Turn) {
+        let mut launch = self.ids.next();
+        while self.runners.contains_key(&launch) {
+            launch = self.ids.next();
+        }
+        let pool = &self.spec.pools[pool];
+        let runner = Runner::new(launch.clone(), pool, shape.clone(), turn.now);
+        turn.emit(Effect::Launch {
+            launch: launch.clone(),
+            pool: pool.name.clone(),
+            shape,
+        });
+        turn.tell(&runner, "launch decided", "");
+        self.names.insert(runner.name.clone(), launch.clone());
+        self.runners.insert(launch, runner);
+    }
+
+    /// The balance of a pool, by shape.
+    fn balances(&self, pool: &PoolSpec, now: Timestamp) -> BTreeMap<Shape, Balance> {
+        let mut balances: BTreeMap<Shape, Balance> = BTreeMap::new();
+        for job in self.jobs.values().filter(|job| job.is_demand()) {
+            if let Decision::Served {
+                pool: served_by,
+                shape,
+            } = &job.decision
+                && *served_by == pool.name
+            {
+                balances.entry(shape.clone()).or_default().wanted += 1;
+            }
+        }
+        for runner in self.runners_of(&pool.name) {
+            let balance = balances.entry(runner.shape.clone()).or_default();
+            match runner.stage() {
+                _ if runner.drain.is_some() && runner.stage() < Stage::Busy => {}
+                Stage::Launching
+                | Stage::Booting
+                | Stage::Enrolled
+                | Stage::Starting
+                | Stage::Idle => balance.supply += 1,
+                Stage::Busy if unnamed(runner, now) => balance.unnamed += 1,
+                Stage::Busy | Stage::Ending | Stage::Gone => {}
+            }
+        }
+        for (shape, balance) in &mut balances {
+            balance.wanted = balance.wanted.saturating_sub(balance.unnamed);
+            if shape.labels.is_empty() {
+                balance.wanted += pool.min_idle;
+            }
+        }
+        if pool.min_idle > 0 {
+            balances.entry(Shape::default()).or_insert(Balance {
+                wanted: pool.min_idle,
+                ..Balance::default()
+            });
+        }
+        balances
+    }
+
+    fn runners_of<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = &'a Runner> {
+        self.runners
+            .values()
+            .filter(move |runner| runner.pool == *pool)
+    }
+
+    /// How many more instances a pool may have.
+    fn room(&self, pool: &PoolSpec) -> u32 {
+        let holds = |runner: &&Runner| runner.stage() != Stage::Gone && !runner.instance_is_gone();
+        let in_pool = self.runners_of(&pool.name).filter(holds).count();
+        let in_account = self
+            .runners
+            .values()
+            .filter(|r| r.account == pool.account)
+            .filter(holds)
+            .count();
+        let account_max = self.spec.accounts.get(&pool.account).copied().unwrap_or(0);
+        left(pool.max, in_pool).min(left(account_max, in_account))
+    }
+
+    /// Why a pool launches nothing at all at present.
+    fn barred(&self, pool: &PoolSpec, now: Timestamp) -> Option<String> {
+        let state = self.pools.get(&pool.name)?;
+        if let Some(paused) = &state.paused {
+            return Some(format!("paused: {paused}"));
+        }
+        let until = state.closed_until.filter(|until| *until > now)?;
+        let why = state.last_failure.as_deref().unwrap_or("launches failed");
+        Some(format!("launches are held back until {until:.0}: {why}"))
+    }
+
+    /// Counts a pool.
+    pub(crate) fn count(&self, pool: &PoolSpec, now: Timestamp) -> PoolFigures {
+        let waits = |job: &&Job| job.is_demand() && job.pool() == Some(&pool.name);
+        let queued_jobs = count(self.jobs.values().filter(waits).count());
+        let mut figures = PoolFigures {
+            queued_jobs,
+            ..PoolFigures::default()
+        };
+        for runner in self.runners_of(&pool.name) {
+            match runner.stage() {
+                Stage::Busy => figures.busy += 1,
+                Stage::Ending if !runner.instance_is_gone() => figures.ending += 1,
+                Stage::Ending | Stage::Gone => {}
+                _ if runner.drain.is_some() => figures.ending += 1,
+                Stage::Idle => figures.idle += 1,
+                Stage::Launching | Stage::Booting | Stage::Enrolled | Stage::Starting => {
+                    figures.booting += 1;
+                }
+            }
+        }
+        figures.limited_by = self.limited_by(pool, now);
+        figures
+    }
+
+    /// What keeps a pool from launching what it lacks; none if it lacks nothing.
+    fn limited_by(&self, pool: &PoolSpec, now: Timestamp) -> Option<String> {
+        let missing: u32 = self
+            .balances(pool, now)
+            .into_values()
+            .map(Balance::missing)
+            .sum();
+        if missing == 0 {
+            return None;
+        }
+        if let Some(barred) = self.barred(pool, now) {
+            return Some(barred);
+        }
+        if self.room(pool) >= missing {
+            return None;
+        }
+        let used = self
+            .runners_of(&pool.name)
+            .filter(|r| !r.instance_is_gone())
+            .count();
+        if left(pool.max, used) < missing {
+            return Some(format!(
+                "the pool has {used} of at most {} instances",
+                pool.max
+            ));
+        }
+        let max = self.spec.accounts.get(&pool.account).copied().unwrap_or(0);
+        Some(format!("account {} has its {max} instances", pool.account))
+    }
+
+    /// Runners that nobody needs any more, oldest first.
+    pub(super) fn surplus(&self, pool: &PoolSpec, now: Timestamp) -> Vec<LaunchId> {
+        let mut surplus = Vec::new();
+        for (shape, balance) in self.balances(pool, now) {
+            let mut idle: Vec<&Runner> = self
+                .runners_of(&pool.name)
+                .filter(|r| r.shape == shape && r.stage() == Stage::Idle && r.drain.is_none())
+                .filter(|r| elapsed(r.marks.stage_since, now) >= pool.limits.idle)
+                .collect();
+            idle.sort_by_key(|runner| runner.marks.stage_since);
+            let excess =
+                usize::try_from(balance.supply.saturating_sub(balance.wanted)).unwrap_or(0);
+            surplus.extend(
+                idle.into_iter()
+                    .take(excess)
+                    .map(|runner| runner.launch.clone()),
+            );
+        }
+        surplus
+    }
+
+    pub(super) fn pause(&mut self, pool: &PoolName, paused: Option<String>, turn: &mut Turn) {
+        let Some(spec) = self.pool(pool) else {
+            turn.refuse(format!("there is no pool {pool}"));
+            return;
+        };
+        let (what, detail) = match &paused {
+            Some(reason) => ("paused", reason.clone()),
+            None => ("resumed", String::new()),
+        };
+        turn.tell_pool(spec, what, detail);
+        let state = self.pools.entry(pool.clone()).or_default();
+        if paused.is_none() {
+            state.closed_until = None;
+        }
+        state.paused = paused;
+        turn.changes.pools.insert(pool.clone());
+    }
+}
+
+fn unnamed(runner: &Runner, now: Timestamp) -> bool {
+    runner.job.is_none()
+        && runner
+            .marks
+            .busy_at
+            .is_some_and(|at| elapsed(at, now) < UNNAMED)
+}
+
+/// Time from one moment to a later one; zero if the clock went back.
+pub(super) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+}
+
+fn left(max: u32, used: usize) -> u32 {
+    max.saturating_sub(count(used))
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,222 @@
+//! What agents say.
+
+use jiff::Timestamp;
+
+use super::Fleet;
+use super::turn::Turn;
+use crate::effect::Effect;
+use crate::event::{HostPhase, Interruption, Outcome};
+use crate::ids::{InstanceId, LaunchId, RunnerName};
+use crate::runner::{Registration, Work};
+
+impl Fleet {
+    pub(super) fn enrolled(&mut self, launch: &LaunchId, instance: &InstanceId, turn: &mut Turn) {
+        // The answer to the launch may come after the host itself.
+        if self
+            .runners
+            .get(launch)
+            .is_some_and(|runner| runner.instance_id().is_none())
+        {
+            self.launched(launch, instance, turn);
+        }
+        let Some(runner) = self.runners.get_mut(launch) else {
+            turn.refuse(format!("enrolled: no launch {launch}"));
+            return;
+        };
+        if runner.instance_id() != Some(instance) {
+            turn.refuse(format!(
+                "{launch} enrolled from {instance}, which is not its instance"
+            ));
+            return;
+        }
+        let step = runner.set_work(Work::Enrolled, turn.now);
+        if turn.stepped(runner, step) {
+            turn.tell(runner, "enrolled", "");
+        }
+    }
+
+    pub(super) fn agent_connected(
+        &mut self,
+        launch: &LaunchId,
+        phase: HostPhase,
+        assignment: Option<&RunnerName>,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            turn.refuse(format!("connected: no launch {launch}"));
+            return;
+        };
+        if runner.silent_since.take().is_some() {
+            turn.tell(runner, "agent back", "");
+        }
+        if runner.is_over() {
+            return;
+        }
+        if runner.work == Work::Booting {
+            // Its certificate proves that it enrolled; the event of it was lost with a crash.
+            let step = runner.set_work(Work::Enrolled, turn.now);
+            turn.stepped(runner, step);
+        }
+        let ours = runner.name.clone();
+        match (&runner.work, assignment) {
+            (Work::Enrolled, None) => self.enrolled_host_connected(launch, turn),
+            (Work::Assigning, None) if runner.drain.is_some() => {}
+            (Work::Assigning, None) => {
+                turn.emit(Effect::Assign {
+                    launch: launch.clone(),
+                    name: ours,
+                });
+            }
+            (Work::Assigning, Some(name)) if *name == ours => {
+                self.assignment_accepted(launch, name, turn);
+                self.phase_changed(launch, phase, None, turn);
+            }
+            (Work::Starting | Work::Idle | Work::Busy, Some(name)) if *name == ours => {
+                self.phase_changed(launch, phase, None, turn);
+            }
+            (_, claim) => {
+                let claim = claim.map_or("none", RunnerName::as_str).to_owned();
+                let reason = format!("its agent claims another assignment than {ours}: {claim}");
+                self.end(launch, Some(Outcome::Lost), reason, turn);
+            }
+        }
+        if self
+            .runners
+            .get(launch)
+            .is_some_and(|runner| matches!(runner.work, Work::Starting | Work::Idle | Work::Busy))
+        {
+            self.ask_to_drain(launch, turn);
+        }
+    }
+
+    fn enrolled_host_connected(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
+        match runner.registration {
+            Registration::None if runner.drain.is_none() => self.mint(launch, turn),
+            _ => {}
+        }
+    }
+
+    pub(super) fn agent_lost(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        if !runner.is_over() && runner.silent_since.is_none() {
+            runner.silent_since = Some(turn.now);
+            turn.tell(runner, "agent lost", "its stream ended");
+        }
+    }
+
+    pub(super) fn assignment_accepted(
+        &mut self,
+        launch: &LaunchId,
+        name: &RunnerName,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        if runner.name != *name {
+            turn.refuse(format!(
+                "{launch} accepted {name}, and was assigned {}",
+                runner.name
+            ));
+            return;
+        }
+        if runner.work == Work::Assigning {
+            let step = runner.set_work(Work::Starting, turn.now);
+            if turn.stepped(runner, step) {
+                turn.tell(runner, "assigned", "");
+            }
+        }
+    }
+
+    pub(super) fn phase_changed(
+        &mut self,
+        launch: &LaunchId,
+        phase: HostPhase,
+        job_name: Option<String>,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        if runner.is_over() {
+            return;
+        }
+        if !matches!(
+            runner.work,
+            Work::Assigning | Work::Starting | Work::Idle | Work::Busy
+        ) {
+            turn.refuse(format!("{launch} reports {phase:?} without an assignment").to_lowercase());
+            return;
+        }
+        if job_name.is_some() && runner.job_name.is_none() {
+            runner.job_name = job_name;
+            turn.touch(runner);
+        }
+        match phase {
+            HostPhase::Unassigned | HostPhase::Starting | HostPhase::Finished => {}
+            HostPhase::Listening => {
+                if runner.work == Work::Busy {
+                    return;
+                }
+                let step = runner.set_work(Work::Idle, turn.now);
+                if turn.stepped(runner, step) {
+                    turn.tell(runner, "listening", "");
+                    let pool = runner.pool.clone();
+                    self.worked(&pool, turn);
+                }
+            }
+            HostPhase::Assigned | HostPhase::Running => self.took_a_job(launch, turn),
+        }
+    }
+
+    pub(super) fn finished(
+        &mut self,
+        launch: &LaunchId,
+        outcome: Outcome,
+        reason: &str,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
+        if runner.is_over() {
+            return;
+        }
+        let pool = runner.pool.clone();
+        let broken = matches!(outcome, Outcome::StartFailed | Outcome::VersionRefused);
+        self.end(launch, Some(outcome), reason.to_owned(), turn);
+        if broken {
+            self.failed(&pool, false, reason, turn);
+        }
+    }
+
+    pub(super) fn interrupted(
+        &mut self,
+        launch: &LaunchId,
+        kind: Interruption,
+        deadline: Option<Timestamp>,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
+        if runner.is_over() {
+            return;
+        }
+        let words = match kind {
+            Interruption::Spot => "EC2 takes the Spot instance back",
+            Interruption::Rebalance => "EC2 recommends to leave the instance",
+            Interruption::Maintenance => "EC2 will maintain the host",
+        };
+        turn.tell(runner, "interruption notice", words);
+        if kind == Interruption::Rebalance && runner.work == Work::Busy {
+            return;
+        }
+        self.drain(launch, words.to_owned(), deadline, turn);
+    }
+}

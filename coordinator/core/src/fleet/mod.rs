@@ -1,0 +1,246 @@
+//! The fleet: all jobs, runners and pools, and the one function that changes them.
+
+mod demand;
+mod ending;
+mod hosts;
+mod jobs;
+mod listing;
+mod outcomes;
+mod time;
+mod turn;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::turn::Turn;
+use crate::changes::Changes;
+use crate::event::Event;
+use crate::figures::{Explanation, PoolFigures};
+use crate::ids::{AccountName, InstanceId, JobId, LaunchId, LaunchIds, PoolName, RunnerName};
+use crate::job::Job;
+use crate::pool::{PoolSpec, PoolState};
+use crate::runner::Runner;
+
+/// What the fleet is configured to be.
+#[derive(Clone, Debug)]
+pub struct FleetSpec {
+    /// The pools, in the order in which jobs are offered to them.
+    pub pools: Vec<PoolSpec>,
+    /// Most instances for each account.
+    pub accounts: BTreeMap<AccountName, u32>,
+}
+
+/// What was stored of a fleet.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// The jobs that were not forgotten.
+    pub jobs: Vec<Job>,
+    /// The runners that were not forgotten.
+    pub runners: Vec<Runner>,
+    /// The state of the pools.
+    pub pools: BTreeMap<PoolName, PoolState>,
+}
+
+/// All jobs, runners and pools.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    spec: FleetSpec,
+    ids: LaunchIds,
+    jobs: BTreeMap<JobId, Job>,
+    runners: BTreeMap<LaunchId, Runner>,
+    pools: BTreeMap<PoolName, PoolState>,
+    /// Each name that a runner has or had, as GitHub may still speak of an old one.
+    names: BTreeMap<RunnerName, LaunchId>,
+    /// Instances that the last listing of an account lacked or could not place. Only a second listing convicts.
+    suspects: BTreeMap<AccountName, BTreeSet<InstanceId>>,
+}
+
+impl Fleet {
+    /// A fleet in the state that was stored. `seed` must be random for each start of the process;
+    /// launch ids are made from it. Apply [`Event::Restarted`] first.
+    #[must_use]
+    pub fn restore(spec: FleetSpec, stored: Stored, seed: u64) -> Self {
+        let names = stored
+            .runners
+            .iter()
+            .map(|r| (r.name.clone(), r.launch.clone()))
+            .collect();
+        let jobs = stored.jobs.into_iter().map(|job| (job.id(), job)).collect();
+        let runners = stored
+            .runners
+            .into_iter()
+            .map(|runner| (runner.launch.clone(), runner))
+            .collect();
+        Self {
+            spec,
+            ids: LaunchIds::new(seed),
+            jobs,
+            runners,
+            pools: stored.pools,
+            names,
+            suspects: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one event at one time, and says what follows. An event that doesn't fit the state
+    /// changes nothing; [`Changes::refused`] says why.
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> Changes {
+        let mut turn = Turn::new(now);
+        self.dispatch(event, &mut turn);
+        self.launch_what_lacks(&mut turn);
+        turn.finish()
+    }
+
+    fn dispatch(&mut self, event: Event, turn: &mut Turn) {
+        match event {
+            Event::Job(report) => self.job_reported(*report, turn),
+            Event::Launched { launch, instance } => self.launched(&launch, &instance, turn),
+            Event::LaunchFailed {
+                launch,
+                failure,
+                detail,
+            } => {
+                self.launch_failed(&launch, failure, &detail, turn);
+            }
+            Event::Minted { launch, name, id } => self.minted(&launch, &name, id, turn),
+            Event::MintFailed {
+                launch,
+                name,
+                failure,
+                detail,
+            } => {
+                self.mint_failed(&launch, &name, failure, &detail, turn);
+            }
+            Event::AssignmentLost { launch, name } => self.assignment_lost(&launch, &name, turn),
+            Event::Deregistered {
+                launch,
+                name,
+                answer,
+            } => {
+                self.deregistered(&launch, &name, answer, turn);
+            }
+            Event::Terminated { launch, gone } => self.terminated(&launch, gone, turn),
+            Event::InstancesListed { account, alive } => {
+                self.instances_listed(&account, &alive, turn);
+            }
+            Event::Enrolled { launch, instance } => self.enrolled(&launch, &instance, turn),
+            Event::AgentConnected {
+                launch,
+                phase,
+                assignment,
+            } => {
+                self.agent_connected(&launch, phase, assignment.as_ref(), turn);
+            }
+            Event::AgentLost { launch } => self.agent_lost(&launch, turn),
+            Event::AssignmentAccepted { launch, name } => {
+                self.assignment_accepted(&launch, &name, turn);
+            }
+            Event::PhaseChanged {
+                launch,
+                phase,
+                job_name,
+            } => {
+                self.phase_changed(&launch, phase, job_name, turn);
+            }
+            Event::Finished {
+                launch,
+                outcome,
+                reason,
+            } => {
+                self.finished(&launch, outcome, &reason, turn);
+            }
+            Event::Interrupted {
+                launch,
+                kind,
+                deadline,
+            } => {
+                self.interrupted(&launch, kind, deadline, turn);
+            }
+            Event::DrainReported { launch, idle } => self.drain_reported(&launch, idle, turn),
+            Event::OperatorDrain { launch, reason } => {
+                self.drain(&launch, reason, None, turn);
+            }
+            Event::OperatorTerminate { launch, reason } => self.end(&launch, None, reason, turn),
+            Event::OperatorPause { pool, paused } => self.pause(&pool, paused, turn),
+            Event::Restarted => self.restarted(turn),
+            Event::Tick => self.tick(turn),
+        }
+    }
+
+    /// How long [`Event::Tick`] may wait, if nothing happens before.
+    #[must_use]
+    pub fn tick_within(&self) -> Duration {
+        self.pulse()
+    }
+
+    /// The pools, in declared order.
+    #[must_use]
+    pub fn pools(&self) -> &[PoolSpec] {
+        &self.spec.pools
+    }
+
+    /// The definition of a pool.
+    #[must_use]
+    pub fn pool(&self, name: &PoolName) -> Option<&PoolSpec> {
+        self.spec.pools.iter().find(|pool| pool.name == *name)
+    }
+
+    /// The state of a pool.
+    #[must_use]
+    pub fn pool_state(&self, pool: &PoolName) -> PoolState {
+        self.pools.get(pool).cloned().unwrap_or_default()
+    }
+
+    /// The figures of a pool.
+    #[must_use]
+    pub fn figures(&self, pool: &PoolName, now: Timestamp) -> PoolFigures {
+        self.pool(pool)
+            .map(|spec| self.count(spec, now))
+            .unwrap_or_default()
+    }
+
+    /// All jobs that are remembered.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// One job.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(&id)
+    }
+
+    /// All runners that are remembered.
+    pub fn runners(&self) -> impl Iterator<Item = &Runner> {
+        self.runners.values()
+    }
+
+    /// One runner.
+    #[must_use]
+    pub fn runner(&self, launch: &LaunchId) -> Option<&Runner> {
+        self.runners.get(launch)
+    }
+
+    /// The runner with this name, launch id or instance id.
+    #[must_use]
+    pub fn find_runner(&self, text: &str) -> Option<&Runner> {
+        if let Some(launch) = self.names.get(&RunnerName::new(text)) {
+            return self.runners.get(launch);
+        }
+        self.runners.get(&LaunchId::new(text)).or_else(|| {
+            self.runners
+                .values()
+                .find(|runner| runner.instance_id().is_some_and(|id| id.as_str() == text))
+        })
+    }
+
+    /// Why a job waits, or what became of it.
+    #[must_use]
+    pub fn explain(&self, job: JobId, now: Timestamp) -> Option<Explanation> {
+        self.jobs
+            .get(&job)
+            .map(|job| crate::explain::explain(self, job, now))
+    }
+}

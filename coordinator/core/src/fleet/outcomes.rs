@@ -1,0 +1,284 @@
+//! What became of effects.
+
+use std::time::Duration;
+
+use super::Fleet;
+use super::turn::Turn;
+use crate::effect::Effect;
+use crate::event::{DeregisterAnswer, LaunchFailure, MintFailure, Outcome};
+use crate::ids::{GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
+use crate::runner::{Instance, Registration, Work};
+
+/// Names tried for one launch before it is given up.
+const MINT_ATTEMPTS: u32 = 3;
+/// Wait after the first failed launch in a row; doubles with each.
+const FIRST_CLOSING: Duration = Duration::from_secs(5);
+/// Longest wait after failed launches.
+const LONGEST_CLOSING: Duration = Duration::from_secs(5 * 60);
+
+impl Fleet {
+    pub(super) fn launched(&mut self, launch: &LaunchId, instance: &InstanceId, turn: &mut Turn) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            turn.refuse(format!("launched: no launch {launch}"));
+            return;
+        };
+        if runner.instance_id() == Some(instance) {
+            return;
+        }
+        let step = runner.set_instance(
+            Instance::Exists {
+                id: instance.clone(),
+            },
+            turn.now,
+        );
+        if !turn.stepped(runner, step) {
+            return;
+        }
+        turn.tell(runner, "launched", instance.to_string());
+        if runner.is_over() {
+            self.release(launch, turn);
+        }
+    }
+
+    pub(super) fn launch_failed(
+        &mut self,
+        launch: &LaunchId,
+        failure: LaunchFailure,
+        detail: &str,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        if runner.instance != Instance::Requested {
+            turn.refuse(format!(
+                "{launch} was launched, and is now said to have failed: {detail}"
+            ));
+            return;
+        }
+        let step = runner.set_instance(Instance::Gone { id: None }, turn.now);
+        turn.stepped(runner, step);
+        turn.tell(runner, "launch failed", detail);
+        let pool = runner.pool.clone();
+        self.end(launch, None, format!("launch failed: {detail}"), turn);
+        self.failed(&pool, failure == LaunchFailure::Permanent, detail, turn);
+    }
+
+    pub(super) fn minted(
+        &mut self,
+        launch: &LaunchId,
+        name: &RunnerName,
+        id: GithubRunnerId,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            turn.refuse(format!("minted: no launch {launch}"));
+            return;
+        };
+        if runner.name != *name || runner.registration != Registration::Requested {
+            if runner.github_id() != Some(id) {
+                turn.refuse(format!(
+                    "{name} was registered as {id}, and nobody waits for it"
+                ));
+                let (launch, scope) = (launch.clone(), runner.scope.clone());
+                turn.emit(Effect::Deregister {
+                    launch,
+                    scope,
+                    name: name.clone(),
+                    id: Some(id),
+                });
+            }
+            return;
+        }
+        let step = runner.set_registration(Registration::Exists { id }, turn.now);
+        turn.stepped(runner, step);
+        turn.tell(runner, "registered", format!("GitHub runner {id}"));
+        if runner.is_over() {
+            self.release(launch, turn);
+        } else if runner.drain.is_some() {
+            self.end(
+                launch,
+                None,
+                "drained before it was assigned".to_owned(),
+                turn,
+            );
+        } else {
+            let step = runner.set_work(Work::Assigning, turn.now);
+            if turn.stepped(runner, step) {
+                turn.emit(Effect::Assign {
+                    launch: launch.clone(),
+                    name: name.clone(),
+                });
+            }
+        }
+    }
+
+    pub(super) fn mint_failed(
+        &mut self,
+        launch: &LaunchId,
+        name: &RunnerName,
+        failure: MintFailure,
+        detail: &str,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        if runner.name != *name || runner.registration != Registration::Requested {
+            turn.refuse(format!(
+                "{name}: nobody waits for its registration: {detail}"
+            ));
+            return;
+        }
+        turn.tell(runner, "registration failed", detail);
+        let step = runner.set_registration(Registration::None, turn.now);
+        turn.stepped(runner, step);
+        let wanted = !runner.is_over() && runner.drain.is_none();
+        if failure == MintFailure::NameTaken {
+            // The first call went through and its answer was lost: that registration, whose
+            // configuration nobody has, goes; the host, which never had one, gets another.
+            turn.emit(Effect::Deregister {
+                launch: launch.clone(),
+                scope: runner.scope.clone(),
+                name: name.clone(),
+                id: None,
+            });
+            if wanted && runner.attempt < MINT_ATTEMPTS {
+                runner.next_attempt();
+                self.names.insert(runner.name.clone(), launch.clone());
+                self.mint(launch, turn);
+                return;
+            }
+        }
+        let pool = runner.pool.clone();
+        self.end(
+            launch,
+            Some(Outcome::StartFailed),
+            format!("not registered: {detail}"),
+            turn,
+        );
+        self.failed(&pool, failure == MintFailure::Refused, detail, turn);
+    }
+
+    pub(super) fn assignment_lost(
+        &mut self,
+        launch: &LaunchId,
+        name: &RunnerName,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
+        if runner.work != Work::Assigning || runner.name != *name {
+            return;
+        }
+        // It may have reached the host all the same, so that host must not get another. GitHub knows:
+        // if the registration can be deleted, nobody works with it, and the host goes.
+        turn.tell(
+            runner,
+            "assignment lost",
+            "its configuration is not held any more",
+        );
+        self.drain(launch, "its assignment was lost".to_owned(), None, turn);
+    }
+
+    pub(super) fn deregistered(
+        &mut self,
+        launch: &LaunchId,
+        name: &RunnerName,
+        answer: DeregisterAnswer,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        let Registration::Deleting { id, .. } = runner.registration else {
+            return;
+        };
+        if runner.name != *name {
+            return;
+        }
+        if answer == DeregisterAnswer::Busy {
+            turn.tell(
+                runner,
+                "deregistration refused",
+                "GitHub says that the runner has a job",
+            );
+            if runner.is_over() {
+                // GitHub gives a dead runner's job up after ten minutes; asked again by the clock.
+                return;
+            }
+            if let Some(id) = id {
+                let step = runner.set_registration(Registration::Exists { id }, turn.now);
+                turn.stepped(runner, step);
+            }
+            self.took_a_job(launch, turn);
+            return;
+        }
+        let step = runner.set_registration(Registration::Gone, turn.now);
+        turn.stepped(runner, step);
+        turn.tell(runner, "deregistered", "");
+        self.registration_gone(launch, turn);
+    }
+
+    pub(super) fn terminated(&mut self, launch: &LaunchId, gone: bool, turn: &mut Turn) {
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
+        if gone && matches!(runner.instance, Instance::Ending { .. }) {
+            self.instance_gone(launch, turn);
+        }
+    }
+
+    /// The instance of a launch is known to be gone.
+    pub(super) fn instance_gone(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        let id = runner.instance_id().cloned();
+        let step = runner.set_instance(Instance::Gone { id }, turn.now);
+        if turn.stepped(runner, step) {
+            turn.tell(runner, "instance gone", "");
+        }
+    }
+
+    /// A pool's launch or registration failed: it waits, longer each time.
+    pub(super) fn failed(
+        &mut self,
+        pool: &PoolName,
+        permanent: bool,
+        detail: &str,
+        turn: &mut Turn,
+    ) {
+        let state = self.pools.entry(pool.clone()).or_default();
+        state.failures = state.failures.saturating_add(1);
+        let doubled = FIRST_CLOSING.saturating_mul(1 << (state.failures - 1).min(16));
+        let wait = if permanent {
+            LONGEST_CLOSING
+        } else {
+            doubled.min(LONGEST_CLOSING)
+        };
+        state.closed_until = turn.now.checked_add(wait).ok();
+        state.last_failure = Some(detail.to_owned());
+        turn.changes.pools.insert(pool.clone());
+        if let Some(spec) = self.pool(pool) {
+            turn.tell_pool(
+                spec,
+                "launches held back",
+                format!("for {}s: {detail}", wait.as_secs()),
+            );
+        }
+    }
+
+    /// A runner of a pool got as far as it should.
+    pub(super) fn worked(&mut self, pool: &PoolName, turn: &mut Turn) {
+        if let Some(state) = self.pools.get_mut(pool)
+            && state.failures > 0
+        {
+            state.failures = 0;
+            state.closed_until = None;
+            state.last_failure = None;
+            turn.changes.pools.insert(pool.clone());
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What time alone brings about: limits that pass, requests that are repeated, things forgotten.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Fleet;
+use super::demand::elapsed;
+use super::turn::Turn;
+use crate::effect::Effect;
+use crate::event::{JobStatus, Outcome};
+use crate::ids::LaunchId;
+use crate::pool::TimeLimits;
+use crate::runner::{Instance, Registration, Runner, Stage, Work};
+
+/// After this long without an answer or an effect, a termination is asked for again.
+const TERMINATE_AGAIN: Duration = Duration::from_secs(60);
+/// After this long a deletion that GitHub refused is asked for again.
+const DEREGISTER_AGAIN: Duration = Duration::from_secs(60);
+/// After this long an agent that didn't answer is asked to drain again.
+const DRAIN_AGAIN: Duration = Duration::from_secs(10);
+/// An interrupted instance that is still there this long after its time is ended by us.
+const AFTER_DEADLINE: Duration = Duration::from_secs(30);
+/// A runner whose job GitHub calls completed has this long to end by itself.
+const AFTER_COMPLETION: Duration = Duration::from_secs(120);
+/// An idle runner is replaced after this part of its lifetime, so that no job is cut short by it.
+const RETIRE_AT: f64 = 0.75;
+/// Ended jobs and runners that are gone are remembered this long, then only the store has them.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+/// Time between two looks at the limits while anything lives.
+const PULSE: Duration = Duration::from_secs(1);
+
+impl Fleet {
+    pub(super) fn restarted(&mut self, turn: &mut Turn) {
+        for runner in self.runners.values_mut().filter(|runner| !runner.is_over()) {
+            if runner.silent_since.is_none() && runner.work != Work::Booting {
+                runner.silent_since = Some(turn.now);
+                turn.touch(runner);
+            }
+        }
+        self.redecide(turn);
+        let orphaned: Vec<LaunchId> = self
+            .runners
+            .values()
+            .filter(|runner| !runner.is_over() && self.pool(&runner.pool).is_none())
+            .map(|runner| runner.launch.clone())
+            .collect();
+        for launch in orphaned {
+            self.drain(
+                &launch,
+                "its pool is not configured any more".to_owned(),
+                None,
+                turn,
+            );
+        }
+        self.tick(turn);
+    }
+
+    pub(super) fn tick(&mut self, turn: &mut Turn) {
+        let launches: Vec<LaunchId> = self.runners.keys().cloned().collect();
+        for launch in launches {
+            self.tick_runner(&launch, turn);
+        }
+        for index in 0..self.spec.pools.len() {
+            for launch in self.surplus(&self.spec.pools[index], turn.now) {
+                self.drain(&launch, "nobody needs it".to_owned(), None, turn);
+            }
+        }
+        self.forget(turn);
+    }
+
+    fn tick_runner(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
+        if runner.is_over() {
+            self.ask_again(launch, turn);
+            return;
+        }
+        let limits = self
+            .pool(&runner.pool)
+            .map(|pool| pool.limits)
+            .unwrap_or_default();
+        if let Some((outcome, reason)) = self.overdue(runner, &limits, turn.now) {
+            self.end(launch, Some(outcome), reason, turn);
+            return;
+        }
+        let silent = runner.silent_since.map(|since| elapsed(since, turn.now));
+        let drain_asked = runner.drain.as_ref().map(|drain| drain.asked_at);
+        let waits = matches!(runner.work, Work::Assigning | Work::Starting | Work::Idle);
+        let old = elapsed(runner.marks.created_at, turn.now) >= limits.lifetime.mul_f64(RETIRE_AT);
+        if runner.work == Work::Idle && runner.drain.is_none() && old {
+            self.drain(
+                launch,
+                "it comes close to its maximum lifetime".to_owned(),
+                None,
+                turn,
+            );
+        } else if waits && silent.is_some_and(|silent| silent >= limits.silence) {
+            if runner.drain.is_none() {
+                let reason = "its agent has been silent for too long".to_owned();
+                self.drain(launch, reason, None, turn);
+            } else if matches!(runner.registration, Registration::Exists { .. }) {
+                self.deregister(launch, turn);
+            }
+        } else if waits && drain_asked.is_some_and(|at| elapsed(at, turn.now) >= DRAIN_AGAIN) {
+            self.ask_to_drain(launch, turn);
+        }
+    }
+
+    /// Whether a runner has used up one of its times, and which.
+    fn overdue(
+        &self,
+        runner: &Runner,
+        limits: &TimeLimits,
+        now: Timestamp,
+    ) -> Option<(Outcome, String)> {
+        let since = |at: Timestamp| elapsed(at, now);
+        if since(runner.marks.created_at) >= limits.lifetime {
+            return Some((
+                Outcome::Lost,
+                "it reached the pool's maximum lifetime".to_owned(),
+            ));
+        }
+        if runner.stage() <= Stage::Booting && since(runner.marks.created_at) >= limits.boot {
+            return Some((Outcome::StartFailed, "it did not enrol in time".to_owned()));
+        }
+        let starts = matches!(
+            runner.work,
+            Work::Enrolled | Work::Assigning | Work::Starting
+        );
+        let enrolled_at = runner.marks.enrolled_at.unwrap_or(runner.marks.created_at);
+        if starts && since(enrolled_at) >= limits.start {
+            return Some((
+                Outcome::StartFailed,
+                "its runner did not listen in time".to_owned(),
+            ));
+        }
+        if let Some(drain) = &runner.drain {
+            if drain.deadline.is_some_and(|at| since(at) >= AFTER_DEADLINE) {
+                return Some((Outcome::Lost, "it outlived its interruption".to_owned()));
+            }
+            let silent = runner
+                .silent_since
+                .is_some_and(|at| since(at) >= limits.silence);
+            if drain.retired && silent && runner.work != Work::Busy {
+                return Some((
+                    Outcome::Lost,
+                    "its agent is silent and its registration gone".to_owned(),
+                ));
+            }
+        }
+        let silent_for = runner.silent_since.map(since)?;
+        match runner.work {
+            Work::Busy if silent_for >= limits.silence_busy => {
+                Some((Outcome::Lost, "its agent fell silent with a job".to_owned()))
+            }
+            Work::Busy => {
+                let ended_at = self.jobs.get(&runner.job?)?.completed_at?;
+                (since(ended_at) >= AFTER_COMPLETION && silent_for >= AFTER_COMPLETION).then(|| {
+                    (
+                        Outcome::Lost,
+                        "its job is completed and its agent silent".to_owned(),
+                    )
+                })
+            }
+            Work::Enrolled if silent_for >= limits.silence => {
+                Some((Outcome::Lost, "its agent fell silent".to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Repeats what was asked for a runner whose work is over and that is still there.
+    fn ask_again(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        let now = turn.now;
+        if let Instance::Ending { id, asked_at } = &mut runner.instance
+            && elapsed(*asked_at, now) >= TERMINATE_AGAIN
+        {
+            *asked_at = now;
+            let instance = id.clone();
+            let account = runner.account.clone();
+            turn.emit(Effect::Terminate {
+                launch: launch.clone(),
+                account,
+                instance,
+            });
+            turn.touch(runner);
+        }
+        if let Registration::Deleting { asked_at, .. } = runner.registration
+            && elapsed(asked_at, now) >= DEREGISTER_AGAIN
+        {
+            self.deregister(launch, turn);
+        }
+    }
+
+    fn forget(&mut self, turn: &mut Turn) {
+        let now = turn.now;
+        let old = |at: Option<Timestamp>| at.is_some_and(|at| elapsed(at, now) >= REMEMBERED);
+        for job in self.jobs.values() {
+            if job.status() == JobStatus::Completed && old(job.completed_at.max(Some(job.known_at)))
+            {
+                turn.changes.forgotten_jobs.insert(job.id());
+            }
+        }
+        for runner in self
+            .runners
+            .values()
+            .filter(|runner| old(runner.marks.gone_at))
+        {
+            turn.changes.forgotten_runners.insert(runner.launch.clone());
+        }
+        for id in &turn.changes.forgotten_jobs {
+            self.jobs.remove(id);
+            turn.changes.jobs.remove(id);
+        }
+        for launch in &turn.changes.forgotten_runners {
+            self.runners.remove(launch);
+            turn.changes.runners.remove(launch);
+        }
+        if !turn.changes.forgotten_runners.is_empty() {
+            let gone = &turn.changes.forgotten_runners;
+            self.names.retain(|_, launch| !gone.contains(launch));
+        }
+    }
+
+    /// How long until the next look at the limits: a second while anything lives, as the limits are
+    /// seconds and minutes and a look is cheap; a minute otherwise.
+    pub(super) fn pulse(&self) -> Duration {
+        let lives = self
+            .runners
+            .values()
+            .any(|runner| runner.stage() != Stage::Gone)
+            || self
+                .jobs
+                .values()
+                .any(|job| job.status() != JobStatus::Completed);
+        if lives { PULSE } else { PULSE * 60 }
+    }
+}

@@ -71,6 +71,13 @@ pub enum Event {
         /// True if the instance is known to be gone; false if the request was only accepted.
         gone: bool,
     },
+    /// The provider knows that an instance of ours is gone, asked or not.
+    InstanceGone {
+        /// The launch.
+        launch: LaunchId,
+        /// The instance.
+        instance: InstanceId,
+    },
     /// The provider listed every instance that carries our mark.
     InstancesListed {
         /// The account that was listed.

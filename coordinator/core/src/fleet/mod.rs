@@ -122,6 +122,9 @@ impl Fleet {
                 self.deregistered(&launch, &name, answer, turn);
             }
             Event::Terminated { launch, gone } => self.terminated(&launch, gone, turn),
+            Event::InstanceGone { launch, instance } => {
+                self.instance_reported_gone(&launch, &instance, turn);
+            }
             Event::InstancesListed { account, alive } => {
                 self.instances_listed(&account, &alive, turn);
             }

@@ -230,6 +230,38 @@ impl Fleet {
         }
     }
 
+    pub(super) fn instance_reported_gone(
+        &mut self,
+        launch: &LaunchId,
+        instance: &InstanceId,
+        turn: &mut Turn,
+    ) {
+        if self
+            .runners
+            .get(launch)
+            .is_some_and(|r| r.instance == Instance::Requested)
+        {
+            self.launched(launch, instance, turn);
+        }
+        if self
+            .runners
+            .get(launch)
+            .is_none_or(|r| r.instance_id() != Some(instance))
+        {
+            turn.refuse(format!(
+                "{instance} is gone, and is not the instance of {launch}"
+            ));
+            return;
+        }
+        self.instance_gone(launch, turn);
+        self.end(
+            launch,
+            Some(Outcome::Lost),
+            "its instance is gone".to_owned(),
+            turn,
+        );
+    }
+
     /// The instance of a launch is known to be gone.
     pub(super) fn instance_gone(&mut self, launch: &LaunchId, turn: &mut Turn) {
         let Some(runner) = self.runners.get_mut(launch) else {

@@ -8,16 +8,16 @@ use jiff::Timestamp;
 use muster_core::{
     DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId,
     Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId, MintFailure, Outcome,
-    PoolSpec, Repository, RunnerName, Scope, Shape, SizeRules, Stage, Stored, TimeLimits, Work,
+    PoolSpec, Repository, RunnerName, Scope, SizeRules, Stage, Stored, TimeLimits, Work,
 };
 
-pub const POOL_MAX: u32 = 3;
-pub const ACCOUNT_MAX: u32 = 4;
-pub const LIFETIME: Duration = Duration::from_secs(1200);
+pub(crate) const POOL_MAX: u32 = 3;
+pub(crate) const ACCOUNT_MAX: u32 = 4;
+pub(crate) const LIFETIME: Duration = Duration::from_secs(1200);
 
 /// One thing that a generated run does.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     QueueJob {
         pool: u8,
         known: bool,
@@ -72,9 +72,9 @@ struct Registration {
     job: Option<JobId>,
 }
 
-pub struct World {
-    pub fleet: Fleet,
-    pub now: Timestamp,
+pub(crate) struct World {
+    fleet: Fleet,
+    now: Timestamp,
     spec: FleetSpec,
     seed: u64,
     // The store.
@@ -121,7 +121,7 @@ fn pool(name: &str, min_idle: u32) -> PoolSpec {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let spec = FleetSpec {
             pools: vec![pool("linux", 1), pool("big", 0)],
             accounts: [("local".into(), ACCOUNT_MAX)].into(),
@@ -162,8 +162,9 @@ impl World {
             .filter(|runner| runner.drain.is_some() || runner.is_over())
             .map(|runner| runner.launch.clone())
             .collect();
-        self.log.push(format!("{} event {event:?}", self.now));
-        let changes = self.fleet.apply(event.clone(), self.now);
+        let told = format!("{event:?}");
+        self.log.push(format!("{} event {told}", self.now));
+        let changes = self.fleet.apply(event, self.now);
         for id in &changes.jobs {
             self.jobs.insert(*id, self.fleet.job(*id).unwrap().clone());
         }
@@ -199,22 +200,22 @@ impl World {
                 self.messages.push(effect);
             }
         }
-        self.check(&event);
+        self.check(&told);
     }
 
-    fn check(&self, event: &Event) {
+    fn check(&self, event: &str) {
         for runner in self.fleet.runners() {
             assert_eq!(
                 Some(runner),
                 self.runners.get(&runner.launch),
-                "invariant 10: {event:?} changed a runner and did not say so"
+                "invariant 10: {event} changed a runner and did not say so"
             );
         }
         for job in self.fleet.jobs() {
             assert_eq!(
                 Some(job),
                 self.jobs.get(&job.id()),
-                "invariant 10: {event:?} changed a job"
+                "invariant 10: {event} changed a job"
             );
         }
         let alive = |pool: Option<&PoolSpec>| {
@@ -237,7 +238,7 @@ impl World {
         }
     }
 
-    pub fn step(&mut self, step: &Step) {
+    pub(crate) fn step(&mut self, step: &Step) {
         match *step {
             Step::QueueJob { pool, known } => self.queue_job(pool, known),
             Step::CancelJob(index) => self.cancel_job(index),
@@ -719,7 +720,15 @@ impl World {
     }
 
     fn remove_instance(&mut self, id: &InstanceId) {
-        self.instances.remove(id);
+        if let Some((launch, _)) = self.instances.remove(id)
+            && launch.as_str() < "m"
+        {
+            // The providers tell of some ends by themselves; the others are found by listing.
+            self.events.push(Event::InstanceGone {
+                launch,
+                instance: id.clone(),
+            });
+        }
         if let Some(host) = self.hosts.remove(id) {
             if let Phase::Running(job) = host.phase {
                 self.conclude(job, "failure");
@@ -770,7 +779,7 @@ impl World {
     }
 
     /// Lets the world go on without faults until nothing is left to do, then checks the end.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.apply(Event::OperatorPause {
             pool: "linux".into(),
             paused: None,

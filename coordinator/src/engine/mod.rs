@@ -1,15 +1,36 @@
 //! The one owner of the fleet: takes events, stores what they change, has the effects carried out.
 
-use muster_core::{Event, Fleet};
-use thiserror::Error;
-use tokio::sync::broadcast;
+mod actor;
+mod executor;
+mod inbox;
+mod messages;
+mod sweep;
 
-use crate::store::StoredEntry;
+use std::sync::Arc;
+
+use muster_core::{Event, Fleet, FleetSpec};
+use thiserror::Error;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub use self::executor::Executor;
+pub use self::messages::Vault;
+pub use self::sweep::sweep;
+use crate::presence::Presence;
+use crate::store::{Store, StoreError, StoredEntry};
+use crate::telemetry::Metrics;
+
+/// Commands that may wait for the engine; those who send more wait themselves.
+const COMMANDS: usize = 1024;
+/// Timeline entries that a slow watcher may be behind before it misses some.
+const WATCHED: usize = 1024;
 
 /// The way to the fleet. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Engine {
+    commands: mpsc::Sender<Command>,
     entries: broadcast::Sender<StoredEntry>,
+    inbox: Arc<Notify>,
 }
 
 /// The engine has stopped; the process is about to end.
@@ -17,14 +38,60 @@ pub struct Engine {
 #[error("the coordinator is stopping")]
 pub struct Stopped;
 
+/// The engine can't go on.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// What was decided could not be stored, for longer than is sensible to wait.
+    #[error("what was decided can't be stored: {0}")]
+    Store(#[from] StoreError),
+    /// The system gives no random bytes.
+    #[error("no random bytes for launch ids")]
+    Random,
+}
+
+/// What the engine works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where all is stored.
+    pub store: Store,
+    /// The pools.
+    pub spec: FleetSpec,
+    /// The way to the agents.
+    pub presence: Presence,
+    /// Carries effects out.
+    pub executor: Executor,
+    /// The figures.
+    pub metrics: Metrics,
+}
+
+type Question = Box<dyn FnOnce(&Fleet) + Send>;
+
+enum Command {
+    Apply { event: Event, stored: oneshot::Sender<()> },
+    Ask(Question),
+}
+
 impl Engine {
+    /// Loads the fleet and makes the engine; nothing happens until the second value is run.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn new(parts: Parts) -> Result<(Self, Runnable), EngineError> {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (entries, _) = broadcast::channel(WATCHED);
+        let engine = Self { commands, entries: entries.clone(), inbox: Arc::default() };
+        let actor = actor::Actor::load(parts, entries, Arc::clone(&engine.inbox)).await?;
+        Ok((engine, Runnable { actor, receiver }))
+    }
+
     /// Has an event applied. When this returns, what it changed is durable.
     ///
     /// # Errors
     /// When the engine has stopped: the event may or may not have been applied.
     pub async fn submit(&self, event: Event) -> Result<(), Stopped> {
-        let _ = event;
-        std::future::ready(Err(Stopped)).await
+        let (stored, done) = oneshot::channel();
+        self.commands.send(Command::Apply { event, stored }).await.map_err(|_| Stopped)?;
+        done.await.map_err(|_| Stopped)
     }
 
     /// Runs a short function over the fleet between two events.
@@ -35,17 +102,51 @@ impl Engine {
         &self,
         read: impl FnOnce(&Fleet) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        let _ = read;
-        std::future::ready(Err(Stopped)).await
+        let (answer, answered) = oneshot::channel();
+        let question: Question = Box::new(move |fleet| {
+            // Nobody waits for the answer any more: nothing is lost.
+            let _ = answer.send(read(fleet));
+        });
+        self.commands.send(Command::Ask(question)).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
     }
 
     /// Says that the inbox holds deliveries that were not there before.
-    pub fn inbox_ready(&self) {}
+    pub fn inbox_ready(&self) {
+        self.inbox.notify_one();
+    }
 
     /// Timeline entries from now on, once they are durable. A slow receiver misses some and is told
     /// how many.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<StoredEntry> {
         self.entries.subscribe()
+    }
+}
+
+/// An engine that waits to be run.
+#[derive(Debug)]
+pub struct Runnable {
+    actor: actor::Actor,
+    receiver: mpsc::Receiver<Command>,
+}
+
+impl Runnable {
+    /// Runs until it is told to stop; effects under way are dropped then, and carried out again at the
+    /// next start.
+    ///
+    /// # Errors
+    /// When the store fails for good.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), EngineError> {
+        self.actor.run(self.receiver, stop).await
+    }
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Apply { event, .. } => f.debug_tuple("Apply").field(event).finish(),
+            Self::Ask(_) => f.write_str("Ask"),
+        }
     }
 }

@@ -1,0 +1,279 @@
+//! The loop that owns the fleet. Events are applied in batches, each stored in one transaction; only
+//! then is anything done, said or answered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_core::{Changes, Effect, Event, Fleet};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::executor::{Ended, Executor, InFlight};
+use super::messages::Messages;
+use super::{Command, EngineError, Parts, Question, inbox};
+use crate::backoff::Backoff;
+use crate::store::{Batch, Store, StoreError, StoredEntry};
+use crate::telemetry::Metrics;
+
+/// Commands taken into one transaction.
+const BATCH: usize = 256;
+/// How long the store may fail before the process gives up and starts anew.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Actor {
+    fleet: Fleet,
+    store: Store,
+    messages: Messages,
+    executor: Executor,
+    in_flight: InFlight,
+    metrics: Metrics,
+    entries: broadcast::Sender<StoredEntry>,
+    inbox: Arc<Notify>,
+    /// Events that follow from what was just done.
+    own: VecDeque<Event>,
+}
+
+/// What one round has gathered.
+#[derive(Default)]
+struct Round {
+    batch: Batch,
+    changes: Changes,
+    stored: Vec<oneshot::Sender<()>>,
+    questions: Vec<Question>,
+}
+
+impl Actor {
+    pub(super) async fn load(
+        parts: Parts,
+        entries: broadcast::Sender<StoredEntry>,
+        inbox: Arc<Notify>,
+    ) -> Result<Self, EngineError> {
+        let stored = parts.store.load().await?;
+        let mut seed = [0; 8];
+        aws_lc_rs::rand::fill(&mut seed).map_err(|_| EngineError::Random)?;
+        let fleet = Fleet::restore(parts.spec, stored, u64::from_le_bytes(seed));
+        let pending = parts.store.pending_effects().await?;
+        tracing::info!(
+            jobs = fleet.jobs().count(),
+            runners = fleet.runners().count(),
+            effects = pending.len(),
+            "fleet restored"
+        );
+        let messages = Messages::new(parts.presence, parts.executor.vault());
+        let mut actor = Self {
+            fleet,
+            store: parts.store,
+            messages,
+            executor: parts.executor,
+            in_flight: InFlight::default(),
+            metrics: parts.metrics,
+            entries,
+            inbox,
+            own: VecDeque::from([Event::Restarted]),
+        };
+        for effect in pending {
+            actor.in_flight.start(&actor.executor, effect);
+        }
+        // Deliveries that were answered and not processed when the process ended.
+        actor.inbox.notify_one();
+        Ok(actor)
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) -> Result<(), EngineError> {
+        let mut tick_at = Instant::now();
+        loop {
+            let mut round = Round::default();
+            let inbox = Arc::clone(&self.inbox);
+            if self.own.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    Some(command) = commands.recv() => {
+                        self.take(command, &mut round);
+                        while round.stored.len() < BATCH {
+                            let Ok(command) = commands.try_recv() else { break };
+                            self.take(command, &mut round);
+                        }
+                    }
+                    Some(ended) = self.in_flight.next() => match ended {
+                        Ended::Answered { key, answer } => {
+                            round.batch.finished_effects.push(key);
+                            if let Some(answer) = answer {
+                                self.apply(answer, &mut round);
+                            }
+                        }
+                        Ended::Failed(effect) => self.in_flight.start(&self.executor, effect),
+                    },
+                    () = inbox.notified() => self.take_inbox(&mut round).await,
+                    () = tokio::time::sleep_until(tick_at) => {
+                        self.apply(Event::Tick, &mut round);
+                        tick_at = Instant::now() + self.fleet.tick_within();
+                    }
+                }
+            }
+            while let Some(event) = self.own.pop_front() {
+                self.apply(event, &mut round);
+            }
+            // What happened may need a look at the limits sooner than was thought.
+            tick_at = tick_at.min(Instant::now() + self.fleet.tick_within());
+            self.settle(round, &stop).await?;
+        }
+    }
+
+    fn take(&mut self, command: Command, round: &mut Round) {
+        match command {
+            Command::Apply { event, stored } => {
+                self.apply(event, round);
+                round.stored.push(stored);
+            }
+            Command::Ask(question) => round.questions.push(question),
+        }
+    }
+
+    async fn take_inbox(&mut self, round: &mut Round) {
+        match inbox::read(&self.store).await {
+            Ok(read) => {
+                for event in read.events {
+                    self.apply(event, round);
+                }
+                round.batch.processed_deliveries.extend(read.guids);
+                if read.more {
+                    self.inbox.notify_one();
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the inbox can't be read; it is tried again with the next delivery");
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event, round: &mut Round) {
+        let changes = self.fleet.apply(event, Timestamp::now());
+        for refused in &changes.refused {
+            tracing::debug!(reason = refused, "event without effect");
+        }
+        let all = &mut round.changes;
+        all.jobs.extend(changes.jobs);
+        all.runners.extend(changes.runners);
+        all.pools.extend(changes.pools);
+        all.forgotten_jobs.extend(changes.forgotten_jobs);
+        all.forgotten_runners.extend(changes.forgotten_runners);
+        all.timeline.extend(changes.timeline);
+        all.effects.extend(changes.effects);
+    }
+
+    /// Stores a round, and only then does, says and answers what follows from it.
+    async fn settle(&mut self, mut round: Round, stop: &CancellationToken) -> Result<(), EngineError> {
+        let changes = std::mem::take(&mut round.changes);
+        let batch = &mut round.batch;
+        batch.jobs = changes.jobs.iter().filter_map(|id| self.fleet.job(*id)).cloned().collect();
+        batch.runners =
+            changes.runners.iter().filter_map(|id| self.fleet.runner(id)).cloned().collect();
+        batch.pools = changes
+            .pools
+            .iter()
+            .map(|pool| (pool.clone(), self.fleet.pool_state(pool)))
+            .collect();
+        batch.forgotten_jobs = changes.forgotten_jobs.iter().copied().collect();
+        batch.forgotten_runners = changes.forgotten_runners.iter().cloned().collect();
+        batch.timeline = changes.timeline;
+        batch.effects =
+            changes.effects.iter().filter(|effect| effect.is_durable()).cloned().collect();
+        let entries = if is_empty(batch) {
+            Vec::new()
+        } else {
+            store_patiently(&self.store, batch, stop).await?
+        };
+        for launch in &changes.forgotten_runners {
+            self.messages.forget(launch);
+        }
+        for effect in changes.effects {
+            self.carry_out(effect);
+        }
+        self.tell(entries);
+        for stored in round.stored {
+            // Who asked has gone: the event is stored all the same.
+            let _ = stored.send(());
+        }
+        for question in round.questions {
+            question(&self.fleet);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        if effect.is_durable() {
+            self.in_flight.start(&self.executor, effect);
+        } else if let Some(event) = self.messages.send(effect) {
+            self.own.push_back(event);
+        }
+    }
+
+    /// Tells logs, figures and watchers what is now durable.
+    fn tell(&self, entries: Vec<StoredEntry>) {
+        if entries.is_empty() {
+            return;
+        }
+        for stored in entries {
+            let entry = &stored.entry;
+            tracing::info!(
+                pool = entry.pool.as_ref().map(muster_core::PoolName::as_str),
+                runner = entry.runner.as_ref().map(muster_core::RunnerName::as_str),
+                job = entry.job.map(|job| job.0),
+                detail = entry.detail,
+                "{}",
+                entry.what
+            );
+            self.metrics.observe_entry(&self.fleet, entry);
+            // Nobody watches.
+            let _ = self.entries.send(stored);
+        }
+        let now = Timestamp::now();
+        for pool in self.fleet.pools() {
+            self.metrics.set_pool(&pool.name, &self.fleet.figures(&pool.name, now));
+        }
+    }
+}
+
+fn is_empty(batch: &Batch) -> bool {
+    batch.jobs.is_empty()
+        && batch.runners.is_empty()
+        && batch.pools.is_empty()
+        && batch.forgotten_jobs.is_empty()
+        && batch.forgotten_runners.is_empty()
+        && batch.timeline.is_empty()
+        && batch.effects.is_empty()
+        && batch.finished_effects.is_empty()
+        && batch.processed_deliveries.is_empty()
+}
+
+/// Stores a batch, again and again for a while: what is in memory is ahead of the store until it is
+/// stored, so there is no going on without it.
+async fn store_patiently(
+    store: &Store,
+    batch: &Batch,
+    stop: &CancellationToken,
+) -> Result<Vec<StoredEntry>, StoreError> {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let give_up_at = Instant::now() + STORE_PATIENCE;
+    loop {
+        let error = match store.commit(batch.clone()).await {
+            Ok(entries) => return Ok(entries),
+            Err(error) => error,
+        };
+        let wait = backoff.wait();
+        if Instant::now() + wait >= give_up_at || stop.is_cancelled() {
+            return Err(error);
+        }
+        tracing::error!(%error, tries = backoff.tries(), "what was decided can't be stored yet");
+        tokio::time::sleep(wait).await;
+    }
+}

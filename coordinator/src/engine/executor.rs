@@ -1,0 +1,254 @@
+//! Carries out durable effects: each in a task of its own that tries until it has an answer.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_core::{
+    AccountName, Effect, Event, LaunchFailure, LaunchId, MintFailure, PoolName, PoolSpec,
+    RunnerName, Scope, Shape,
+};
+use tokio::sync::Semaphore;
+use tokio::task::{Id, JoinSet};
+
+use super::messages::Vault;
+use crate::backoff::Backoff;
+use crate::compute::{LaunchError, LaunchOrder, Provider};
+use crate::github::errors::GithubError;
+use crate::github::rest::GithubClient;
+use crate::github::runners::MintError;
+
+/// Effects that are under way at once; the others wait in line. GitHub allows 100 requests at once
+/// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
+const AT_ONCE: usize = 64;
+/// First wait after a failure that passes by itself.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Carries out durable effects. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    github: GithubClient,
+    providers: Arc<HashMap<AccountName, Provider>>,
+    pools: Arc<HashMap<PoolName, PoolSpec>>,
+    vault: Vault,
+    turns: Arc<Semaphore>,
+}
+
+/// A try that gave no answer: how long the other side asked to wait, and why.
+struct Again {
+    after: Duration,
+    reason: String,
+}
+
+impl Executor {
+    /// Makes an executor over the providers of the accounts that the pools name.
+    #[must_use]
+    pub fn new(
+        github: GithubClient,
+        providers: HashMap<AccountName, Provider>,
+        pools: &[PoolSpec],
+    ) -> Self {
+        let pools = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
+        Self {
+            github,
+            providers: Arc::new(providers),
+            pools: Arc::new(pools),
+            vault: Vault::default(),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Where configurations wait for their agents.
+    #[must_use]
+    pub fn vault(&self) -> Vault {
+        self.vault.clone()
+    }
+
+    /// Tries until there is an answer. Gives none for effects that have no answer.
+    async fn carry_out(self, effect: Effect) -> Option<Event> {
+        let key = effect.key();
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        loop {
+            let again = {
+                let _turn = self.turns.acquire().await.ok()?;
+                match self.try_once(&effect).await {
+                    Ok(event) => return event,
+                    Err(again) => again,
+                }
+            };
+            let wait = backoff.wait_at_least(again.after);
+            tracing::warn!(
+                effect = key,
+                tries = backoff.tries(),
+                wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                reason = again.reason,
+                "effect not carried out yet"
+            );
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn try_once(&self, effect: &Effect) -> Result<Option<Event>, Again> {
+        match effect {
+            Effect::Launch { launch, pool, shape } => {
+                self.launch(launch, pool, shape).await.map(Some)
+            }
+            Effect::Mint { launch, pool, name, shape } => {
+                self.mint(launch, pool, name, shape).await.map(Some)
+            }
+            Effect::Deregister { launch, scope, name, id } => {
+                let answer = match id {
+                    Some(id) => self.github.delete_runner(scope, *id).await.map_err(again),
+                    None => self.deregister_by_name(scope, name).await,
+                }?;
+                let (launch, name) = (launch.clone(), name.clone());
+                Ok(Some(Event::Deregistered { launch, name, answer }))
+            }
+            Effect::Terminate { launch, account, instance } => {
+                let gone = self.provider(account)?.terminate(instance).await.map_err(|error| {
+                    Again { after: Duration::ZERO, reason: error.to_string() }
+                })?;
+                Ok(Some(Event::Terminated { launch: launch.clone(), gone }))
+            }
+            Effect::TerminateStray { account, instance } => {
+                self.provider(account)?.terminate(instance).await.map_err(|error| Again {
+                    after: Duration::ZERO,
+                    reason: error.to_string(),
+                })?;
+                Ok(None)
+            }
+            Effect::Assign { .. } | Effect::Drain { .. } | Effect::Retire { .. } => Ok(None),
+        }
+    }
+
+    async fn launch(
+        &self,
+        launch: &LaunchId,
+        pool: &PoolName,
+        shape: &Shape,
+    ) -> Result<Event, Again> {
+        let failed = |failure, detail: String| {
+            Ok(Event::LaunchFailed { launch: launch.clone(), failure, detail })
+        };
+        let Some(spec) = self.pools.get(pool) else {
+            return failed(LaunchFailure::Permanent, format!("pool {pool} is not configured"));
+        };
+        let order = LaunchOrder {
+            launch: launch.clone(),
+            pool: pool.clone(),
+            shape: shape.clone(),
+            lifetime: spec.limits.lifetime,
+        };
+        match self.provider(&spec.account)?.launch(order).await {
+            Ok(instance) => Ok(Event::Launched { launch: launch.clone(), instance }),
+            Err(LaunchError::Failed { failure, detail }) => failed(failure, detail),
+            Err(LaunchError::Unknown(reason)) => Err(Again { after: Duration::ZERO, reason }),
+        }
+    }
+
+    async fn mint(
+        &self,
+        launch: &LaunchId,
+        pool: &PoolName,
+        name: &RunnerName,
+        shape: &Shape,
+    ) -> Result<Event, Again> {
+        let (launch, name) = (launch.clone(), name.clone());
+        let Some(spec) = self.pools.get(pool) else {
+            let failure = MintFailure::Refused;
+            let detail = format!("pool {pool} is not configured");
+            return Ok(Event::MintFailed { launch, name, failure, detail });
+        };
+        let labels: BTreeSet<String> = spec.labels.union(&shape.labels).cloned().collect();
+        let group = &spec.runner_group;
+        match self.github.generate_jitconfig(&spec.scope, &name, group, &labels).await {
+            Ok(minted) => {
+                self.vault.put(launch.clone(), name.clone(), minted.encoded_jit_config);
+                Ok(Event::Minted { launch, name, id: minted.id })
+            }
+            Err(MintError::NameTaken) => {
+                let failure = MintFailure::NameTaken;
+                let detail = MintError::NameTaken.to_string();
+                Ok(Event::MintFailed { launch, name, failure, detail })
+            }
+            Err(MintError::Refused(detail)) => {
+                let failure = MintFailure::Refused;
+                Ok(Event::MintFailed { launch, name, failure, detail })
+            }
+            Err(MintError::Retry(later)) => Err(Again { after: later.after, reason: later.reason }),
+        }
+    }
+
+    async fn deregister_by_name(
+        &self,
+        scope: &Scope,
+        name: &RunnerName,
+    ) -> Result<muster_core::DeregisterAnswer, Again> {
+        match self.github.find_runner(scope, name).await.map_err(again)? {
+            Some(runner) => self.github.delete_runner(scope, runner.id).await.map_err(again),
+            None => Ok(muster_core::DeregisterAnswer::Absent),
+        }
+    }
+
+    fn provider(&self, account: &AccountName) -> Result<&Provider, Again> {
+        self.providers.get(account).ok_or_else(|| Again {
+            after: LONGEST_WAIT,
+            reason: format!("account {account} is not configured any more"),
+        })
+    }
+}
+
+fn again(error: GithubError) -> Again {
+    // What GitHub refuses for good now (a missing permission, a deleted installation) an operator may
+    // mend; a registration must not be forgotten before it is gone.
+    let after = error.retry_after().unwrap_or(LONGEST_WAIT);
+    Again { after, reason: error.to_string() }
+}
+
+/// The effects that are under way, at most one for each key.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    tasks: JoinSet<Option<Event>>,
+    keys: HashMap<Id, Effect>,
+    running: BTreeSet<String>,
+}
+
+impl InFlight {
+    /// Starts an effect, unless the same intent is under way.
+    pub(super) fn start(&mut self, executor: &Executor, effect: Effect) {
+        if !self.running.insert(effect.key()) {
+            return;
+        }
+        let task = self.tasks.spawn(executor.clone().carry_out(effect.clone()));
+        self.keys.insert(task.id(), effect);
+    }
+
+    /// The next effect that has ended. None while nothing is under way. Dropping the future loses
+    /// nothing.
+    pub(super) async fn next(&mut self) -> Option<Ended> {
+        let (id, answer) = match self.tasks.join_next_with_id().await? {
+            Ok((id, answer)) => (id, Some(answer)),
+            Err(error) => {
+                tracing::error!(%error, "the task of an effect failed");
+                (error.id(), None)
+            }
+        };
+        let effect = self.keys.remove(&id)?;
+        self.running.remove(&effect.key());
+        Some(match answer {
+            Some(answer) => Ended::Answered { key: effect.key(), answer },
+            None => Ended::Failed(effect),
+        })
+    }
+}
+
+/// How an effect ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It has its answer, if it has one at all.
+    Answered { key: String, answer: Option<Event> },
+    /// Its task died of a bug: it is still to be carried out.
+    Failed(Effect),
+}

@@ -1,0 +1,43 @@
+//! Compares a provider's instances with the ledger, periodically and when something ended.
+
+use std::time::Duration;
+
+use muster_core::{AccountName, Event};
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use crate::compute::Provider;
+
+/// Lists the instances of an account at each interval, and at once when the provider saw one end,
+/// until it is told to stop.
+pub async fn sweep(
+    engine: Engine,
+    account: AccountName,
+    provider: Provider,
+    interval: Duration,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+            () = provider.something_ended() => {}
+        }
+        let listed = match provider.list().await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::warn!(account = account.as_str(), %error, "instances can't be listed");
+                continue;
+            }
+        };
+        for (instance, launch) in listed.gone {
+            if engine.submit(Event::InstanceGone { launch, instance }).await.is_err() {
+                return;
+            }
+        }
+        let event = Event::InstancesListed { account: account.clone(), alive: listed.alive };
+        if engine.submit(event).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,1 +1,112 @@
-//! Configuration.
+//! The configuration: one TOML file, read once, turned into checked values.
+//!
+//! A file that is wrong is refused with all its errors at once, each with its place. Reading it binds no
+//! port and opens no other file; secrets are read by [`Secrets::load`].
+
+mod document;
+mod error;
+mod pools;
+mod secrets;
+mod sections;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use error::{ConfigErrors, Problem};
+pub use secrets::{FileError, Secrets, read_secret};
+pub use settings::{
+    CaFiles, Config, CoordinatorSettings, GithubSettings, IdentitySettings, ListenSettings,
+    LocalSettings, TelemetrySettings,
+};
+
+use document::{Document, Section};
+
+/// Bytes of a configuration file, at most.
+const MAX_BYTES: u64 = 1 << 20;
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it start at its directory.
+    ///
+    /// # Errors
+    /// When it can't be read or anything in it is wrong: then all that is wrong.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let text = read(path).map_err(|error| ConfigErrors::whole(path, error))?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks a text as if it were read from this file.
+    ///
+    /// # Errors
+    /// When anything in it is wrong: then all that is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
+        let base = path.parent().unwrap_or(Path::new(""));
+        let document = Document::new(text);
+        let (table, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // What was understood of the rest may be misunderstood.
+            for error in errors {
+                let offset = error.span().map_or(0, |span| span.start);
+                document.report(offset, error.message());
+            }
+            return Err(ConfigErrors::new(path, document.into_problems()));
+        }
+        let config = read_all(Section::root(&document, table.get_ref()), base);
+        let problems = document.into_problems();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ if problems.is_empty() => Err(ConfigErrors::whole(path, "can't be understood")),
+            _ => Err(ConfigErrors::new(path, problems)),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path)
+        .map_err(|error| format!("can't be read: {error}"))?
+        .len();
+    if size > MAX_BYTES {
+        return Err(format!("has {size} bytes, more than {MAX_BYTES}"));
+    }
+    std::fs::read_to_string(path).map_err(|error| format!("can't be read: {error}"))
+}
+
+fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
+    let coordinator = sections::coordinator(root.section("coordinator"), base);
+    let development = coordinator.as_ref().is_some_and(|one| one.development);
+    let listen = sections::listen(root.section("listen"), base);
+    let github = sections::github(root.section("github"), base, development);
+    let identity = sections::identity(root.section("identity"), base, development);
+    let telemetry = sections::telemetry(root.section("telemetry"));
+    let heartbeat = coordinator.as_ref().map(|one| one.heartbeat_interval);
+    let fleet = pools::fleet(&mut root, heartbeat);
+
+    let local_section = root.section("local");
+    let local_used = fleet.as_ref().is_some_and(|fleet| {
+        let mut pools = fleet.pools.iter();
+        pools.any(|pool| pool.account.as_str() == pools::LOCAL)
+    });
+    let local = if local_section.exists() {
+        let data_dir = coordinator.as_ref().map(|one| one.data_dir.as_path());
+        sections::local(local_section, base, data_dir).map(Some)
+    } else {
+        if local_used {
+            root.refuse("[local] is missing; a pool launches in the account \"local\"");
+        }
+        Some(None)
+    };
+    root.finish();
+    Some(Config {
+        coordinator: coordinator?,
+        listen: listen?,
+        github: github?,
+        identity: identity?,
+        local: local?,
+        fleet: fleet?,
+        telemetry: telemetry?,
+    })
+}

@@ -1,168 +1,102 @@
 //! What must survive: the inbox, the fleet, the outbox, the timeline, tokens and operators' actions.
+//!
+//! One task writes; what waits for it at the same time shares a transaction (`writer`). Reads have
+//! their own connections and see what is committed. Beyond this door there is no SQL.
 
+mod codec;
+mod error;
+#[cfg(test)]
+mod fixtures;
+mod fleet;
+mod inbox;
+mod journal;
+mod prune;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod tokens;
+mod types;
+mod writer;
+
+use std::fmt;
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use muster_core::{
-    Effect, InstanceId, Job, JobId, LaunchId, PoolName, PoolState, Runner, Stored, TimelineEntry,
+use muster_core::{Effect, Job, JobId, Runner, Stored};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+
+pub use error::StoreError;
+pub use types::{
+    Accepted, Batch, Delivery, JoinToken, OperatorAction, Pruned, Redeemed, StoredEntry,
+    TimelineQuery,
 };
-use thiserror::Error;
 
-/// The store.
-#[derive(Clone, Debug)]
-pub struct Store {}
+use journal::Note;
+use tokens::Redeem;
+use writer::Writer;
 
-/// The store can't do what was asked.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// The database refuses, is broken or full.
-    #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
-    /// Its schema is newer than this program, or damaged.
-    #[error("schema: {0}")]
-    Schema(#[from] sqlx::migrate::MigrateError),
-    /// A stored record can't be read.
-    #[error("stored {kind} {key} can't be read: {detail}")]
-    Corrupt {
-        /// What it is.
-        kind: &'static str,
-        /// Which one.
-        key: String,
-        /// Why not.
-        detail: String,
-    },
+/// The store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
 }
 
-/// One webhook as GitHub sent it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// `X-GitHub-Delivery`; the same on redelivery.
-    pub guid: String,
-    /// `X-GitHub-Event`.
-    pub event: String,
-    /// The body.
-    pub body: Vec<u8>,
-    /// When it came.
-    pub received_at: Timestamp,
+struct Inner {
+    writer: Writer,
+    reads: SqlitePool,
+    /// Keeps another coordinator out until the last clone is dropped.
+    _lock: File,
 }
 
-/// Whether a delivery was new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// It was stored.
-    New,
-    /// It was here before.
-    Duplicate,
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
 }
 
-/// All that one or more events changed, stored in one transaction.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Records of jobs to write.
-    pub jobs: Vec<Job>,
-    /// Records of runners to write.
-    pub runners: Vec<Runner>,
-    /// States of pools to write.
-    pub pools: Vec<(PoolName, PoolState)>,
-    /// Jobs to leave out at the next start; their rows stay for the timeline until pruned.
-    pub forgotten_jobs: Vec<JobId>,
-    /// Runners to leave out at the next start.
-    pub forgotten_runners: Vec<LaunchId>,
-    /// Entries to append.
-    pub timeline: Vec<TimelineEntry>,
-    /// Effects to carry out; one whose key is in the outbox already replaces it.
-    pub effects: Vec<Effect>,
-    /// Keys of effects that are done.
-    pub finished_effects: Vec<String>,
-    /// Deliveries that are processed, by guid.
-    pub processed_deliveries: Vec<String>,
-}
-
-/// A timeline entry with its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredEntry {
-    /// Grows with each entry.
-    pub sequence: i64,
-    /// The entry.
-    pub entry: TimelineEntry,
-}
-
-/// Which timeline entries to read. Conditions add up; the runner and job conditions are alternatives.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TimelineQuery {
-    /// Only of this job.
-    pub job: Option<JobId>,
-    /// Only of this launch.
-    pub launch: Option<LaunchId>,
-    /// Only of this pool.
-    pub pool: Option<PoolName>,
-    /// Only after this sequence number.
-    pub after: Option<i64>,
-    /// The newest so many, or with `after` the oldest so many. Always returned oldest first.
-    pub limit: u32,
-}
-
-/// A one-time token for one launch; only its hash is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JoinToken {
-    /// SHA-256 of the token.
-    pub hash: [u8; 32],
-    /// The launch it is for.
-    pub launch: LaunchId,
-    /// The pool of the launch.
-    pub pool: PoolName,
-    /// The instance it is for.
-    pub instance: InstanceId,
-    /// When it stops working.
-    pub expires_at: Timestamp,
-}
-
-/// The outcome of presenting a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Redeemed {
-    /// It was good, and is used now. Exactly one caller ever gets this for a launch.
-    Now(JoinToken),
-    /// It, or another token of the same launch, was used before.
-    Already,
-    /// It is too old.
-    Expired,
-    /// There is no such token.
-    Unknown,
-}
-
-/// One thing that an operator did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperatorAction {
-    /// When.
-    pub at: Timestamp,
-    /// Who.
-    pub operator: String,
-    /// The method.
-    pub method: String,
-    /// What it was about.
-    pub target: String,
-    /// The reason that was given.
-    pub reason: String,
-}
-
-#[expect(clippy::unused_async, reason = "to be written")]
 impl Store {
-    /// Opens the SQLite file, makes it if there is none, and brings its schema up to date.
+    /// Opens the SQLite file, makes it if there is none, and brings its schema up to date. Must be
+    /// called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the file can't be opened or its schema is newer than this program.
+    /// When the file can't be opened, another coordinator has it open, or its schema is newer than
+    /// this program.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let _ = path;
-        Ok(Self {})
+        Self::open_with(path, sqlite::options(path)).await
     }
 
-    /// Stores a delivery; durable on return.
+    async fn open_with(path: &Path, options: SqliteConnectOptions) -> Result<Self, StoreError> {
+        let lock = sqlite::lock(path)?;
+        sqlite::create_private(path)?;
+        let mut db = options.connect().await?;
+        sqlite::migrate(&mut db).await?;
+        let reads = sqlite::readers(options.clone()).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                writer: Writer::start(db, options),
+                reads,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Writes what is queued and closes the file. Every call after this fails with
+    /// [`StoreError::Closed`] or a database error.
+    pub async fn close(&self) {
+        self.inner.writer.close().await;
+        self.inner.reads.close().await;
+    }
+
+    /// Stores a delivery; durable on return. Callers that come at the same time share an fsync.
     ///
     /// # Errors
-    /// When it is not stored.
+    /// When it is not stored, or nobody knows; it may be sent again without harm.
     pub async fn accept_delivery(&self, delivery: Delivery) -> Result<Accepted, StoreError> {
-        let _ = delivery;
-        Ok(Accepted::New)
+        self.inner.writer.submit(delivery).await
     }
 
     /// Deliveries that are not processed, oldest first.
@@ -170,8 +104,7 @@ impl Store {
     /// # Errors
     /// When they can't be read.
     pub async fn pending_deliveries(&self, limit: u32) -> Result<Vec<Delivery>, StoreError> {
-        let _ = limit;
-        Ok(Vec::new())
+        inbox::pending(&self.inner.reads, limit).await
     }
 
     /// The fleet as it was stored.
@@ -179,7 +112,7 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub async fn load(&self) -> Result<Stored, StoreError> {
-        Ok(Stored::default())
+        fleet::load(&self.inner.reads).await
     }
 
     /// Effects that are not done, oldest first.
@@ -187,17 +120,19 @@ impl Store {
     /// # Errors
     /// When they can't be read.
     pub async fn pending_effects(&self) -> Result<Vec<Effect>, StoreError> {
-        Ok(Vec::new())
+        fleet::pending_effects(&self.inner.reads).await
     }
 
     /// Stores a batch in one transaction; durable on return. Returns the timeline entries with their
-    /// numbers.
+    /// numbers, their times rounded down to the microsecond as they are stored.
     ///
     /// # Errors
     /// When it is not stored; then none of it is.
     pub async fn commit(&self, batch: Batch) -> Result<Vec<StoredEntry>, StoreError> {
-        let _ = batch;
-        Ok(Vec::new())
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.inner.writer.submit(batch).await
     }
 
     /// Timeline entries, oldest first.
@@ -205,8 +140,24 @@ impl Store {
     /// # Errors
     /// When they can't be read.
     pub async fn timeline(&self, query: TimelineQuery) -> Result<Vec<StoredEntry>, StoreError> {
-        let _ = query;
-        Ok(Vec::new())
+        timeline::read(&self.inner.reads, &query).await
+    }
+
+    /// A job, also if the core has forgotten it; until it is pruned.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        fleet::job(&self.inner.reads, id).await
+    }
+
+    /// The newest runner with this launch id, name or instance id, also if the core has forgotten it;
+    /// until it is pruned.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn runner(&self, text: &str) -> Result<Option<Runner>, StoreError> {
+        fleet::runner(&self.inner.reads, text).await
     }
 
     /// Stores a join token. Unused tokens of the same launch stop working.
@@ -214,8 +165,7 @@ impl Store {
     /// # Errors
     /// When it is not stored.
     pub async fn put_join_token(&self, token: JoinToken) -> Result<(), StoreError> {
-        let _ = token;
-        Ok(())
+        self.inner.writer.submit(token).await
     }
 
     /// Uses a token, if it is good. A compare-and-set: of any number of callers one gets `Now`.
@@ -227,8 +177,7 @@ impl Store {
         hash: [u8; 32],
         now: Timestamp,
     ) -> Result<Redeemed, StoreError> {
-        let _ = (hash, now);
-        Ok(Redeemed::Unknown)
+        self.inner.writer.submit(Redeem { hash, now }).await
     }
 
     /// Records what an operator did.
@@ -236,8 +185,7 @@ impl Store {
     /// # Errors
     /// When it is not stored.
     pub async fn record_action(&self, action: OperatorAction) -> Result<(), StoreError> {
-        let _ = action;
-        Ok(())
+        self.inner.writer.submit(action).await
     }
 
     /// What operators did, newest first.
@@ -245,8 +193,7 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub async fn actions(&self, limit: u32) -> Result<Vec<OperatorAction>, StoreError> {
-        let _ = limit;
-        Ok(Vec::new())
+        journal::actions(&self.inner.reads, limit).await
     }
 
     /// A small named value, such as how far a reconciliation got.
@@ -254,8 +201,7 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let _ = name;
-        Ok(None)
+        journal::note(&self.inner.reads, name).await
     }
 
     /// Sets a small named value.
@@ -263,7 +209,20 @@ impl Store {
     /// # Errors
     /// When it is not stored.
     pub async fn set_note(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        let _ = (name, value);
-        Ok(())
+        let note = Note {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        self.inner.writer.submit(note).await
+    }
+
+    /// Deletes what is older than `before` and not needed: bodies of processed deliveries (their
+    /// guids three days later), forgotten jobs and runners, timeline entries, join tokens of launches
+    /// that are over. Operators' actions stay. Done in chunks; other writes pass in between.
+    ///
+    /// # Errors
+    /// When it can't be done; a part of it may be.
+    pub async fn prune(&self, before: Timestamp) -> Result<Pruned, StoreError> {
+        prune::prune(&self.inner.writer, before).await
     }
 }

@@ -1,0 +1,140 @@
+//! `check-config`: is this file good? Binds nothing, starts nothing.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{Config, Secrets};
+
+/// Exit code for a wrong command line or configuration.
+const USAGE: u8 = 64;
+
+/// Checks a configuration file and the files that it names. Errors go to standard error, with exit code
+/// 64; a summary goes to standard output, with exit code 0.
+#[must_use]
+pub fn check_config(path: &Path) -> ExitCode {
+    match check(path) {
+        Ok(summary) => write_all(&mut io::stdout(), &summary, ExitCode::SUCCESS),
+        Err(errors) => write_all(&mut io::stderr(), &errors, ExitCode::from(USAGE)),
+    }
+}
+
+/// Writes a text; a reader that has gone away doesn't change the verdict.
+fn write_all(out: &mut impl Write, text: &str, code: ExitCode) -> ExitCode {
+    drop(writeln!(out, "{text}"));
+    code
+}
+
+/// The summary, or the errors, one on each line.
+fn check(path: &Path) -> Result<String, String> {
+    let config = Config::load(path).map_err(|errors| errors.to_string())?;
+    Secrets::verify(&config).map_err(|errors| {
+        let lines = errors
+            .iter()
+            .map(|error| format!("{}: {error}", path.display()));
+        lines.collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(summary(path, &config))
+}
+
+fn summary(path: &Path, config: &Config) -> String {
+    let mut lines = vec![
+        format!("{} is good", path.display()),
+        format!("data in {}", config.coordinator.data_dir.display()),
+        format!(
+            "webhooks on {}, enrolment on {}, agents on {}, operators on {}",
+            config.listen.web, config.listen.enroll, config.listen.agents, config.listen.operators
+        ),
+        format!(
+            "GitHub app {} at {}",
+            config.github.app_id, config.github.api_url
+        ),
+    ];
+    for pool in &config.fleet.pools {
+        let labels: Vec<_> = pool.labels.iter().map(String::as_str).collect();
+        lines.push(format!(
+            "pool {}: {}, {} to {} instances in {}, labels {}",
+            pool.name,
+            pool.scope,
+            pool.min_idle,
+            pool.max,
+            pool.account,
+            labels.join(", ")
+        ));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[github]
+app_id = "Iv1.0123456789abcdef"
+private_key_file = "app.pem"
+webhook_secret_files = ["hook"]
+[accounts.local]
+max_instances = 4
+[local]
+agent_binary = "agent"
+runner_dir = "."
+[[pool]]
+name = "linux"
+scope = { repository = "octo-org/octo-repo" }
+labels = ["self-hosted"]
+account = "local"
+max = 4
+"#;
+
+    /// A directory with a file for each name and content.
+    fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        directory
+    }
+
+    #[test]
+    fn a_good_file_is_summed_up() {
+        let files = [
+            ("muster.toml", GOOD),
+            ("app.pem", "key"),
+            ("hook", "hush"),
+            ("agent", ""),
+        ];
+        let directory = directory(&files);
+        let summary = check(&directory.path().join("muster.toml")).unwrap();
+        assert!(summary.contains("GitHub app Iv1.0123456789abcdef at https://api.github.com/"));
+        assert!(summary.contains(
+            "pool linux: repository octo-org/octo-repo, 0 to 4 instances in local, \
+             labels self-hosted"
+        ));
+    }
+
+    #[test]
+    fn files_that_are_missing_are_all_named() {
+        let directory = directory(&[("muster.toml", GOOD)]);
+        let errors = check(&directory.path().join("muster.toml")).unwrap_err();
+        let lines: Vec<_> = errors.lines().collect();
+        assert_eq!(lines.len(), 3, "{errors}");
+        for (line, key) in lines.iter().zip([
+            "muster.toml: github.private_key_file: ",
+            "muster.toml: github.webhook_secret_files: ",
+            "muster.toml: local.agent_binary: ",
+        ]) {
+            assert!(line.contains(key), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_is_a_usage_error() {
+        let directory = directory(&[("muster.toml", "nonsense = 1")]);
+        let code = check_config(&directory.path().join("muster.toml"));
+        assert_eq!(code, ExitCode::from(64));
+    }
+}

@@ -1,0 +1,134 @@
+//! The checked values. Whoever holds a [`Config`] need not check anything in it again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_core::FleetSpec;
+use tracing::level_filters::LevelFilter;
+use url::Url;
+
+/// The whole configuration. It holds paths of secrets, never the secrets.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[coordinator]`.
+    pub coordinator: CoordinatorSettings,
+    /// `[listen]`.
+    pub listen: ListenSettings,
+    /// `[github]`.
+    pub github: GithubSettings,
+    /// `[identity]`.
+    pub identity: IdentitySettings,
+    /// `[local]`; there if a pool launches in the account `local`.
+    pub local: Option<LocalSettings>,
+    /// `[[pool]]` and `[accounts.*]`: at least one pool, each with an account that exists.
+    pub fleet: FleetSpec,
+    /// `[telemetry]`.
+    pub telemetry: TelemetrySettings,
+}
+
+/// The coordinator itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoordinatorSettings {
+    /// What agents are told they speak to; proofs of identity are made out to it.
+    pub name: String,
+    /// Host part of the SPIFFE ids in certificates.
+    pub trust_domain: String,
+    /// Where the database is, and the certificate authority if none is given.
+    pub data_dir: PathBuf,
+    /// How often agents are to report, 100 ms to 5 min.
+    pub heartbeat_interval: Duration,
+    /// Allows what is of use in tests only, such as certificates that live for seconds.
+    pub development: bool,
+}
+
+/// What to listen on. Port 0 takes any free port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenSettings {
+    /// Webhooks, health, metrics: plain HTTP.
+    pub web: SocketAddr,
+    /// Enrolment: TLS.
+    pub enroll: SocketAddr,
+    /// Agents: mutual TLS.
+    pub agents: SocketAddr,
+    /// Operators: mutual TLS.
+    pub operators: SocketAddr,
+    /// DNS names and IP addresses of the server certificate, at least one. Agents verify the first.
+    pub server_names: Vec<String>,
+    /// Host that agents are told to connect to.
+    pub advertise_host: String,
+    /// Where the bound addresses are written, as JSON, once all listen.
+    pub ports_file: Option<PathBuf>,
+}
+
+/// GitHub and the app that speaks to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GithubSettings {
+    /// Base of the REST API; a path such as `/api/v3` belongs to it.
+    pub api_url: Url,
+    /// The app's number or client id: the issuer of its tokens.
+    pub app_id: String,
+    /// The app's private key, PEM.
+    pub private_key_file: PathBuf,
+    /// Secrets that sign webhooks, at least one; several while they are rotated.
+    pub webhook_secret_files: Vec<PathBuf>,
+    /// Roots to trust beside the usual ones, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// HTTP proxy; carries no credentials.
+    pub proxy: Option<Url>,
+    /// `user:password` for the proxy; only with a proxy.
+    pub proxy_credentials_file: Option<PathBuf>,
+    /// How often failed deliveries are looked for; none is never.
+    pub redeliver_interval: Option<Duration>,
+}
+
+/// Certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// The certificate authority; if none, one is made in the data directory.
+    pub ca: Option<CaFiles>,
+    /// How long an agent's certificate lives, at most 1 h.
+    pub agent_certificate_ttl: Duration,
+    /// How long an operator's certificate lives, at most 12 h.
+    pub operator_certificate_ttl: Duration,
+}
+
+/// A certificate authority, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaFiles {
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// The provider that runs agents as processes of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalSettings {
+    /// The agent.
+    pub agent_binary: PathBuf,
+    /// An unpacked runner, copied for each instance.
+    pub runner_dir: PathBuf,
+    /// Where the copies go.
+    pub instances_dir: PathBuf,
+    /// URL of a metadata service for agents; `{instance_id}` stands for the instance's id.
+    pub metadata_endpoint: Option<String>,
+    /// How often processes are looked over.
+    pub sweep_interval: Duration,
+    /// Variables for the runner's process beside its own.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// What is logged at the start; operators can change it.
+    pub log_level: LevelFilter,
+    /// Whether metrics are written to standard output in CloudWatch's embedded format.
+    pub emf: bool,
+    /// Their namespace.
+    pub emf_namespace: String,
+    /// How often they are written.
+    pub emf_interval: Duration,
+}

@@ -1,0 +1,178 @@
+//! Values for the tests of the store.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use muster_core::{
+    Decision, Drain, Effect, GithubRunnerId, Instance, InstanceId, Job, JobId, JobReport,
+    JobStatus, LaunchId, Marks, PoolName, Refusal, Registration, Repository, Runner, RunnerName,
+    Shape, TimelineEntry, Work,
+};
+
+use super::{Delivery, Store};
+
+/// A store in a directory of its own.
+pub(super) struct Home {
+    pub(super) store: Store,
+    pub(super) path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+pub(super) async fn home() -> Home {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("muster.db");
+    Home {
+        store: Store::open(&path).await.unwrap(),
+        path,
+        _directory: directory,
+    }
+}
+
+impl Home {
+    /// Drops the store as a crash would, without closing it, and opens the file again.
+    pub(super) async fn crash(self) -> Self {
+        let Self {
+            store,
+            path,
+            _directory,
+        } = self;
+        drop(store);
+        Self {
+            store: Store::open(&path).await.unwrap(),
+            path,
+            _directory,
+        }
+    }
+}
+
+/// A time so many seconds after a fixed one.
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+pub(super) fn delivery(guid: &str) -> Delivery {
+    Delivery {
+        guid: guid.to_owned(),
+        event: "workflow_job".to_owned(),
+        body: format!("{{\"guid\":\"{guid}\"}}").into_bytes(),
+        received_at: at(0),
+    }
+}
+
+pub(super) fn job(id: i64, status: JobStatus, salt: u32) -> Job {
+    let served = !salt.is_multiple_of(5);
+    Job {
+        report: JobReport {
+            id: JobId(id),
+            run_id: id * 10,
+            run_attempt: (!salt.is_multiple_of(3)).then_some(salt),
+            repository: Repository {
+                owner: "octo-org".to_owned(),
+                name: format!("repo-{salt}"),
+                public: false,
+                enterprise: None,
+            },
+            workflow: Some("ci".to_owned()),
+            name: "build 'quoted' \"name\" – ünïcode".to_owned(),
+            labels: vec!["self-hosted".to_owned(), "muster/cpu=8".to_owned()],
+            status,
+            conclusion: None,
+            runner_name: None,
+            created_at: Some(at(-5)),
+            started_at: None,
+            completed_at: None,
+            installation: Some(7),
+        },
+        known_at: at(0),
+        decision: if served {
+            Decision::Served {
+                pool: PoolName::from("linux"),
+                shape: Shape::default(),
+            }
+        } else {
+            Decision::Refused(vec![Refusal {
+                pool: PoolName::from("linux"),
+                reason: "it lacks a label".to_owned(),
+            }])
+        },
+        taken_by: None,
+        started_at: None,
+        completed_at: (status == JobStatus::Completed).then(|| at(60)),
+    }
+}
+
+pub(super) fn runner(launch: &str, salt: u32) -> Runner {
+    let id = InstanceId::new(format!("i-{salt:017x}"));
+    let instance = match salt % 4 {
+        0 => Instance::Requested,
+        1 => Instance::Exists { id },
+        2 => Instance::Ending {
+            id,
+            asked_at: at(1),
+        },
+        _ => Instance::Gone { id: Some(id) },
+    };
+    Runner {
+        launch: LaunchId::from(launch),
+        pool: PoolName::from("linux"),
+        shape: Shape::default(),
+        name: RunnerName::new(format!("muster-{launch}")),
+        attempt: 1,
+        instance,
+        registration: Registration::Exists {
+            id: GithubRunnerId(42),
+        },
+        work: Work::Over {
+            outcome: None,
+            reason: "test".to_owned(),
+        },
+        drain: Some(Drain {
+            reason: "spot".to_owned(),
+            since: at(1),
+            deadline: Some(at(120)),
+            asked_at: at(1),
+            retired: false,
+        }),
+        job: Some(JobId(3)),
+        job_name: None,
+        silent_since: None,
+        marks: Marks {
+            created_at: at(0),
+            launched_at: Some(at(1)),
+            enrolled_at: None,
+            listening_at: None,
+            busy_at: None,
+            over_at: None,
+            gone_at: None,
+            stage_since: at(2),
+        },
+    }
+}
+
+pub(super) fn entry(seconds: i64, what: &str) -> TimelineEntry {
+    TimelineEntry {
+        at: at(seconds),
+        what: what.to_owned(),
+        detail: String::new(),
+        pool: None,
+        launch: None,
+        runner: None,
+        job: None,
+    }
+}
+
+pub(super) fn launch(id: &str) -> Effect {
+    Effect::Launch {
+        launch: LaunchId::from(id),
+        pool: PoolName::from("linux"),
+        shape: Shape::default(),
+    }
+}
+
+pub(super) fn terminate(launch: &str, instance: &str) -> Effect {
+    Effect::Terminate {
+        launch: LaunchId::from(launch),
+        pool: PoolName::from("linux"),
+        instance: InstanceId::from(instance),
+    }
+}

@@ -1,0 +1,194 @@
+//! Crashes, full disks, other processes, other versions.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use futures::future::join_all;
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::store::fixtures::{delivery, entry, home, job, launch, runner};
+use crate::store::{Accepted, Batch, Store, StoreError, TimelineQuery, sqlite};
+
+#[tokio::test]
+async fn what_was_answered_outlives_a_crash() {
+    let home = home().await;
+    home.store.accept_delivery(delivery("a")).await.unwrap();
+    let batch = Batch {
+        jobs: vec![job(1, muster_core::JobStatus::Queued, 1)],
+        runners: vec![runner("l1", 1)],
+        timeline: vec![entry(0, "queued")],
+        effects: vec![launch("l1")],
+        ..Batch::default()
+    };
+    let entries = home.store.commit(batch.clone()).await.unwrap();
+    home.store.set_note("cursor", "42").await.unwrap();
+
+    let home = home.crash().await;
+    assert_eq!(home.store.pending_deliveries(9).await.unwrap().len(), 1);
+    let stored = home.store.load().await.unwrap();
+    assert_eq!(stored.jobs, batch.jobs);
+    assert_eq!(stored.runners, batch.runners);
+    assert_eq!(home.store.pending_effects().await.unwrap(), batch.effects);
+    let query = TimelineQuery {
+        limit: 9,
+        ..TimelineQuery::default()
+    };
+    assert_eq!(home.store.timeline(query).await.unwrap(), entries);
+    let note = home.store.note("cursor").await.unwrap();
+    assert_eq!(note.as_deref(), Some("42"));
+}
+
+#[tokio::test]
+async fn commits_reach_the_disk_before_they_are_answered() {
+    let home = home().await;
+    let mut db = sqlite::options(&home.path).connect().await.unwrap();
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    // 2 is FULL.
+    assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_nothing_is_half_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("muster.db");
+    let limited = sqlite::options(&path).pragma("max_page_count", "60");
+    let store = Store::open_with(&path, limited).await.unwrap();
+
+    let mut large = delivery("large");
+    large.body = vec![b'x'; 1 << 20];
+    let mut batch = Batch {
+        jobs: vec![job(1, muster_core::JobStatus::Queued, 1)],
+        effects: vec![launch("l1")],
+        timeline: vec![entry(0, "small"), entry(0, "large")],
+        ..Batch::default()
+    };
+    batch.timeline[1].detail = "x".repeat(1 << 20);
+
+    // Small ones that come together with those that don't fit are stored.
+    let (full, small, unfit) = tokio::join!(
+        store.accept_delivery(large),
+        store.accept_delivery(delivery("small")),
+        store.commit(batch),
+    );
+    assert!(matches!(full, Err(StoreError::Database(_))), "{full:?}");
+    assert!(matches!(unfit, Err(StoreError::Database(_))), "{unfit:?}");
+    assert_eq!(small.unwrap(), Accepted::New);
+
+    let everything = TimelineQuery {
+        limit: 9,
+        ..TimelineQuery::default()
+    };
+    assert_eq!(store.timeline(everything).await.unwrap(), []);
+    assert_eq!(store.load().await.unwrap().jobs, []);
+    assert_eq!(store.pending_effects().await.unwrap(), []);
+    assert_eq!(store.pending_deliveries(9).await.unwrap().len(), 1);
+
+    // It goes on after the failure, and what it answers is durable.
+    let accepted = store.accept_delivery(delivery("later")).await.unwrap();
+    assert_eq!(accepted, Accepted::New);
+    drop(store);
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(store.pending_deliveries(9).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_closed_store_has_written_what_it_was_given_and_refuses_more() {
+    let home = home().await;
+    let sends = join_all((0..300).map(|n| home.store.accept_delivery(delivery(&n.to_string()))));
+    let (answers, ()) = tokio::join!(sends, home.store.close());
+    let stored = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!(
+        answers
+            .iter()
+            .all(|answer| matches!(answer, Ok(Accepted::New) | Err(StoreError::Closed)))
+    );
+
+    let refused = home.store.accept_delivery(delivery("x")).await;
+    assert!(matches!(refused, Err(StoreError::Closed)));
+    assert!(home.store.load().await.is_err());
+    home.store.close().await;
+
+    let home = home.crash().await;
+    let waiting = home.store.pending_deliveries(999).await.unwrap();
+    assert_eq!(waiting.len(), stored);
+}
+
+#[tokio::test]
+async fn a_second_coordinator_is_kept_out() {
+    let home = home().await;
+    let refused = Store::open(&home.path).await;
+    assert!(matches!(refused, Err(StoreError::InUse(_))));
+    home.crash().await;
+}
+
+#[tokio::test]
+async fn a_schema_from_the_future_is_refused_in_plain_words() {
+    let home = home().await;
+    home.store.close().await;
+    let mut db = sqlite::options(&home.path).connect().await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9000, 'of tomorrow', 1, x'00', 0)",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
+    db.close().await.unwrap();
+    let path = home.path.clone();
+    drop(home.store);
+    let error = Store::open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::NewerSchema { found: 9000, .. }));
+    assert!(error.to_string().contains("run the newer program"));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("muster.db");
+    std::fs::write(
+        &path,
+        "this is not SQLite, whatever its name says".repeat(50),
+    )
+    .unwrap();
+    assert!(matches!(
+        Store::open(&path).await,
+        Err(StoreError::Database(_) | StoreError::Schema(_))
+    ));
+}
+
+#[tokio::test]
+async fn only_the_owner_may_read_the_files() {
+    let home = home().await;
+    home.store.accept_delivery(delivery("a")).await.unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let name = format!("{}{suffix}", home.path.display());
+        let mode = std::fs::metadata(&name).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_named() {
+    let home = home().await;
+    let batch = Batch {
+        jobs: vec![job(77, muster_core::JobStatus::Queued, 1)],
+        ..Batch::default()
+    };
+    home.store.commit(batch).await.unwrap();
+    let mut db = sqlite::options(&home.path).connect().await.unwrap();
+    sqlx::query("UPDATE jobs SET record = '{}'")
+        .execute(&mut db)
+        .await
+        .unwrap();
+    let error = home.store.load().await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("stored job 77 can't be read: "),
+        "{error}"
+    );
+}

@@ -1,0 +1,153 @@
+//! Batches, the outbox, actions and notes.
+
+use muster_core::{Effect, JobId, JobStatus, LaunchId};
+
+use crate::store::fixtures::{at, entry, home, job, launch, runner, terminate};
+use crate::store::{Batch, OperatorAction};
+
+#[tokio::test]
+async fn an_effect_wanted_again_replaces_the_old_one_in_its_place() {
+    let home = home().await;
+    let first = Batch {
+        effects: vec![terminate("l1", "i-old"), launch("l2")],
+        ..Batch::default()
+    };
+    home.store.commit(first).await.unwrap();
+    let again = Batch {
+        effects: vec![terminate("l1", "i-new")],
+        ..Batch::default()
+    };
+    home.store.commit(again).await.unwrap();
+    assert_eq!(
+        home.store.pending_effects().await.unwrap(),
+        [terminate("l1", "i-new"), launch("l2")]
+    );
+}
+
+#[tokio::test]
+async fn an_effect_finished_and_wanted_again_in_one_batch_stays() {
+    let home = home().await;
+    let effect = terminate("l1", "i-1");
+    let batch = Batch {
+        effects: vec![effect.clone()],
+        finished_effects: vec![effect.key()],
+        ..Batch::default()
+    };
+    home.store.commit(batch.clone()).await.unwrap();
+    home.store.commit(batch).await.unwrap();
+    assert_eq!(
+        home.store.pending_effects().await.unwrap(),
+        std::slice::from_ref(&effect)
+    );
+
+    let done = Batch {
+        finished_effects: vec![effect.key()],
+        ..Batch::default()
+    };
+    home.store.commit(done).await.unwrap();
+    assert_eq!(home.store.pending_effects().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn messages_to_agents_are_not_stored() {
+    let home = home().await;
+    let batch = Batch {
+        effects: vec![Effect::Retire {
+            launch: LaunchId::from("l1"),
+            reason: "test".to_owned(),
+        }],
+        ..Batch::default()
+    };
+    home.store.commit(batch).await.unwrap();
+    assert_eq!(home.store.pending_effects().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_forgotten_are_left_out_at_the_start_but_can_be_looked_up() {
+    let home = home().await;
+    let batch = Batch {
+        jobs: vec![
+            job(1, JobStatus::Completed, 1),
+            job(2, JobStatus::Queued, 2),
+        ],
+        runners: vec![runner("l1", 1), runner("l2", 2)],
+        forgotten_jobs: vec![JobId(1)],
+        forgotten_runners: vec![LaunchId::from("l2")],
+        ..Batch::default()
+    };
+    home.store.commit(batch.clone()).await.unwrap();
+    let stored = home.store.load().await.unwrap();
+    assert_eq!(stored.jobs, [batch.jobs[1].clone()]);
+    assert_eq!(stored.runners, [batch.runners[0].clone()]);
+
+    let found = home.store.job(JobId(1)).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&batch.jobs[0]));
+    for name in ["l2", "muster-l2", "i-00000000000000002"] {
+        let found = home.store.runner(name).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&batch.runners[1]), "{name}");
+    }
+    assert_eq!(home.store.runner("l3").await.unwrap(), None);
+    assert_eq!(home.store.job(JobId(3)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_forgotten_job_that_is_heard_of_again_is_back() {
+    let home = home().await;
+    let batch = Batch {
+        jobs: vec![job(1, JobStatus::Queued, 1)],
+        forgotten_jobs: vec![JobId(1)],
+        ..Batch::default()
+    };
+    home.store.commit(batch.clone()).await.unwrap();
+    let news = Batch {
+        forgotten_jobs: Vec::new(),
+        ..batch
+    };
+    home.store.commit(news).await.unwrap();
+    assert_eq!(home.store.load().await.unwrap().jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn entries_are_numbered_in_order_and_returned_as_stored() {
+    let home = home().await;
+    let mut exact = entry(0, "a");
+    exact.at = jiff::Timestamp::from_nanosecond(1_800_000_000_123_456_789).unwrap();
+    let batch = Batch {
+        timeline: vec![exact, entry(1, "b")],
+        ..Batch::default()
+    };
+    let entries = home.store.commit(batch).await.unwrap();
+    assert!(entries[0].sequence < entries[1].sequence);
+    assert_eq!(entries[0].entry.at.subsec_nanosecond(), 123_456_000);
+    let query = crate::store::TimelineQuery {
+        limit: 9,
+        ..Default::default()
+    };
+    assert_eq!(home.store.timeline(query).await.unwrap(), entries);
+}
+
+#[tokio::test]
+async fn actions_are_listed_newest_first() {
+    let home = home().await;
+    let action = |seconds| OperatorAction {
+        at: at(seconds),
+        operator: "ann".to_owned(),
+        method: "DrainRunner".to_owned(),
+        target: "l1".to_owned(),
+        reason: "it's slow".to_owned(),
+    };
+    for seconds in 0..5 {
+        home.store.record_action(action(seconds)).await.unwrap();
+    }
+    assert_eq!(home.store.actions(2).await.unwrap(), [action(4), action(3)]);
+}
+
+#[tokio::test]
+async fn a_note_keeps_its_last_value() {
+    let home = home().await;
+    assert_eq!(home.store.note("n").await.unwrap(), None);
+    home.store.set_note("n", "1").await.unwrap();
+    home.store.set_note("n", "2").await.unwrap();
+    let note = home.store.note("n").await.unwrap();
+    assert_eq!(note.as_deref(), Some("2"));
+}

@@ -1,0 +1,9 @@
+//! What the store promises.
+
+mod durability;
+mod fleet;
+mod inbox;
+mod model;
+mod prune;
+mod timeline;
+mod tokens;

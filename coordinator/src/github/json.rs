@@ -34,20 +34,24 @@ enum Place<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// The document itself, which must be an object.
-    pub(super) fn root(document: &'a Value) -> Result<Self, Mismatch> {
-        let root = Self {
+    /// The document itself, whatever it is.
+    pub(super) fn document(document: &'a Value) -> Self {
+        Self {
             value: Some(document),
             place: Place::Root,
-        };
-        if !document.is_object() {
-            return Err(root.mismatch("an object"));
         }
-        Ok(root)
     }
 
-    /// A field, whatever it holds. Null and nothing are the same.
-    fn field(&'a self, name: &'static str) -> Self {
+    /// A node that must be an object.
+    pub(super) fn as_object(self) -> Result<Self, Mismatch> {
+        match self.value {
+            Some(Value::Object(_)) => Ok(self),
+            _ => Err(self.mismatch("an object")),
+        }
+    }
+
+    /// A field, whatever it holds.
+    pub(super) fn field(&'a self, name: &'static str) -> Self {
         Self {
             value: self.value.and_then(|value| value.get(name)),
             place: Place::Field(self, name),
@@ -56,11 +60,7 @@ impl<'a> Node<'a> {
 
     /// A field that holds an object.
     pub(super) fn object(&'a self, name: &'static str) -> Result<Self, Mismatch> {
-        let node = self.field(name);
-        match node.value {
-            Some(Value::Object(_)) => Ok(node),
-            _ => Err(node.mismatch("an object")),
-        }
+        self.field(name).as_object()
     }
 
     /// A field that holds an object, null or nothing.

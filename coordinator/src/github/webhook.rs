@@ -99,7 +99,7 @@ pub fn parse(event: &str, body: &[u8]) -> Result<Intake, PayloadError> {
 }
 
 fn workflow_job(document: &Value) -> Result<Intake, Mismatch> {
-    let root = Node::root(document)?;
+    let root = Node::document(document).as_object()?;
     let action = root.text("action")?;
     let job = root.object("workflow_job")?;
     let Some(status) = status_of(action, job.text("status")?) else {

@@ -174,17 +174,21 @@ impl GithubClient {
         ))
     }
 
-    /// A token for calls of an installation.
-    pub(super) async fn token(&self, installation: i64) -> Result<Arc<SecretString>, GithubError> {
+    /// A token for calls of the installation that a scope belongs to.
+    pub(super) async fn token(
+        &self,
+        scope: &Scope,
+        installation: i64,
+    ) -> Result<Arc<SecretString>, GithubError> {
         let cache = &self.installations().tokens;
         let token = cache.get(&installation, async || self.make_token(installation).await);
         match token.await {
-            // The app was removed, and perhaps installed anew.
-            Err(error @ GithubError::NotFound(_)) => {
-                self.installations()
-                    .ids
-                    .forget_all(|id| *id == installation);
-                Err(error)
+            // The app was removed, and perhaps installed anew. Callers must not take this for an
+            // answer about what they ask for.
+            Err(GithubError::NotFound(_)) => {
+                let ids = &self.installations().ids;
+                ids.forget_all(|id| *id == installation);
+                Err(GithubError::NotInstalled(scope.clone()))
             }
             other => other,
         }

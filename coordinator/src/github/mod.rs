@@ -14,6 +14,11 @@ mod runners;
 mod transport;
 pub mod webhook;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 pub use deliveries::{Attempt, Cursor, Deliveries};
 pub use errors::{GithubError, RetryLater, SetupError};
 pub use job_check::JobCheck;

@@ -126,11 +126,11 @@ impl GithubClient {
     ) -> Result<Reply, GithubError> {
         let installation = self.installation(scope).await?;
         let caller = Caller::Installation(installation);
-        let token = self.token(installation).await?;
+        let token = self.token(scope, installation).await?;
         let mut reply = self.send(caller, bucket, call, &token).await?;
         if reply.status == StatusCode::UNAUTHORIZED {
             self.forget_token(installation, &token).await;
-            let token = self.token(installation).await?;
+            let token = self.token(scope, installation).await?;
             reply = self.send(caller, bucket, call, &token).await?;
         }
         errors::check(reply)

@@ -1,1 +1,26 @@
-//! GitHub: its API and its webhooks.
+//! GitHub: its API and its webhooks. No JSON of GitHub's travels beyond this module.
+
+mod app_auth;
+mod cache;
+mod deliveries;
+mod errors;
+mod job_check;
+mod jobs;
+mod json;
+mod limits;
+pub mod reconcile;
+mod rest;
+mod runners;
+mod transport;
+pub mod webhook;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use deliveries::{Attempt, Cursor, Deliveries};
+pub use errors::{GithubError, RetryLater, SetupError};
+pub use job_check::JobCheck;
+pub use rest::{GithubClient, Settings};
+pub use runners::{MintError, Minted, RunnerSummary};

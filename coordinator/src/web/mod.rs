@@ -1,1 +1,57 @@
-//! The web listener.
+//! The web listener: webhooks, health and metrics over plain HTTP, behind a load balancer.
+
+mod health;
+mod server;
+#[cfg(test)]
+mod tests;
+mod webhooks;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use secrecy::SecretString;
+use tokio::sync::watch;
+
+use crate::store::Store;
+
+pub use server::serve;
+pub use webhooks::MAX_BODY;
+
+/// What the listener needs.
+#[derive(Clone)]
+pub struct Web {
+    /// Where deliveries are kept before they are answered.
+    pub store: Store,
+    /// Webhook secrets; more than one while they are rotated. With none, every delivery is refused.
+    pub secrets: Arc<[SecretString]>,
+    /// Called when the store holds a new delivery. Must not block.
+    pub inbox_ready: Arc<dyn Fn() + Send + Sync>,
+    /// Gives the text of `/metrics`, in Prometheus' format. Must not block.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Whether this process should get traffic.
+    pub ready: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Web {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Web")
+            .field("secrets", &self.secrets.len())
+            .field("ready", &*self.ready.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// All routes of the listener.
+pub fn router(web: Web) -> Router {
+    let probes = Router::new()
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .with_state(web.clone());
+    Router::new()
+        .route("/webhooks/github", post(webhooks::receive))
+        .with_state(Arc::new(webhooks::Intake::new(web)))
+        .merge(probes)
+}

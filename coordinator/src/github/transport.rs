@@ -1,0 +1,222 @@
+//! One HTTP call: bounded in time, size, number, and in where it may be led.
+
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Proxy, Response};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::errors::{self, GithubError, Reply, SetupError};
+use super::rest::Settings;
+
+/// Calls at once. GitHub allows 100.
+/// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits>
+const MAX_CALLS: usize = 100;
+
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 5 * 1024 * 1024;
+
+/// Redirects in a row, such as of a renamed repository.
+const MAX_REDIRECTS: usize = 3;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) path: Vec<&'a str>,
+    pub(super) query: Vec<(&'a str, &'a str)>,
+    pub(super) body: Option<Value>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(method: Method, path: Vec<&'a str>) -> Self {
+        Self {
+            method,
+            path,
+            query: Vec::new(),
+            body: None,
+        }
+    }
+
+    pub(super) fn get(path: Vec<&'a str>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    pub(super) fn query(mut self, name: &'a str, value: &'a str) -> Self {
+        self.query.push((name, value));
+        self
+    }
+
+    pub(super) fn body(mut self, body: Value) -> Self {
+        self.body = Some(body);
+        self
+    }
+}
+
+/// The way to GitHub's API.
+#[derive(Debug)]
+pub(super) struct Transport {
+    client: Client,
+    base: Url,
+    slots: Semaphore,
+    total: Duration,
+}
+
+impl Transport {
+    pub(super) fn new(settings: &Settings) -> Result<Self, SetupError> {
+        let base = settings.api_url.clone();
+        if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
+            return Err(SetupError::ApiUrl(base));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            "accept",
+            HeaderValue::from_static("application/vnd.github+json"),
+        );
+        headers.insert(
+            "x-github-api-version",
+            HeaderValue::from_static("2022-11-28"),
+        );
+        let mut builder = Client::builder()
+            .user_agent(&settings.user_agent)
+            .default_headers(headers)
+            .redirect(Policy::none())
+            .connect_timeout(settings.connect_timeout)
+            .no_proxy();
+        if let Some(pem) = &settings.ca_pem {
+            let certificates = Certificate::from_pem_bundle(pem).map_err(SetupError::Ca)?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        if let Some(url) = &settings.proxy {
+            builder = builder.proxy(proxy(url, settings.proxy_credentials.as_ref())?);
+        }
+        Ok(Self {
+            client: builder.build().map_err(SetupError::Http)?,
+            base,
+            slots: Semaphore::new(MAX_CALLS),
+            total: settings.total_timeout,
+        })
+    }
+
+    /// Makes one call. The answer may be any that HTTP knows.
+    pub(super) async fn send(
+        &self,
+        call: &Call<'_>,
+        bearer: &SecretString,
+    ) -> Result<Reply, GithubError> {
+        let url = self.url(call)?;
+        // The wait for a slot counts: a caller must not hang behind a hundred slow calls.
+        tokio::time::timeout(self.total, self.exchange(call, url, bearer))
+            .await
+            .unwrap_or_else(|_| Err(errors::too_slow(self.total)))
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call<'_>,
+        mut url: Url,
+        bearer: &SecretString,
+    ) -> Result<Reply, GithubError> {
+        let _slot = self.slots.acquire().await;
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", bearer.expose_secret()))
+            .map_err(|_| GithubError::Garbled("a token with foreign characters".to_owned()))?;
+        bearer.set_sensitive(true);
+        for _ in 0..MAX_REDIRECTS {
+            let response = self.once(call, url.clone(), bearer.clone()).await?;
+            match target(&response, &url, &call.method) {
+                Some(next) => url = next,
+                None => return read(response).await,
+            }
+        }
+        read(self.once(call, url, bearer).await?).await
+    }
+
+    async fn once(
+        &self,
+        call: &Call<'_>,
+        url: Url,
+        bearer: HeaderValue,
+    ) -> Result<Response, GithubError> {
+        let mut request = self
+            .client
+            .request(call.method.clone(), url)
+            .header(AUTHORIZATION, bearer);
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        request.send().await.map_err(errors::network)
+    }
+
+    fn url(&self, call: &Call<'_>) -> Result<Url, GithubError> {
+        let mut url = self.base.clone();
+        for segment in &call.path {
+            // Such a segment would be dropped, and the call would go to another path.
+            if matches!(*segment, "" | "." | "..") {
+                let path = call.path.join("/");
+                return Err(GithubError::Unaskable(format!("{segment:?} in {path}")));
+            }
+        }
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(&call.path);
+        }
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&call.query);
+        }
+        Ok(url)
+    }
+}
+
+fn proxy(url: &Url, credentials: Option<&SecretString>) -> Result<Proxy, SetupError> {
+    let proxy = Proxy::all(url.clone()).map_err(|e| SetupError::Proxy(e.to_string()))?;
+    let Some(credentials) = credentials else {
+        return Ok(proxy);
+    };
+    match credentials.expose_secret().split_once(':') {
+        Some((user, password)) => Ok(proxy.basic_auth(user, password)),
+        None => Err(SetupError::Proxy(
+            "its credentials are not \"user:password\"".to_owned(),
+        )),
+    }
+}
+
+/// Where an answer leads, if we follow: to the same origin only, as the token goes along, and never
+/// where a POST would become a GET.
+fn target(response: &Response, from: &Url, method: &Method) -> Option<Url> {
+    let follow = match response.status() {
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => method == Method::GET,
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+        _ => false,
+    };
+    let location = response.headers().get(LOCATION)?.to_str().ok()?;
+    let to = from.join(location).ok()?;
+    (follow && to.origin() == from.origin()).then_some(to)
+}
+
+async fn read(mut response: Response) -> Result<Reply, GithubError> {
+    let too_large = || GithubError::Garbled(format!("it is larger than {MAX_ANSWER} bytes"));
+    let status = response.status();
+    let headers = std::mem::take(response.headers_mut());
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > MAX_ANSWER) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(errors::network)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Reply {
+        status,
+        headers,
+        body,
+    })
+}

@@ -1,0 +1,27 @@
+//! Probes and figures.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+
+use super::Web;
+
+/// The process runs.
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// The process should get traffic.
+pub(super) async fn ready(State(web): State<Web>) -> (StatusCode, &'static str) {
+    if *web.ready.borrow() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+/// The figures, in Prometheus' text format.
+pub(super) async fn metrics(State(web): State<Web>) -> impl IntoResponse {
+    let format = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, format)], (web.metrics)())
+}

@@ -1,7 +1,7 @@
 //! Who may call: decided for each call, and for each message of a long stream.
 
 use jiff::Timestamp;
-use muster_core::{Fleet, LaunchId, Work};
+use muster_core::{Fleet, LaunchId};
 use thiserror::Error;
 use tonic::{Request, Status};
 
@@ -117,13 +117,10 @@ pub fn launch_of(fleet: &Fleet, id: &AgentId) -> Result<LaunchId, Refused> {
                 .is_some_and(|instance| instance.as_str() == id.instance())
         })
         .filter(|runner| {
-            let pools = fleet.pools();
-            let spec = pools.iter().find(|spec| spec.name == runner.pool);
-            runner.pool.as_str() == id.pool()
-                && spec.is_none_or(|spec| spec.account.as_str() == id.account())
+            runner.pool.as_str() == id.pool() && runner.account.as_str() == id.account()
         })
         .ok_or_else(|| Refused::Unknown(id.instance().to_owned()))?;
-    if matches!(runner.work, Work::Over { .. }) {
+    if runner.is_over() {
         return Err(Refused::Over(id.instance().to_owned()));
     }
     Ok(runner.launch.clone())
@@ -131,6 +128,7 @@ pub fn launch_of(fleet: &Fleet, id: &AgentId) -> Result<LaunchId, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use muster_core::Work;
     use rstest::rstest;
     use tonic::Code;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Event, InstanceId, LaunchId, Work};
+use muster_core::{AccountName, Event};
 use muster_proto::v1::enroll_proof::Evidence;
 use muster_proto::v1::enroll_request::Step as Asked;
 use muster_proto::v1::enroll_response::Step as Answer;
@@ -38,11 +38,6 @@ const NONCE_BYTES: usize = 32;
 const MAX_VERSION: usize = 64;
 /// The region of instances that no cloud runs.
 const LOCAL_REGION: &str = "local";
-/// How long a machine may be ahead of the news of its own launch.
-const LAUNCH_NEWS: Duration = Duration::from_secs(10);
-/// First and longest pause between two looks at the ledger.
-const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
-
 /// Enrols machines.
 #[derive(Clone, Debug)]
 pub struct Enrollment {
@@ -153,7 +148,7 @@ impl Shared {
         // All that can be wrong with the request itself comes first: after that, the token is used.
         let (key, token) = check_proof(&proof, &nonce)?;
         let token = self.redeem(token).await?;
-        let id = self.ledger_row(&token).await?;
+        let id = self.identity(&token, &self.ledger_row(&token).await?)?;
         let issued = self
             .authority
             .agent(&id, &key, Timestamp::now())
@@ -162,6 +157,10 @@ impl Shared {
                 Status::internal("the certificate can't be issued")
             })?;
         self.enrol(&token, &begin).await?;
+        // The certificate leaves only if the ledger took the event.
+        if !self.ledger_row(&token).await?.instance_known {
+            return Err(Status::failed_precondition("the launch has no instance"));
+        }
         Ok(self.answer(&id, &issued))
     }
 
@@ -186,61 +185,40 @@ impl Shared {
         }
     }
 
-    /// The identity of the launch that a token is for, once the ledger says that it exists. A local
-    /// instance is there before the news of its launch, so this waits for a moment.
-    async fn ledger_row(&self, token: &JoinToken) -> Result<AgentId, Status> {
-        let deadline = tokio::time::Instant::now() + LAUNCH_NEWS;
-        let mut pause = LOOK_PAUSE.0;
-        loop {
-            let row = self.look(token.launch.clone(), token.instance.clone());
-            match row.await? {
-                Row::Known { account } => {
-                    let domain = &self.trust_domain;
-                    let (pool, instance) = (token.pool.as_str(), token.instance.as_str());
-                    return AgentId::new(domain, pool, &account, LOCAL_REGION, instance)
-                        .map_err(|error| Status::failed_precondition(error.to_string()));
-                }
-                Row::NotLaunched if tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LOOK_PAUSE.1);
-                }
-                Row::NotLaunched => {
-                    return Err(Status::failed_precondition(
-                        "the launch has no instance yet",
-                    ));
-                }
-                Row::Refused(reason) => {
-                    warn!(launch = %token.launch, reason, "an enrolment was refused");
-                    return Err(Status::failed_precondition(reason));
-                }
-            }
-        }
-    }
-
-    async fn look(&self, launch: LaunchId, instance: InstanceId) -> Result<Row, Status> {
+    /// Which machine the ledger says a token is for. The instance may be there before the news of
+    /// its launch: then the token, made by this coordinator for both, joins the two.
+    async fn ledger_row(&self, token: &JoinToken) -> Result<Row, Status> {
+        let (launch, instance) = (token.launch.clone(), token.instance.clone());
         let row = self.engine.query(move |fleet| {
-            let Some(runner) = fleet.runner(&launch) else {
-                return Row::Refused("the ledger has no such launch");
-            };
-            if matches!(runner.work, Work::Over { .. }) {
-                return Row::Refused("the launch is over");
+            let runner = fleet
+                .runner(&launch)
+                .ok_or("the ledger has no such launch")?;
+            if runner.is_over() {
+                return Err("the launch is over");
             }
             match runner.instance_id() {
-                None => return Row::NotLaunched,
-                Some(id) if *id != instance => {
-                    return Row::Refused("the launch has another instance");
-                }
-                Some(_) => {}
-            }
-            let pools = fleet.pools();
-            match pools.iter().find(|spec| spec.name == runner.pool) {
-                Some(spec) => Row::Known {
-                    account: spec.account.as_str().to_owned(),
-                },
-                None => Row::Refused("the pool of the launch is not configured any more"),
+                Some(known) if *known != instance => Err("the launch has another instance"),
+                known => Ok(Row {
+                    account: runner.account.clone(),
+                    instance_known: known.is_some(),
+                }),
             }
         });
-        row.await.map_err(|_| stopping())
+        row.await.map_err(|_| stopping())?.map_err(|reason| {
+            warn!(launch = %token.launch, reason, "an enrolment was refused");
+            Status::failed_precondition(reason)
+        })
+    }
+
+    fn identity(&self, token: &JoinToken, row: &Row) -> Result<AgentId, Status> {
+        AgentId::new(
+            &self.trust_domain,
+            token.pool.as_str(),
+            row.account.as_str(),
+            LOCAL_REGION,
+            token.instance.as_str(),
+        )
+        .map_err(|error| Status::failed_precondition(error.to_string()))
     }
 
     async fn enrol(&self, token: &JoinToken, begin: &EnrollBegin) -> Result<(), Status> {
@@ -270,10 +248,10 @@ impl Shared {
     }
 }
 
-enum Row {
-    Known { account: String },
-    NotLaunched,
-    Refused(&'static str),
+/// What the ledger says of a launch that may enrol.
+struct Row {
+    account: AccountName,
+    instance_known: bool,
 }
 
 async fn next(requests: &mut Streaming<EnrollRequest>) -> Result<Option<Asked>, Status> {

@@ -41,6 +41,8 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         launch: launch.into(),
         pool: "linux".into(),
         shape: Shape::default(),
+        scope: pool().scope,
+        account: "local".into(),
         name: format!("muster-linux-{launch}").as_str().into(),
         attempt: 1,
         instance: Instance::Exists {

@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("muster.v1.binpb"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
+        // The crates that connect bring their own transport; this one needs none.
+        .build_transport(false)
         .skip_debug(["muster.v1.Assignment", "muster.v1.JoinTokenEvidence"])
         .compile_fds(descriptors)?;
     Ok(())

@@ -1,5 +1,10 @@
 //! Which agents are connected, and what they said last. Heartbeats end here: they are no decisions.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use jiff::Timestamp;
 use muster_core::LaunchId;
 use muster_proto::v1::{Sample, SessionResponse};
@@ -9,9 +14,14 @@ use tokio::sync::mpsc;
 /// Messages that may wait for one agent; an agent that reads so slowly is disconnected.
 pub const OUTBOUND_CAPACITY: usize = 16;
 
+/// Locks of the table. A heartbeat holds one for the time of a look-up and three stores.
+const SHARDS: usize = 64;
+
 /// The table of agents. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Presence {}
+pub struct Presence {
+    table: Arc<Table>,
+}
 
 /// What is known of one agent.
 #[derive(Clone, Debug)]
@@ -35,15 +45,100 @@ pub enum SendError {
     Stalled,
 }
 
+/// How a stream stands when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was the agent's only stream: the agent is not connected now.
+    Last,
+    /// A newer stream of the agent took over.
+    Superseded,
+}
+
 /// One stream of one agent; dropping it disconnects, unless a newer stream has taken over.
 #[derive(Debug)]
-pub struct Connection {}
+pub struct Connection {
+    table: Arc<Table>,
+    launch: LaunchId,
+    number: u64,
+    turn: Turn,
+}
+
+/// The right to tell the core of the streams of one launch. It is held while a stream tells that it
+/// opened or ended, so that the core hears both in the order in which they happened.
+pub type Turn = Arc<tokio::sync::Mutex<()>>;
+
+#[derive(Debug)]
+struct Table {
+    hasher: RandomState,
+    shards: Vec<Mutex<HashMap<LaunchId, Agent>>>,
+}
+
+#[derive(Debug)]
+struct Agent {
+    /// Number of the newest stream; a stream with another number is superseded.
+    newest: u64,
+    outbound: Option<mpsc::Sender<SessionResponse>>,
+    last_seen: Timestamp,
+    sample: Option<Box<Sample>>,
+    /// Highest sequence number of its events that is durable; none before the first.
+    acknowledged: Option<u64>,
+    turn: Turn,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        }
+    }
+}
+
+impl Table {
+    fn shard(&self, launch: &LaunchId) -> MutexGuard<'_, HashMap<LaunchId, Agent>> {
+        let hash = self.hasher.hash_one(launch);
+        let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
+        // No code panics under the lock, and each entry is whole at any moment.
+        self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn agent<T>(&self, launch: &LaunchId, act: impl FnOnce(&mut Agent) -> T) -> Option<T> {
+        self.shard(launch).get_mut(launch).map(act)
+    }
+}
 
 impl Presence {
     /// Registers a stream. An older stream of the same launch is ended: its receiver closes.
     pub fn connect(&self, launch: &LaunchId) -> (Connection, mpsc::Receiver<SessionResponse>) {
-        let _ = launch;
-        (Connection {}, mpsc::channel(OUTBOUND_CAPACITY).1)
+        let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
+        let now = Timestamp::now();
+        let mut shard = self.table.shard(launch);
+        let agent = shard
+            .entry(launch.clone())
+            .or_insert_with(|| Agent::new(now));
+        agent.newest += 1;
+        agent.outbound = Some(outbound);
+        agent.last_seen = now;
+        let connection = Connection {
+            table: Arc::clone(&self.table),
+            launch: launch.clone(),
+            number: agent.newest,
+            turn: Arc::clone(&agent.turn),
+        };
+        (connection, receiver)
+    }
+
+    /// The right to tell the core of the streams of this launch. Take it before
+    /// [`connect`](Self::connect), and again before [`Connection::end`].
+    #[must_use]
+    pub fn turn(&self, launch: &LaunchId) -> Turn {
+        let mut shard = self.table.shard(launch);
+        let agent = shard
+            .entry(launch.clone())
+            .or_insert_with(|| Agent::new(Timestamp::now()));
+        Arc::clone(&agent.turn)
     }
 
     /// Hands a message to the stream of an agent. Does not wait.
@@ -51,19 +146,253 @@ impl Presence {
     /// # Errors
     /// When the agent is not connected, or its queue is full; then it is disconnected too.
     pub fn send(&self, launch: &LaunchId, message: SessionResponse) -> Result<(), SendError> {
-        let _ = (launch, message);
-        Err(SendError::NotConnected)
+        let sent = self.table.agent(launch, |agent| {
+            let outbound = agent.outbound.as_ref().ok_or(SendError::NotConnected)?;
+            outbound.try_send(message).map_err(|error| {
+                agent.outbound = None;
+                match error {
+                    mpsc::error::TrySendError::Full(_) => SendError::Stalled,
+                    mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
+                }
+            })
+        });
+        sent.unwrap_or(Err(SendError::NotConnected))
     }
 
     /// What is known of an agent.
     #[must_use]
     pub fn get(&self, launch: &LaunchId) -> Option<Seen> {
-        let _ = launch;
-        None
+        self.table.agent(launch, |agent| Seen {
+            connected: agent.outbound.is_some(),
+            last_seen: agent.last_seen,
+            sample: agent.sample.as_deref().copied(),
+        })
     }
 
-    /// Forgets an agent whose runner is gone.
+    /// Number of agents that hold a stream.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.shards()
+            .map(|shard| {
+                let connected = shard.values().filter(|agent| agent.outbound.is_some());
+                connected.count()
+            })
+            .sum()
+    }
+
+    /// Ends the streams of agents that were not heard for longer than `silence`, and says whose.
+    /// Each stream reports its own end to the core, so the caller need not.
+    pub fn sweep(&self, now: Timestamp, silence: Duration) -> Vec<LaunchId> {
+        let mut silent = Vec::new();
+        for mut shard in self.shards() {
+            for (launch, agent) in shard.iter_mut() {
+                let unheard = now.duration_since(agent.last_seen).unsigned_abs();
+                if agent.outbound.is_some() && agent.last_seen < now && unheard > silence {
+                    agent.outbound = None;
+                    silent.push(launch.clone());
+                }
+            }
+        }
+        silent
+    }
+
+    /// Forgets an agent whose runner is gone, and ends its stream if it holds one.
     pub fn forget(&self, launch: &LaunchId) {
-        let _ = launch;
+        self.table.shard(launch).remove(launch);
+    }
+
+    fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<LaunchId, Agent>>> {
+        let shards = self.table.shards.iter();
+        shards.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Agent {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            newest: 0,
+            outbound: None,
+            last_seen: now,
+            sample: None,
+            acknowledged: None,
+            turn: Arc::default(),
+        }
+    }
+}
+
+impl Connection {
+    /// Notes that the agent was heard, with its sample if it sent one.
+    pub fn heard(&self, now: Timestamp, sample: Option<Sample>) {
+        self.newest(|agent| {
+            agent.last_seen = now;
+            if let Some(sample) = sample {
+                match &mut agent.sample {
+                    Some(place) => **place = sample,
+                    none => *none = Some(Box::new(sample)),
+                }
+            }
+        });
+    }
+
+    /// Highest sequence number that is durable; none if no event of this agent was seen since the
+    /// start of the process.
+    #[must_use]
+    pub fn acknowledged(&self) -> Option<u64> {
+        self.table
+            .agent(&self.launch, |agent| agent.acknowledged)
+            .flatten()
+    }
+
+    /// Notes that events up to this one are durable; none starts anew, for an agent that counts
+    /// from 1 again.
+    pub fn acknowledge(&self, through: Option<u64>) {
+        self.newest(|agent| agent.acknowledged = through);
+    }
+
+    /// Whether a newer stream of the agent has taken over.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.table
+            .agent(&self.launch, |agent| agent.newest != self.number)
+            .unwrap_or(false)
+    }
+
+    /// The right to tell the core of the streams of this launch.
+    #[must_use]
+    pub fn turn(&self) -> Turn {
+        Arc::clone(&self.turn)
+    }
+
+    /// Disconnects, and says whether the agent still holds another stream.
+    pub fn end(self) -> Ended {
+        self.disconnect()
+    }
+
+    fn disconnect(&self) -> Ended {
+        if self.is_superseded() {
+            return Ended::Superseded;
+        }
+        self.newest(|agent| agent.outbound = None);
+        Ended::Last
+    }
+
+    /// Acts on the agent's entry, unless a newer stream owns it.
+    fn newest(&self, act: impl FnOnce(&mut Agent)) {
+        self.table.agent(&self.launch, |agent| {
+            if agent.newest == self.number {
+                act(agent);
+            }
+        });
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::v1::{Reconnect, session_response};
+
+    use super::*;
+
+    fn launch() -> LaunchId {
+        LaunchId::from("launch-a")
+    }
+
+    fn message() -> SessionResponse {
+        SessionResponse {
+            message: Some(session_response::Message::Reconnect(Reconnect::default())),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_stream_ends_the_older_and_survives_its_end() {
+        let presence = Presence::default();
+        let (older, mut older_messages) = presence.connect(&launch());
+        let (newer, mut newer_messages) = presence.connect(&launch());
+        assert_eq!(older_messages.recv().await, None);
+        assert!(older.is_superseded() && !newer.is_superseded());
+        assert_eq!(older.end(), Ended::Superseded);
+        assert!(presence.get(&launch()).unwrap().connected);
+        presence.send(&launch(), message()).unwrap();
+        assert_eq!(newer_messages.recv().await, Some(message()));
+        assert_eq!(newer.end(), Ended::Last);
+        assert!(!presence.get(&launch()).unwrap().connected);
+    }
+
+    #[test]
+    fn dropping_a_connection_disconnects() {
+        let presence = Presence::default();
+        let (connection, _messages) = presence.connect(&launch());
+        assert_eq!(presence.connected(), 1);
+        drop(connection);
+        assert_eq!(presence.connected(), 0);
+        assert_eq!(
+            presence.send(&launch(), message()),
+            Err(SendError::NotConnected)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_does_not_read_is_disconnected() {
+        let presence = Presence::default();
+        let (connection, mut messages) = presence.connect(&launch());
+        for _ in 0..OUTBOUND_CAPACITY {
+            presence.send(&launch(), message()).unwrap();
+        }
+        assert_eq!(presence.send(&launch(), message()), Err(SendError::Stalled));
+        assert_eq!(
+            presence.send(&launch(), message()),
+            Err(SendError::NotConnected)
+        );
+        for _ in 0..OUTBOUND_CAPACITY {
+            assert!(messages.recv().await.is_some());
+        }
+        assert_eq!(messages.recv().await, None);
+        assert!(!connection.is_superseded());
+    }
+
+    #[tokio::test]
+    async fn a_sweep_ends_the_silent_and_leaves_the_others() {
+        let presence = Presence::default();
+        let (silent, mut silent_messages) = presence.connect(&launch());
+        let (lively, _messages) = presence.connect(&LaunchId::from("launch-b"));
+        let later = Timestamp::now() + Duration::from_secs(60);
+        lively.heard(later, Some(Sample::default()));
+        let silence = Duration::from_secs(30);
+        assert_eq!(presence.sweep(later, silence), [launch()]);
+        assert_eq!(presence.sweep(later, silence), []);
+        assert_eq!(silent_messages.recv().await, None);
+        assert_eq!(silent.end(), Ended::Last);
+        let seen = presence.get(&LaunchId::from("launch-b")).unwrap();
+        assert!(seen.connected && seen.sample.is_some());
+        assert_eq!(seen.last_seen, later);
+    }
+
+    #[test]
+    fn a_superseded_stream_changes_nothing_any_more() {
+        let presence = Presence::default();
+        let (older, _older_messages) = presence.connect(&launch());
+        older.acknowledge(Some(3));
+        let (newer, _messages) = presence.connect(&launch());
+        older.acknowledge(Some(9));
+        older.heard(Timestamp::MAX, Some(Sample::default()));
+        assert_eq!(newer.acknowledged(), Some(3));
+        assert!(presence.get(&launch()).unwrap().sample.is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_starts_anew() {
+        let presence = Presence::default();
+        let (connection, _messages) = presence.connect(&launch());
+        connection.acknowledge(Some(3));
+        presence.forget(&launch());
+        assert!(presence.get(&launch()).is_none());
+        assert_eq!(connection.acknowledged(), None);
+        drop(connection);
+        assert!(presence.get(&launch()).is_none());
     }
 }

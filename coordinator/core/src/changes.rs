@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
+use crate::event::JobStatus;
 use crate::ids::{JobId, LaunchId, PoolName, RunnerName};
 
 /// The outcome of [`crate::Fleet::apply`]. All of it is stored in one transaction, then the effects
@@ -18,6 +19,8 @@ pub struct Changes {
     pub timeline: Vec<TimelineEntry>,
     /// Jobs whose record changed.
     pub jobs: BTreeSet<JobId>,
+    /// Jobs that reached another status, in order; a job may skip some.
+    pub moved_jobs: Vec<(JobId, JobStatus)>,
     /// Runners whose record changed.
     pub runners: BTreeSet<LaunchId>,
     /// Pools whose state changed.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Changes, Effect, Event, Fleet};
+use muster_core::{Changes, Effect, Event, Fleet, JobId, JobStatus};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -166,6 +166,7 @@ impl Actor {
         all.pools.extend(changes.pools);
         all.forgotten_jobs.extend(changes.forgotten_jobs);
         all.forgotten_runners.extend(changes.forgotten_runners);
+        all.moved_jobs.extend(changes.moved_jobs);
         all.timeline.extend(changes.timeline);
         all.effects.extend(changes.effects);
     }
@@ -199,6 +200,7 @@ impl Actor {
             self.carry_out(effect);
         }
         self.tell(entries);
+        self.count(&changes.moved_jobs);
         for stored in round.stored {
             // Who asked has gone: the event is stored all the same.
             let _ = stored.send(());
@@ -232,9 +234,22 @@ impl Actor {
                 "{}",
                 entry.what
             );
-            self.metrics.observe_entry(&self.fleet, entry);
             // Nobody watches.
             let _ = self.entries.send(stored);
+        }
+    }
+
+    /// Brings the figures up to date.
+    fn count(&self, moved: &[(JobId, JobStatus)]) {
+        for (id, status) in moved {
+            self.metrics.job_event(*status);
+            let Some(job) = self.fleet.job(*id) else { continue };
+            if let (JobStatus::InProgress, Some(pool), Some(started)) =
+                (status, job.pool(), job.started_at)
+            {
+                let wait = started.duration_since(job.queued_at());
+                self.metrics.observe_wait(pool, Duration::try_from(wait).unwrap_or_default());
+            }
         }
         let now = Timestamp::now();
         for pool in self.fleet.pools() {

@@ -14,9 +14,8 @@ use tokio::task::{Id, JoinSet};
 use super::messages::Vault;
 use crate::backoff::Backoff;
 use crate::compute::{LaunchError, LaunchOrder, Provider};
-use crate::github::errors::GithubError;
-use crate::github::rest::GithubClient;
-use crate::github::runners::MintError;
+use crate::telemetry::Metrics;
+use crate::github::{GithubClient, GithubError, MintError};
 
 /// Effects that are under way at once; the others wait in line. GitHub allows 100 requests at once
 /// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
@@ -33,6 +32,7 @@ pub struct Executor {
     providers: Arc<HashMap<AccountName, Provider>>,
     pools: Arc<HashMap<PoolName, PoolSpec>>,
     vault: Vault,
+    metrics: Metrics,
     turns: Arc<Semaphore>,
 }
 
@@ -49,6 +49,7 @@ impl Executor {
         github: GithubClient,
         providers: HashMap<AccountName, Provider>,
         pools: &[PoolSpec],
+        metrics: Metrics,
     ) -> Self {
         let pools = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
         Self {
@@ -56,6 +57,7 @@ impl Executor {
             providers: Arc::new(providers),
             pools: Arc::new(pools),
             vault: Vault::default(),
+            metrics,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
@@ -142,8 +144,14 @@ impl Executor {
             lifetime: spec.limits.lifetime,
         };
         match self.provider(&spec.account)?.launch(order).await {
-            Ok(instance) => Ok(Event::Launched { launch: launch.clone(), instance }),
-            Err(LaunchError::Failed { failure, detail }) => failed(failure, detail),
+            Ok(instance) => {
+                self.metrics.launch(Ok(()));
+                Ok(Event::Launched { launch: launch.clone(), instance })
+            }
+            Err(LaunchError::Failed { failure, detail }) => {
+                self.metrics.launch(Err(failure));
+                failed(failure, detail)
+            }
             Err(LaunchError::Unknown(reason)) => Err(Again { after: Duration::ZERO, reason }),
         }
     }

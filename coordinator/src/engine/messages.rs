@@ -8,7 +8,7 @@ use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{self, SessionResponse};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::grpc::convert;
+use crate::grpc::time::to_wire;
 use crate::presence::{Presence, SendError};
 
 /// JIT configurations between GitHub's answer and the agent's stream. In memory only: one that is
@@ -64,7 +64,7 @@ impl Messages {
         match effect {
             Effect::Assign { launch, name } => return self.assign(launch, name),
             Effect::Drain { launch, reason, deadline } => {
-                let deadline = deadline.map(convert::timestamp);
+                let deadline = deadline.map(to_wire);
                 self.say(&launch, Message::Drain(v1::Drain { reason, deadline }));
             }
             Effect::Retire { launch, reason } => {

@@ -85,7 +85,7 @@ impl JobCheck {
             .buffer_unordered(AT_ONCE);
         while let Some((job, answer)) = answers.next().await {
             match answer {
-                Ok(report) => engine.submit(Event::Job(report)).await?,
+                Ok(report) => engine.submit(Event::Job(Box::new(report))).await?,
                 Err(GithubError::Later(later)) => {
                     tracing::info!(reason = %later, "stopped asking for jobs");
                     return Ok(());

@@ -1,1 +1,10 @@
 //! The gRPC listeners.
+
+pub mod authorize;
+pub mod enrollment;
+pub mod listen;
+pub mod session;
+
+#[cfg(test)]
+mod sample;
+pub(crate) mod time;

@@ -1,1 +1,9 @@
 //! Certificates and the proofs they are given for.
+
+pub mod ca;
+pub mod csr;
+pub mod files;
+pub mod join_token;
+pub mod peer;
+pub mod spiffe;
+pub mod tls;

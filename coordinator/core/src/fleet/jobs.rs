@@ -26,6 +26,7 @@ impl Fleet {
         if let Some(job) = self.jobs.get(&id)
             && before != Some(job.status())
         {
+            turn.changes.moved_jobs.push((id, job.status()));
             tell_status(job, turn);
         }
     }

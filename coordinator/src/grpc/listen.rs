@@ -1,0 +1,308 @@
+//! Serving one listener: TLS, who may call, limits, and an orderly end.
+//!
+//! Not tonic's own server, as that can't be given a TLS configuration of ours that still tells the
+//! services who calls, leaves its connections to nobody, and has no end by the certificate's expiry.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::Service as _;
+use tracing::{debug, warn};
+
+use super::authorize::{self, Role};
+use super::time::until;
+use crate::identity::peer::Peer;
+use crate::identity::spiffe::TrustDomain;
+use crate::identity::tls::SEND_BUFFER;
+
+/// Longest TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Most handshakes at a time; more connections wait in the kernel's queue.
+const HANDSHAKES: usize = 256;
+/// Longest time from a call to the head of its answer. Streams go on after it.
+const CALL: Duration = Duration::from_secs(30);
+/// Time between two pings on a connection, and how long their answer may take.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long after its certificate's expiry a connection is cut, so that its streams can end with
+/// a status before.
+const EXPIRY_GRACE: Duration = Duration::from_secs(5);
+/// Wait after a failed `accept`, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most connections; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Most calls at a time on one connection.
+    pub streams: u32,
+    /// Age at which a connection takes no new call. Streams that are open go on until they end, or
+    /// the certificate expires.
+    pub age: Duration,
+    /// Age at which a connection without a certificate is cut.
+    pub anonymous_age: Duration,
+    /// How long open calls may take to end once the listener stops.
+    pub drain: Duration,
+}
+
+impl Limits {
+    /// The limits for a role. An agent renews its certificate and comes back with a new connection
+    /// at half of the certificate's hour, so that the age meets only those who don't.
+    #[must_use]
+    pub fn of(role: Role) -> Self {
+        let common = Self {
+            connections: 25_000,
+            streams: 4,
+            age: Duration::from_secs(40 * 60),
+            anonymous_age: Duration::from_secs(90),
+            drain: Duration::from_secs(10),
+        };
+        match role {
+            Role::Agent => common,
+            Role::Newcomer => Self {
+                connections: 4_096,
+                age: Duration::from_secs(60),
+                ..common
+            },
+            Role::Operator => Self {
+                connections: 256,
+                streams: 64,
+                age: Duration::from_secs(30 * 60),
+                ..common
+            },
+        }
+    }
+}
+
+/// One listener, ready to serve.
+#[derive(Debug)]
+pub struct Listener {
+    /// The bound socket.
+    pub socket: TcpListener,
+    /// Its TLS, shared with no other listener.
+    pub tls: Arc<ServerConfig>,
+    /// Whom it serves.
+    pub role: Role,
+    /// The trust domain of its clients.
+    pub trust_domain: TrustDomain,
+    /// What it allows.
+    pub limits: Limits,
+    /// Its services.
+    pub routes: Routes,
+}
+
+struct Shared {
+    acceptor: TlsAcceptor,
+    role: Role,
+    trust_domain: TrustDomain,
+    limits: Limits,
+    routes: Routes,
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+impl Listener {
+    /// Serves until `stop`, then lets open calls end, and returns once all connections are closed.
+    pub async fn serve(self, stop: CancellationToken) {
+        let tasks = Tasks::default();
+        let shared = Arc::new(Shared {
+            acceptor: TlsAcceptor::from(self.tls),
+            role: self.role,
+            trust_domain: self.trust_domain,
+            limits: self.limits,
+            routes: self.routes.prepare(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
+        stop.run_until_cancelled(accept(&self.socket, &shared))
+            .await;
+        drop(self.socket);
+        tasks.tracker.close();
+        if tokio::time::timeout(self.limits.drain, tasks.tracker.wait())
+            .await
+            .is_err()
+        {
+            let open = tasks.tracker.len();
+            warn!(role = ?self.role, open, "connections are cut, as their calls did not end in time");
+            tasks.cut.cancel();
+            tasks.tracker.wait().await;
+        }
+    }
+}
+
+async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let connections = Arc::new(Semaphore::new(shared.limits.connections));
+    loop {
+        // Neither semaphore is ever closed.
+        let Ok(connection) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
+        let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else {
+            return;
+        };
+        match socket.accept().await {
+            Ok((tcp, address)) => {
+                let shared = Arc::clone(shared);
+                let tasks = shared.tasks.clone();
+                tasks.spawn(async move {
+                    serve_connection(&shared, tcp, address, handshake).await;
+                    drop(connection);
+                });
+            }
+            Err(error) => {
+                warn!(role = ?shared.role, %error, "a connection can't be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    shared: &Shared,
+    tcp: TcpStream,
+    address: SocketAddr,
+    handshake: OwnedSemaphorePermit,
+) {
+    if let Err(error) = tcp.set_nodelay(true) {
+        debug!(%address, %error, "a connection was closed at once");
+        return;
+    }
+    let shaken = shared
+        .acceptor
+        .accept_with(tcp, |tls| tls.set_buffer_limit(Some(SEND_BUFFER)));
+    let tls = match tokio::time::timeout(HANDSHAKE, shaken).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => {
+            debug!(role = ?shared.role, %address, %error, "a TLS handshake failed");
+            return;
+        }
+        Err(_) => {
+            debug!(role = ?shared.role, %address, "a TLS handshake took too long");
+            return;
+        }
+    };
+    drop(handshake);
+    let peer = match (shared.role, tls.get_ref().1.peer_certificates()) {
+        (Role::Newcomer, _) => None,
+        (_, chain) => match Peer::from_chain(chain.unwrap_or_default(), &shared.trust_domain) {
+            Ok(peer) => Some(peer),
+            Err(error) => {
+                warn!(role = ?shared.role, %address, %error, "a certificate names nobody");
+                return;
+            }
+        },
+    };
+
+    let now = Timestamp::now();
+    let cut_after = peer.as_ref().map_or(shared.limits.anonymous_age, |peer| {
+        until(peer.not_after, now) + EXPIRY_GRACE
+    });
+    let service = hyper::service::service_fn(|request| {
+        answer(shared.role, peer.clone(), shared.routes.clone(), request)
+    });
+    let connection = settings(shared).serve_connection(TokioIo::new(tls), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut cut = std::pin::pin!(tokio::time::sleep(cut_after));
+    let mut age = std::pin::pin!(tokio::time::sleep(shared.limits.age));
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    debug!(role = ?shared.role, %address, %error, "a connection broke");
+                }
+                return;
+            }
+            () = &mut cut => {
+                debug!(role = ?shared.role, %address, "a connection was cut at its time");
+                return;
+            }
+            () = &mut age, if !leaving => {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = shared.stop.cancelled(), if !leaving => {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// HTTP/2 with small windows: an agent's messages are small, and there are many agents.
+fn settings(shared: &Shared) -> http2::Builder<Tasks> {
+    let mut http = http2::Builder::new(shared.tasks.clone());
+    http.timer(TokioTimer::new())
+        .initial_connection_window_size(256 * 1024)
+        .initial_stream_window_size(128 * 1024)
+        .adaptive_window(false)
+        .max_concurrent_streams(shared.limits.streams)
+        .max_send_buf_size(32 * 1024)
+        .max_header_list_size(8 * 1024)
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE);
+    http
+}
+
+async fn answer(
+    role: Role,
+    peer: Option<Peer>,
+    mut routes: Routes,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    if let Err(refused) = authorize::admit(role, peer.as_ref(), Timestamp::now()) {
+        let id = peer.as_ref().map(|peer| peer.id.to_string());
+        warn!(method = request.uri().path(), id, %refused, "a call was refused");
+        return Ok(Status::from(refused).into_http());
+    }
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
+    match tokio::time::timeout(CALL, routes.call(request.map(Body::new))).await {
+        Ok(answered) => answered,
+        Err(_) => Ok(Status::deadline_exceeded("the call took too long").into_http()),
+    }
+}
+
+/// The tasks of a listener: its connections, and their calls.
+#[derive(Clone, Debug, Default)]
+struct Tasks {
+    tracker: TaskTracker,
+    cut: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn<F: Future<Output: Send + 'static> + Send + 'static>(&self, task: F) {
+        let cut = self.cut.clone();
+        self.tracker.spawn(cut.run_until_cancelled_owned(task));
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.spawn(task);
+    }
+}
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

@@ -1,0 +1,236 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use secrecy::ExposeSecret as _;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::*;
+use crate::grpc::sample::agent_id;
+use crate::identity::ca::Authority;
+use crate::identity::csr::RequestedKey;
+use crate::identity::spiffe::OperatorId;
+use crate::identity::tls::{Clients, server_config};
+
+/// A listener that serves health, as the role is checked before any service is reached.
+struct World {
+    authority: Authority,
+    address: SocketAddr,
+    stop: CancellationToken,
+    served: JoinHandle<()>,
+    /// How often a client has connected.
+    connections: Arc<AtomicUsize>,
+    _directory: tempfile::TempDir,
+}
+
+type ClientIdentity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+
+impl World {
+    async fn serving(role: Role, limits: Limits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let authority = Authority::load_or_create(directory.path(), now).unwrap();
+        let identity = authority.server(&["localhost".into()], now).unwrap();
+        let clients = Clients::CertifiedBy(authority.certificate());
+        let tls = server_config(&identity, clients).unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let (_, health) = tonic_health::server::health_reporter();
+        let listener = Listener {
+            socket,
+            tls,
+            role,
+            trust_domain: TrustDomain::new("muster.test").unwrap(),
+            limits,
+            routes: Routes::new(health),
+        };
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(listener.serve(stop.clone()));
+        Self {
+            authority,
+            address,
+            stop,
+            served,
+            connections: Arc::default(),
+            _directory: directory,
+        }
+    }
+
+    fn operator(&self) -> ClientIdentity {
+        let domain = TrustDomain::new("muster.test").unwrap();
+        let id = OperatorId::new(&domain, "alice").unwrap();
+        let hour = Duration::from_secs(3600);
+        let issued = self
+            .authority
+            .operator(&id, hour, Timestamp::now())
+            .unwrap();
+        let key = issued.key_pem.expose_secret().as_bytes();
+        (
+            CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).unwrap(),
+            PrivateKeyDer::from_pem_slice(key).unwrap(),
+        )
+    }
+
+    fn agent(&self) -> ClientIdentity {
+        let key = KeyPair::generate().unwrap();
+        let csr = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap();
+        let requested = RequestedKey::from_csr(csr.der()).unwrap();
+        let now = Timestamp::now();
+        let issued = self.authority.agent(&agent_id(), &requested, now).unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        (issued.certificate, key)
+    }
+
+    fn connect(&self, identity: Option<ClientIdentity>) -> Channel {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.certificate().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut tls = match identity {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder
+                .with_client_auth_cert(vec![certificate], key)
+                .unwrap(),
+        };
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = TlsConnector::from(Arc::new(tls));
+        let address = self.address;
+        let connections = Arc::clone(&self.connections);
+        let connect = tower::service_fn(move |_| {
+            connections.fetch_add(1, Ordering::SeqCst);
+            let connector = connector.clone();
+            async move {
+                let tcp = TcpStream::connect(address).await?;
+                let name = "localhost".try_into().map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+            }
+        });
+        Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect)
+    }
+}
+
+async fn check(channel: &Channel) -> Result<i32, Status> {
+    let mut client = HealthClient::new(channel.clone());
+    let request = HealthCheckRequest::default();
+    let call = tokio::time::timeout(Duration::from_secs(10), client.check(request));
+    Ok(call.await.unwrap()?.into_inner().status)
+}
+
+#[tokio::test]
+async fn each_role_reaches_its_own_listener_only() {
+    for (role, agent_may, operator_may) in
+        [(Role::Operator, false, true), (Role::Agent, true, false)]
+    {
+        let world = World::serving(role, Limits::of(role)).await;
+        for (identity, may) in [(world.agent(), agent_may), (world.operator(), operator_may)] {
+            let outcome = check(&world.connect(Some(identity))).await;
+            match outcome {
+                Ok(_) => assert!(may, "{role:?} let a stranger in"),
+                Err(refused) => {
+                    assert!(!may, "{role:?}: {refused}");
+                    assert_eq!(refused.code(), Code::PermissionDenied);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_certificate_there_is_no_call() {
+    let world = World::serving(Role::Operator, Limits::of(Role::Operator)).await;
+    let refused = check(&world.connect(None)).await.unwrap_err();
+    // A failure of the transport, not an answer of the server.
+    assert!(std::error::Error::source(&refused).is_some(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_trust_domain_makes_no_call() {
+    let world = World::serving(Role::Operator, Limits::of(Role::Operator)).await;
+    let domain = TrustDomain::new("other.test").unwrap();
+    let id = OperatorId::new(&domain, "alice").unwrap();
+    let hour = Duration::from_secs(3600);
+    let issued = world.authority.operator(&id, hour, Timestamp::now());
+    let issued = issued.unwrap();
+    let identity = (
+        CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).unwrap(),
+        PrivateKeyDer::from_pem_slice(issued.key_pem.expose_secret().as_bytes()).unwrap(),
+    );
+    let refused = check(&world.connect(Some(identity))).await.unwrap_err();
+    assert!(std::error::Error::source(&refused).is_some(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_connection_past_its_age_keeps_its_streams_and_gets_no_new_call() {
+    let limits = Limits {
+        age: Duration::from_millis(100),
+        ..Limits::of(Role::Operator)
+    };
+    let world = World::serving(Role::Operator, limits).await;
+    let channel = world.connect(Some(world.operator()));
+    let mut client = HealthClient::new(channel.clone());
+    let watch = client.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = watch.into_inner();
+    watch.message().await.unwrap();
+    let first = world.connections.load(Ordering::SeqCst);
+    let aged = async {
+        while world.connections.load(Ordering::SeqCst) == first {
+            // A call that meets the farewell on its way is given up by the client unsent.
+            if let Err(refused) = check(&channel).await {
+                assert_eq!(refused.code(), Code::Cancelled, "{refused}");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), aged)
+        .await
+        .expect("calls still go over the old connection");
+    let more = tokio::time::timeout(Duration::from_millis(50), watch.message()).await;
+    assert!(more.is_err(), "the watch ended: {more:?}");
+}
+
+#[tokio::test]
+async fn a_stop_cuts_a_stream_that_does_not_end() {
+    let limits = Limits {
+        drain: Duration::from_millis(50),
+        ..Limits::of(Role::Operator)
+    };
+    let world = World::serving(Role::Operator, limits).await;
+    let channel = world.connect(Some(world.operator()));
+    let mut client = HealthClient::new(channel);
+    // A watch never ends by itself.
+    let watch = client.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = watch.into_inner();
+    watch.message().await.unwrap();
+    world.stop.cancel();
+    let deadline = Duration::from_secs(10);
+    tokio::time::timeout(deadline, world.served)
+        .await
+        .expect("the listener has not stopped")
+        .unwrap();
+    let broken = tokio::time::timeout(deadline, watch.message()).await;
+    assert!(broken.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_shake_hands_keeps_nobody_out() {
+    let world = World::serving(Role::Operator, Limits::of(Role::Operator)).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(world.address).await.unwrap());
+    }
+    let outcome = check(&world.connect(Some(world.operator()))).await;
+    outcome.unwrap();
+}

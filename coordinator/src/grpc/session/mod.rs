@@ -1,0 +1,447 @@
+//! The stream of an agent: what it says becomes events, what the core wants goes down to it.
+
+mod events;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_core::{Event, LaunchId};
+use muster_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
+use muster_proto::v1::session_request::Message as Said;
+use muster_proto::v1::session_response::Message as Told;
+use muster_proto::v1::{
+    Acknowledge, AgentEvent, Configure, Hello, Reconnect, RenewCertificateRequest,
+    RenewCertificateResponse, SessionRequest, SessionResponse,
+};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info, warn};
+
+use super::authorize;
+use super::time::{duration, to_wire, until};
+use crate::engine::{Engine, Stopped};
+use crate::identity::ca::Authority;
+use crate::identity::csr::RequestedKey;
+use crate::presence::{Connection, Ended, Presence};
+
+/// How long a new stream may take to say hello.
+const HELLO: Duration = Duration::from_secs(10);
+/// How long a message may wait for an agent that does not read.
+const SEND: Duration = Duration::from_secs(10);
+/// How long each of the last words may wait.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Messages on their way from a session to its connection.
+const OUT_CAPACITY: usize = 4;
+/// Most bytes of a message: the console's tail, and room for the rest.
+const MAX_MESSAGE: usize = 128 * 1024;
+
+/// What agents are told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentSettings {
+    /// Time between two heartbeats.
+    pub heartbeat_interval: Duration,
+    /// How long before an interruption a busy runner is told to stop its job.
+    pub interrupt_lead: Duration,
+    /// How long a runner that was told to stop may take before it is killed.
+    pub stop_grace: Duration,
+    /// When the coordinator stops: agents come back after a random wait up to this.
+    pub reconnect_within: Duration,
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_secs(5),
+            interrupt_lead: Duration::from_secs(45),
+            stop_grace: Duration::from_secs(30),
+            reconnect_within: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Serves the agents.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    engine: Engine,
+    presence: Presence,
+    authority: Arc<Authority>,
+    settings: AgentSettings,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Agents {
+    /// A service whose sessions run in `tasks` until they end or `stop` is cancelled.
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        presence: Presence,
+        authority: Arc<Authority>,
+        settings: AgentSettings,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                engine,
+                presence,
+                authority,
+                settings,
+                stop,
+                tasks,
+            }),
+        }
+    }
+
+    /// The service with its limits, to be put on the agents' listener.
+    #[must_use]
+    pub fn into_service(self) -> AgentServiceServer<Self> {
+        AgentServiceServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (launch, not_after) = self.shared.caller(&request).await?;
+        let (out, stream) = mpsc::channel(OUT_CAPACITY);
+        let session = Session {
+            shared: Arc::clone(&self.shared),
+            launch,
+            not_after,
+            runner_name: String::new(),
+            out,
+        };
+        self.shared.tasks.spawn(session.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<RenewCertificateRequest>,
+    ) -> Result<Response<RenewCertificateResponse>, Status> {
+        let (launch, _) = self.shared.caller(&request).await?;
+        let (id, _) = authorize::agent(&request)?;
+        let key = RequestedKey::from_csr(&request.get_ref().csr_der)
+            .map_err(|error| Status::invalid_argument(format!("csr_der: {error}")))?;
+        let authority = &self.shared.authority;
+        let issued = authority
+            .agent(&id, &key, Timestamp::now())
+            .map_err(|error| {
+                warn!(%launch, %error, "no certificate could be issued");
+                Status::internal("the certificate can't be issued")
+            })?;
+        debug!(%launch, "a certificate was renewed");
+        Ok(Response::new(RenewCertificateResponse {
+            certificate_der: issued.certificate.to_vec(),
+            trust_anchors_der: vec![authority.certificate().to_vec()],
+            not_after: Some(to_wire(issued.not_after)),
+        }))
+    }
+}
+
+impl Shared {
+    /// The launch that a call speaks for, and until when.
+    async fn caller<T>(&self, request: &Request<T>) -> Result<(LaunchId, Timestamp), Status> {
+        let (id, not_after) = authorize::agent(request)?;
+        let name = id.to_string();
+        let found = self
+            .engine
+            .query(move |fleet| authorize::launch_of(fleet, &id))
+            .await
+            .map_err(|Stopped| stopping())?;
+        let launch = found.inspect_err(|refused| {
+            warn!(id = name, %refused, "a certificate was refused");
+        })?;
+        Ok((launch, not_after))
+    }
+}
+
+/// One stream.
+struct Session {
+    shared: Arc<Shared>,
+    launch: LaunchId,
+    not_after: Timestamp,
+    runner_name: String,
+    out: mpsc::Sender<Result<SessionResponse, Status>>,
+}
+
+/// Why a stream ends.
+#[derive(Debug)]
+enum End {
+    /// The agent closed it, or the connection broke.
+    Left,
+    /// The agent does not read.
+    Stalled,
+    /// The agent was silent, does not read, or was forgotten; or a newer stream took over.
+    Cut,
+    /// The certificate has expired.
+    Expired,
+    /// The coordinator stops.
+    Stopping,
+    /// The agent does not keep to the protocol.
+    Protocol(&'static str),
+}
+
+impl From<Stopped> for End {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopping
+    }
+}
+
+impl Session {
+    async fn run(mut self, mut requests: Streaming<SessionRequest>) {
+        let hello = match self.hello(&mut requests).await {
+            Ok(hello) => hello,
+            Err(end) => return self.close(&end, Ended::Last).await,
+        };
+        let end;
+        let ended;
+        match self.open(&hello).await {
+            Err(stopped) => (end, ended) = (stopped, Ended::Last),
+            Ok((connection, mut messages)) => {
+                end = match self
+                    .converse(&connection, &mut requests, &mut messages)
+                    .await
+                {
+                    Ok(never) => match never {},
+                    Err(end) => end,
+                };
+                ended = self.lost(connection, &end).await;
+            }
+        }
+        self.close(&end, ended).await;
+    }
+
+    async fn hello(&self, requests: &mut Streaming<SessionRequest>) -> Result<Hello, End> {
+        let first = tokio::select! {
+            () = self.shared.stop.cancelled() => return Err(End::Stopping),
+            first = timeout(HELLO, requests.message()) => first,
+        };
+        match first {
+            Ok(Ok(Some(request))) => match request.message {
+                Some(Said::Hello(hello)) => Ok(hello),
+                _ => Err(End::Protocol("the first message must be hello")),
+            },
+            Ok(Ok(None) | Err(_)) => Err(End::Left),
+            Err(_) => Err(End::Protocol("no hello in time")),
+        }
+    }
+
+    /// Registers the stream and tells the core, in one turn.
+    async fn open(
+        &mut self,
+        hello: &Hello,
+    ) -> Result<(Connection, mpsc::Receiver<SessionResponse>), End> {
+        let assignment = events::runner_name(&hello.runner_name);
+        if let Some(name) = &assignment {
+            name.as_str().clone_into(&mut self.runner_name);
+        }
+        let phase = events::phase_of_hello(hello);
+        info!(
+            launch = %self.launch,
+            runner = self.runner_name,
+            agent_version = events::shortened(&hello.agent_version, 64),
+            runner_version = events::shortened(&hello.runner_version, 64),
+            ?phase,
+            "agent connected"
+        );
+        let turn = self.shared.presence.turn(&self.launch);
+        let _held = turn.lock().await;
+        // Before anybody can send to the stream: the settings are its first message.
+        self.tell(Told::Configure(configure(&self.shared.settings)))
+            .await?;
+        let (connection, messages) = self.shared.presence.connect(&self.launch);
+        if connection
+            .acknowledged()
+            .is_some_and(|known| known > hello.last_sequence)
+        {
+            warn!(launch = %self.launch, "the agent counts its events anew");
+            connection.acknowledge(None);
+        }
+        self.submit(Event::AgentConnected {
+            launch: self.launch.clone(),
+            phase,
+            assignment,
+        })
+        .await?;
+        Ok((connection, messages))
+    }
+
+    async fn converse(
+        &mut self,
+        connection: &Connection,
+        requests: &mut Streaming<SessionRequest>,
+        messages: &mut mpsc::Receiver<SessionResponse>,
+    ) -> Result<std::convert::Infallible, End> {
+        let stop = self.shared.stop.clone();
+        let out = self.out.clone();
+        let mut expiry = std::pin::pin!(sleep(until(self.not_after, Timestamp::now())));
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(End::Stopping),
+                () = &mut expiry => return Err(End::Expired),
+                () = out.closed() => return Err(End::Left),
+                message = messages.recv() => {
+                    let message = message.and_then(|response| response.message);
+                    self.tell(message.ok_or(End::Cut)?).await?;
+                }
+                request = requests.message() => {
+                    let Ok(Some(request)) = request else {
+                        return Err(End::Left);
+                    };
+                    let now = Timestamp::now();
+                    if self.not_after <= now {
+                        return Err(End::Expired);
+                    }
+                    self.heard(connection, request, now).await?;
+                }
+            }
+        }
+    }
+
+    async fn heard(
+        &mut self,
+        connection: &Connection,
+        request: SessionRequest,
+        now: Timestamp,
+    ) -> Result<(), End> {
+        match request.message {
+            Some(Said::Heartbeat(heartbeat)) => {
+                connection.heard(now, heartbeat.sample);
+                Ok(())
+            }
+            Some(Said::Event(event)) => {
+                connection.heard(now, None);
+                self.event(connection, event).await
+            }
+            Some(Said::Hello(_)) => Err(End::Protocol("a second hello")),
+            // Of a kind that this version doesn't know.
+            None => {
+                connection.heard(now, None);
+                Ok(())
+            }
+        }
+    }
+
+    /// Has an event applied unless it was before, and acknowledges it once it is durable.
+    async fn event(&mut self, connection: &Connection, event: AgentEvent) -> Result<(), End> {
+        let sequence = event.sequence;
+        if sequence == 0 {
+            return Err(End::Protocol("an event without a sequence number"));
+        }
+        let known = connection.acknowledged();
+        let through = match known {
+            Some(known) if sequence <= known => known,
+            _ => {
+                if known.is_some_and(|known| sequence - known > 1) {
+                    warn!(launch = %self.launch, ?known, sequence, "events of the agent are missing");
+                }
+                self.apply(event).await?;
+                connection.acknowledge(Some(sequence));
+                sequence
+            }
+        };
+        self.tell(Told::Acknowledge(Acknowledge {
+            through_sequence: through,
+        }))
+        .await
+    }
+
+    async fn apply(&mut self, event: AgentEvent) -> Result<(), End> {
+        events::log(&self.launch, &self.runner_name, &event);
+        let Some(event) = events::to_core(&self.launch, event) else {
+            return Ok(());
+        };
+        if let Event::AssignmentAccepted { name, .. } = &event {
+            name.as_str().clone_into(&mut self.runner_name);
+        }
+        self.submit(event).await
+    }
+
+    /// Tells the core that the agent is lost, unless it holds a newer stream. Not when the
+    /// coordinator stops: its next start begins with nobody connected.
+    async fn lost(&self, connection: Connection, end: &End) -> Ended {
+        let turn = connection.turn();
+        let _held = turn.lock().await;
+        let ended = connection.end();
+        if ended == Ended::Last && !matches!(end, End::Stopping) {
+            let lost = Event::AgentLost {
+                launch: self.launch.clone(),
+            };
+            // A failure means that the coordinator stops.
+            let _ = self.shared.engine.submit(lost).await;
+        }
+        ended
+    }
+
+    async fn submit(&self, event: Event) -> Result<(), End> {
+        Ok(self.shared.engine.submit(event).await?)
+    }
+
+    async fn tell(&self, message: Told) -> Result<(), End> {
+        let response = SessionResponse {
+            message: Some(message),
+        };
+        match self.out.send_timeout(Ok(response), SEND).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::Stalled),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::Left),
+        }
+    }
+
+    /// Sends the last words; an agent that doesn't read them soon gets none.
+    async fn close(self, end: &End, ended: Ended) {
+        info!(launch = %self.launch, runner = self.runner_name, ?end, ?ended, "agent's stream ended");
+        let status = match (end, ended) {
+            (End::Left, _) => return,
+            (End::Cut, Ended::Superseded) => Status::aborted("a newer stream took over"),
+            (End::Cut | End::Stalled, _) => {
+                Status::unavailable("the agent was silent or did not read")
+            }
+            (End::Expired, _) => Status::unauthenticated("the certificate has expired"),
+            (End::Stopping, _) => stopping(),
+            (End::Protocol(detail), _) => Status::invalid_argument(*detail),
+        };
+        let reconnect = matches!(end, End::Stopping).then(|| SessionResponse {
+            message: Some(Told::Reconnect(Reconnect {
+                within: Some(duration(self.shared.settings.reconnect_within)),
+            })),
+        });
+        for last in reconnect.map(Ok).into_iter().chain([Err(status)]) {
+            if self.out.send_timeout(last, LAST_WORDS).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn configure(settings: &AgentSettings) -> Configure {
+    Configure {
+        heartbeat_interval: Some(duration(settings.heartbeat_interval)),
+        interrupt_lead: Some(duration(settings.interrupt_lead)),
+        stop_grace: Some(duration(settings.stop_grace)),
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the coordinator is stopping")
+}

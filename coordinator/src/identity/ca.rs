@@ -1,0 +1,510 @@
+//! The certificate authority: one P-256 key that signs for the coordinator, agents and operators.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    SerialNumber, date_time_ymd,
+};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use secrecy::{ExposeSecret as _, SecretString};
+use thiserror::Error;
+use x509_parser::parse_x509_certificate;
+
+use super::csr::RequestedKey;
+use super::files;
+use super::spiffe::{AgentId, OperatorId, SpiffeId};
+
+/// Life of an agent's certificate. It is renewed at half of this.
+pub const AGENT_TTL: Duration = Duration::from_secs(60 * 60);
+/// Longest life of an operator's certificate.
+pub const MAX_OPERATOR_TTL: Duration = Duration::from_secs(12 * 60 * 60);
+/// Life of the coordinator's own certificate; it makes a new one at each start.
+pub const SERVER_TTL: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+const AUTHORITY_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// How far the clock of a peer may lag behind ours.
+const BACKDATE: Duration = Duration::from_secs(60);
+/// File names of an authority that this program made.
+const CERTIFICATE_FILE: &str = "ca.crt";
+const KEY_FILE: &str = "ca.key";
+
+/// The authority can't be had, or can't sign.
+#[derive(Debug, Error)]
+pub enum CaError {
+    /// A file can't be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Certificate and key don't make an authority.
+    #[error("{path} is no usable certificate authority: {detail}")]
+    Unusable {
+        /// The certificate.
+        path: PathBuf,
+        /// Why not.
+        detail: String,
+    },
+    /// The operating system gives no random bytes.
+    #[error("no random bytes")]
+    Random,
+    /// A certificate can't be made.
+    #[error("certificate can't be made: {0}")]
+    Sign(#[from] rcgen::Error),
+    /// A certificate would not be valid at all.
+    #[error("the certificate authority expires at {0}")]
+    Expired(Timestamp),
+}
+
+/// What a client of the coordinator may call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerName {
+    /// A name.
+    Dns(String),
+    /// An address.
+    Ip(IpAddr),
+}
+
+impl From<&str> for ServerName {
+    fn from(text: &str) -> Self {
+        text.parse()
+            .map_or_else(|_| Self::Dns(text.to_owned()), Self::Ip)
+    }
+}
+
+/// The coordinator's certificate and key.
+#[derive(Debug)]
+pub struct ServerIdentity {
+    /// The certificate. The authority's is not part of the chain, as every client has it.
+    pub certificate: CertificateDer<'static>,
+    /// Its private key; shows nothing in `Debug`.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// A client certificate that was issued.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// When it expires.
+    pub not_after: Timestamp,
+}
+
+/// An operator's certificate with its key.
+#[derive(Debug)]
+pub struct OperatorIdentity {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// The private key, PEM.
+    pub key_pem: SecretString,
+    /// When it expires.
+    pub not_after: Timestamp,
+}
+
+/// The certificate authority.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+    not_after: Timestamp,
+}
+
+impl Authority {
+    /// Reads an authority from PEM files. Blocks.
+    ///
+    /// # Errors
+    /// When a file can't be read, the key isn't the certificate's, or the certificate is no
+    /// authority's.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, CaError> {
+        let read = |path: &Path| {
+            fs::read_to_string(path).map_err(|source| CaError::File {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let certificate_pem = read(certificate)?;
+        let key_pem = SecretString::from(read(key)?);
+        Self::from_pem(certificate_pem, &key_pem).map_err(|detail| CaError::Unusable {
+            path: certificate.to_owned(),
+            detail,
+        })
+    }
+
+    /// Reads the authority in a directory, or makes one there if there is none. Blocks.
+    ///
+    /// # Errors
+    /// When it can't be read or written, or is damaged.
+    pub fn load_or_create(directory: &Path, now: Timestamp) -> Result<Self, CaError> {
+        let (certificate, key) = Self::files_in(directory);
+        // The certificate is written last: without it, a key was never used.
+        if !certificate.exists() {
+            let write = |path: &Path, content: &[u8], mode| {
+                files::write_atomically(path, content, mode).map_err(|source| CaError::File {
+                    path: path.to_owned(),
+                    source,
+                })
+            };
+            let (certificate_pem, key_pem) = new_authority(now)?;
+            write(&key, key_pem.expose_secret().as_bytes(), files::SECRET)?;
+            write(&certificate, certificate_pem.as_bytes(), files::PUBLIC)?;
+        }
+        Self::load(&certificate, &key)
+    }
+
+    /// Where the certificate and the key of an authority in a directory are.
+    #[must_use]
+    pub fn files_in(directory: &Path) -> (PathBuf, PathBuf) {
+        (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE))
+    }
+
+    fn from_pem(certificate_pem: String, key_pem: &SecretString) -> Result<Self, String> {
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(|error| format!("no certificate: {error}"))?
+            .into_owned();
+        let key = KeyPair::from_pem(key_pem.expose_secret())
+            .map_err(|error| format!("no private key: {error}"))?;
+        let (_, parsed) = parse_x509_certificate(&certificate)
+            .map_err(|error| format!("no certificate: {error}"))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
+            return Err("the key is another certificate's".to_owned());
+        }
+        if !parsed.is_ca() {
+            return Err("the certificate is not an authority's".to_owned());
+        }
+        let not_after = Timestamp::from_second(parsed.validity().not_after.timestamp())
+            .map_err(|error| error.to_string())?;
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate, key).map_err(|error| error.to_string())?;
+        Ok(Self {
+            issuer,
+            certificate,
+            certificate_pem,
+            not_after,
+        })
+    }
+
+    /// The authority's certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The authority's certificate, PEM.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Makes a key and a certificate for the coordinator's listeners.
+    ///
+    /// # Errors
+    /// When a name is not ASCII, or signing fails.
+    pub fn server(&self, names: &[ServerName], now: Timestamp) -> Result<ServerIdentity, CaError> {
+        let key = KeyPair::generate()?;
+        let names = names
+            .iter()
+            .map(|name| match name {
+                ServerName::Dns(name) => Ok(SanType::DnsName(name.as_str().try_into()?)),
+                ServerName::Ip(address) => Ok(SanType::IpAddress(*address)),
+            })
+            .collect::<Result<Vec<_>, rcgen::Error>>()?;
+        let usage = ExtendedKeyUsagePurpose::ServerAuth;
+        let (certificate, _) =
+            self.sign(&key, names, "muster-coordinator", usage, SERVER_TTL, now)?;
+        Ok(ServerIdentity {
+            certificate: certificate.into(),
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        })
+    }
+
+    /// Signs a certificate for the agent on one instance, for at most [`AGENT_TTL`]. Nothing but the
+    /// key comes from the agent.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn agent(
+        &self,
+        id: &AgentId,
+        key: &RequestedKey,
+        now: Timestamp,
+    ) -> Result<Issued, CaError> {
+        let name = [uri(&SpiffeId::Agent(id.clone()))?];
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let (certificate, not_after) =
+            self.sign(key, name.into(), id.instance(), usage, AGENT_TTL, now)?;
+        Ok(Issued {
+            certificate: certificate.into(),
+            not_after,
+        })
+    }
+
+    /// Makes a key and a certificate for an operator, for at most [`MAX_OPERATOR_TTL`].
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn operator(
+        &self,
+        id: &OperatorId,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Result<OperatorIdentity, CaError> {
+        let key = KeyPair::generate()?;
+        let name = [uri(&SpiffeId::Operator(id.clone()))?];
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let ttl = ttl.min(MAX_OPERATOR_TTL);
+        let (certificate, not_after) = self.sign(&key, name.into(), id.name(), usage, ttl, now)?;
+        Ok(OperatorIdentity {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem().into(),
+            not_after,
+        })
+    }
+
+    fn sign(
+        &self,
+        key: &impl PublicKeyData,
+        names: Vec<SanType>,
+        common_name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Result<(Certificate, Timestamp), CaError> {
+        let not_after = later(now, ttl).min(self.not_after);
+        if not_after <= now {
+            return Err(CaError::Expired(self.not_after));
+        }
+        let mut params = params(common_name, now, not_after)?;
+        params.subject_alt_names = names;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        Ok((params.signed_by(key, &self.issuer)?, not_after))
+    }
+}
+
+fn new_authority(now: Timestamp) -> Result<(String, SecretString), CaError> {
+    let key = KeyPair::generate()?;
+    let mut params = params("Muster authority", now, later(now, AUTHORITY_TTL))?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&key)?;
+    Ok((certificate.pem(), key.serialize_pem().into()))
+}
+
+fn params(
+    common_name: &str,
+    now: Timestamp,
+    not_after: Timestamp,
+) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.serial_number = Some(random_serial()?);
+    let epoch = date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + since_epoch(now).saturating_sub(BACKDATE);
+    params.not_after = epoch + since_epoch(not_after);
+    Ok(params)
+}
+
+/// 128 random bits. The DER writer puts a zero before a set highest bit, so they stay positive.
+fn random_serial() -> Result<SerialNumber, CaError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CaError::Random)?;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+fn uri(id: &SpiffeId) -> Result<SanType, CaError> {
+    Ok(SanType::URI(id.to_string().try_into()?))
+}
+
+/// Whole seconds, as certificates have no finer time.
+fn since_epoch(at: Timestamp) -> Duration {
+    Duration::from_secs(u64::try_from(at.as_second()).unwrap_or(0))
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    let seconds = since_epoch(now).saturating_add(by).as_secs();
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use rcgen::string::Ia5String;
+    use x509_parser::certificate::X509Certificate;
+    use x509_parser::extensions::GeneralName;
+
+    use super::*;
+    use crate::identity::spiffe::TrustDomain;
+
+    fn authority() -> (tempfile::TempDir, Authority) {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(directory.path(), Timestamp::now()).unwrap();
+        (directory, authority)
+    }
+
+    fn agent_id() -> AgentId {
+        let domain = TrustDomain::new("muster.test").unwrap();
+        AgentId::new(&domain, "linux", "local", "local", "i-0123456789abcdef0").unwrap()
+    }
+
+    fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
+        let names = certificate.subject_alternative_name().unwrap().unwrap();
+        names
+            .value
+            .general_names
+            .iter()
+            .map(|name| match name {
+                GeneralName::URI(uri) => *uri,
+                other => panic!("a name that is no URI: {other}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_second_start_finds_the_authority_of_the_first() {
+        let (directory, first) = authority();
+        let second = Authority::load_or_create(directory.path(), Timestamp::now()).unwrap();
+        assert_eq!(first.certificate(), second.certificate());
+        let (_, key) = Authority::files_in(directory.path());
+        let mode = fs::metadata(key).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_without_certificate_is_a_first_start_that_was_cut_short() {
+        let (directory, first) = authority();
+        let (certificate, _) = Authority::files_in(directory.path());
+        fs::remove_file(certificate).unwrap();
+        let second = Authority::load_or_create(directory.path(), Timestamp::now()).unwrap();
+        assert_ne!(first.certificate(), second.certificate());
+    }
+
+    #[test]
+    fn a_missing_or_foreign_key_is_refused_and_nothing_is_replaced() {
+        let (directory, first) = authority();
+        let (certificate, key) = Authority::files_in(directory.path());
+        fs::remove_file(&key).unwrap();
+        let now = Timestamp::now();
+        assert!(matches!(
+            Authority::load_or_create(directory.path(), now),
+            Err(CaError::File { .. })
+        ));
+        fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let refused = Authority::load_or_create(directory.path(), now).unwrap_err();
+        assert!(refused.to_string().contains("another certificate's"));
+        let on_disk = fs::read_to_string(certificate).unwrap();
+        assert_eq!(on_disk, first.certificate_pem());
+    }
+
+    #[test]
+    fn a_leaf_is_refused_as_authority() {
+        let (directory, authority) = authority();
+        let leaf = directory.path().join("leaf.crt");
+        let leaf_key = directory.path().join("leaf.key");
+        let domain = TrustDomain::new("muster.test").unwrap();
+        let operator = OperatorId::new(&domain, "eve").unwrap();
+        let issued = authority
+            .operator(&operator, AGENT_TTL, Timestamp::now())
+            .unwrap();
+        fs::write(&leaf, &issued.certificate_pem).unwrap();
+        fs::write(&leaf_key, issued.key_pem.expose_secret()).unwrap();
+        let refused = Authority::load(&leaf, &leaf_key).unwrap_err();
+        assert!(refused.to_string().contains("not an authority's"));
+    }
+
+    #[test]
+    fn an_agent_certificate_carries_nothing_of_the_request_but_its_key() {
+        let (_directory, authority) = authority();
+        let key = KeyPair::generate().unwrap();
+        let mut evil = CertificateParams::new(vec!["coordinator.test".to_owned()]).unwrap();
+        let operator = Ia5String::try_from("spiffe://muster.test/operator/eve").unwrap();
+        evil.subject_alt_names.push(SanType::URI(operator));
+        evil.distinguished_name.push(DnType::CommonName, "eve");
+        evil.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        evil.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        evil.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let request = evil.serialize_request(&key).unwrap();
+        let requested = RequestedKey::from_csr(request.der()).unwrap();
+
+        let now = Timestamp::now();
+        let issued = authority.agent(&agent_id(), &requested, now).unwrap();
+        let (_, certificate) = parse_x509_certificate(&issued.certificate).unwrap();
+        assert_eq!(uris(&certificate), [agent_id().to_string()]);
+        assert!(!certificate.is_ca());
+        assert_eq!(certificate.subject().to_string(), "CN=i-0123456789abcdef0");
+        let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && !usage.server_auth && !usage.any);
+        let usage = certificate.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && !usage.key_cert_sign());
+        let public_key = &certificate.public_key().subject_public_key.data;
+        assert_eq!(public_key.as_ref(), key.der_bytes());
+    }
+
+    #[test]
+    fn an_agent_certificate_lasts_an_hour_and_has_its_own_serial() {
+        let (_directory, authority) = authority();
+        let key = KeyPair::generate().unwrap();
+        let request = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap();
+        let requested = RequestedKey::from_csr(request.der()).unwrap();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let issue = || authority.agent(&agent_id(), &requested, now).unwrap();
+        let (first, second) = (issue(), issue());
+        assert_eq!(first.not_after.as_second(), 1_800_003_600);
+        let (_, first) = parse_x509_certificate(&first.certificate).unwrap();
+        let (_, second) = parse_x509_certificate(&second.certificate).unwrap();
+        assert_eq!(first.validity().not_after.timestamp(), 1_800_003_600);
+        assert_eq!(first.validity().not_before.timestamp(), 1_799_999_940);
+        assert_ne!(first.serial, second.serial);
+        assert!(first.raw_serial().len() >= 14);
+    }
+
+    #[test]
+    fn no_operator_certificate_outlives_twelve_hours_or_the_authority() {
+        let (_directory, authority) = authority();
+        let domain = TrustDomain::new("muster.test").unwrap();
+        let id = OperatorId::new(&domain, "alice").unwrap();
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        let now = Timestamp::now();
+        let issued = authority.operator(&id, year, now).unwrap();
+        assert_eq!(issued.not_after.as_second() - now.as_second(), 12 * 60 * 60);
+        let near_the_end = later(authority.not_after, Duration::ZERO) - Duration::from_secs(60);
+        let issued = authority.operator(&id, year, near_the_end).unwrap();
+        assert_eq!(issued.not_after, authority.not_after);
+        assert!(matches!(
+            authority.operator(&id, year, authority.not_after),
+            Err(CaError::Expired(_))
+        ));
+    }
+
+    #[test]
+    fn the_debug_text_of_an_operator_identity_shows_no_key() {
+        let (_directory, authority) = authority();
+        let domain = TrustDomain::new("muster.test").unwrap();
+        let id = OperatorId::new(&domain, "alice").unwrap();
+        let issued = authority
+            .operator(&id, AGENT_TTL, Timestamp::now())
+            .unwrap();
+        assert!(!format!("{issued:?}").contains("PRIVATE KEY"));
+    }
+}

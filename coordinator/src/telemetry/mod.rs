@@ -1,1 +1,9 @@
-//! Logs and figures.
+//! Logs and figures: JSON lines on standard error, CloudWatch metrics on standard output, the same
+//! series for Prometheus.
+
+pub mod emf;
+mod logs;
+mod metrics;
+
+pub use logs::{LogError, Logs};
+pub use metrics::{ConnectedAgent, Metrics, WebhookAnswer};

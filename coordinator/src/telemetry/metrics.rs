@@ -1,0 +1,339 @@
+//! The figures: counted here once, told to Prometheus as text and to CloudWatch by [`super::emf`].
+//!
+//! No label names an instance, a job or a repository: each value of a label is a series that somebody
+//! pays for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use muster_core::{JobStatus, LaunchFailure, PoolFigures, PoolName};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Upper bounds of the buckets of waits, in seconds.
+const WAIT_BUCKETS: [f64; 13] = [
+    1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0,
+];
+
+/// Waits of one pool that are kept for the next emission to CloudWatch; older ones give way.
+const WAITS_KEPT: usize = 1_000;
+
+/// The figures of one coordinator. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    job_events: IntCounterVec,
+    runners: IntGaugeVec,
+    jobs_queued: IntGaugeVec,
+    job_wait: HistogramVec,
+    webhooks: IntCounterVec,
+    github_requests: IntCounterVec,
+    launches: IntCounterVec,
+    agents_connected: IntGauge,
+    /// Exact waits in seconds, by pool: a histogram's buckets can't be turned into what CloudWatch
+    /// makes percentiles of. A lock, as the emitter takes them all at once, once a minute.
+    waits: Arc<Mutex<BTreeMap<PoolName, VecDeque<f64>>>>,
+}
+
+/// How a webhook was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookAnswer {
+    /// Stored.
+    Accepted,
+    /// Stored before.
+    Duplicate,
+    /// Signed well, and of no interest.
+    Ignored,
+    /// Not signed, or not by GitHub.
+    Unauthorized,
+    /// Not a webhook: malformed or too large.
+    Malformed,
+    /// It could not be stored; GitHub keeps it.
+    Unavailable,
+}
+
+impl WebhookAnswer {
+    const ALL: [Self; 6] = [
+        Self::Accepted,
+        Self::Duplicate,
+        Self::Ignored,
+        Self::Unauthorized,
+        Self::Malformed,
+        Self::Unavailable,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Ignored => "ignored",
+            Self::Unauthorized => "unauthorized",
+            Self::Malformed => "malformed",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Counts one agent as connected until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct ConnectedAgent {
+    gauge: IntGauge,
+}
+
+impl Drop for ConnectedAgent {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+impl Metrics {
+    /// Figures that are all zero.
+    ///
+    /// # Errors
+    /// Only if two series have one name: when this program is wrong.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let metrics = Self {
+            job_events: counter("muster_job_events_total", "Events of jobs.", "state")?,
+            runners: gauge(
+                "muster_runners",
+                "Runners; up are those that are idle or busy.",
+                &["pool", "state"],
+            )?,
+            jobs_queued: gauge(
+                "muster_jobs_queued",
+                "Jobs that wait for a runner.",
+                &["pool"],
+            )?,
+            job_wait: HistogramVec::new(
+                HistogramOpts::new("muster_job_wait_seconds", "From queued to started.")
+                    .buckets(WAIT_BUCKETS.to_vec()),
+                &["pool"],
+            )?,
+            webhooks: counter("muster_webhooks_total", "Webhooks, by answer.", "answer")?,
+            github_requests: counter(
+                "muster_github_requests_total",
+                "Requests to GitHub, by class of status; error is no answer.",
+                "status",
+            )?,
+            launches: counter("muster_launches_total", "Launches, by outcome.", "outcome")?,
+            agents_connected: IntGauge::new(
+                "muster_agents_connected",
+                "Agents that hold a stream.",
+            )?,
+            waits: Arc::default(),
+            registry,
+        };
+        metrics.register()?;
+        metrics.show_zeros();
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        let registry = &self.registry;
+        registry.register(Box::new(self.job_events.clone()))?;
+        registry.register(Box::new(self.runners.clone()))?;
+        registry.register(Box::new(self.jobs_queued.clone()))?;
+        registry.register(Box::new(self.job_wait.clone()))?;
+        registry.register(Box::new(self.webhooks.clone()))?;
+        registry.register(Box::new(self.github_requests.clone()))?;
+        registry.register(Box::new(self.launches.clone()))?;
+        registry.register(Box::new(self.agents_connected.clone()))
+    }
+
+    /// Makes the series whose labels are known, so that their first increase is seen as one.
+    fn show_zeros(&self) {
+        for state in ["queued", "in_progress", "completed"] {
+            self.job_events.with_label_values(&[state]);
+        }
+        for answer in WebhookAnswer::ALL {
+            self.webhooks.with_label_values(&[answer.label()]);
+        }
+        for status in ["2xx", "3xx", "4xx", "5xx", "error"] {
+            self.github_requests.with_label_values(&[status]);
+        }
+        for outcome in ["launched", "capacity", "throttled", "permanent"] {
+            self.launches.with_label_values(&[outcome]);
+        }
+    }
+
+    /// A job was heard to have a status that it did not have before.
+    pub fn job_event(&self, status: JobStatus) {
+        let state = match status {
+            JobStatus::Waiting => "waiting",
+            JobStatus::Queued => "queued",
+            JobStatus::InProgress => "in_progress",
+            JobStatus::Completed => "completed",
+        };
+        self.job_events.with_label_values(&[state]).inc();
+    }
+
+    /// A job started after it had been queued for this long.
+    pub fn observe_wait(&self, pool: &PoolName, wait: Duration) {
+        let seconds = wait.as_secs_f64();
+        self.job_wait
+            .with_label_values(&[pool.as_str()])
+            .observe(seconds);
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = waits.entry(pool.clone()).or_default();
+        if waits.len() == WAITS_KEPT {
+            waits.pop_front();
+        }
+        waits.push_back(seconds);
+    }
+
+    /// The figures of a pool are these now.
+    pub fn set_pool(&self, pool: &PoolName, figures: &PoolFigures) {
+        let states = [
+            ("up", figures.idle + figures.busy),
+            ("idle", figures.idle),
+            ("busy", figures.busy),
+            ("booting", figures.booting),
+            ("ending", figures.ending),
+        ];
+        for (state, count) in states {
+            self.runners
+                .with_label_values(&[pool.as_str(), state])
+                .set(i64::from(count));
+        }
+        self.jobs_queued
+            .with_label_values(&[pool.as_str()])
+            .set(i64::from(figures.queued_jobs));
+    }
+
+    /// A webhook was answered.
+    pub fn webhook(&self, answer: WebhookAnswer) {
+        self.webhooks.with_label_values(&[answer.label()]).inc();
+    }
+
+    /// GitHub answered a request with this HTTP status, or with none.
+    pub fn github_request(&self, status: Option<u16>) {
+        let class = match status {
+            Some(200..300) => "2xx",
+            Some(300..400) => "3xx",
+            Some(400..500) => "4xx",
+            Some(500..600) => "5xx",
+            Some(_) | None => "error",
+        };
+        self.github_requests.with_label_values(&[class]).inc();
+    }
+
+    /// A launch had this outcome.
+    pub fn launch(&self, outcome: Result<(), LaunchFailure>) {
+        let outcome = match outcome {
+            Ok(()) => "launched",
+            Err(LaunchFailure::Capacity) => "capacity",
+            Err(LaunchFailure::Throttled) => "throttled",
+            Err(LaunchFailure::Permanent) => "permanent",
+        };
+        self.launches.with_label_values(&[outcome]).inc();
+    }
+
+    /// An agent opened its stream; keep the answer as long as it holds it.
+    pub fn agent_connected(&self) -> ConnectedAgent {
+        self.agents_connected.inc();
+        ConnectedAgent {
+            gauge: self.agents_connected.clone(),
+        }
+    }
+
+    /// All figures in Prometheus' text format
+    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+    #[must_use]
+    pub fn render(&self) -> String {
+        let text = TextEncoder::new().encode_to_string(&self.gather());
+        text.unwrap_or_else(|error| format!("# figures can't be told: {error}\n"))
+    }
+
+    pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+
+    /// The waits since the last call, in seconds.
+    pub(super) fn take_waits(&self) -> BTreeMap<PoolName, VecDeque<f64>> {
+        std::mem::take(&mut *self.waits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn counter(name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(name, help), &[label])
+}
+
+fn gauge(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> PoolName {
+        PoolName::from("linux")
+    }
+
+    #[test]
+    fn every_series_is_told_to_prometheus() {
+        let metrics = Metrics::new().unwrap();
+        metrics.job_event(JobStatus::Queued);
+        metrics.observe_wait(&pool(), Duration::from_millis(7_500));
+        metrics.set_pool(
+            &pool(),
+            &PoolFigures {
+                queued_jobs: 3,
+                booting: 1,
+                idle: 2,
+                busy: 4,
+                ending: 5,
+                limited_by: None,
+            },
+        );
+        metrics.webhook(WebhookAnswer::Accepted);
+        metrics.github_request(Some(201));
+        metrics.github_request(Some(502));
+        metrics.github_request(None);
+        metrics.launch(Ok(()));
+        metrics.launch(Err(LaunchFailure::Capacity));
+        let agent = metrics.agent_connected();
+        insta::assert_snapshot!(metrics.render());
+        drop(agent);
+        let text = metrics.render();
+        assert!(text.contains("muster_agents_connected 0\n"), "{text}");
+    }
+
+    #[test]
+    fn known_series_are_there_before_anything_happens() {
+        let text = Metrics::new().unwrap().render();
+        for series in [
+            "muster_job_events_total{state=\"queued\"} 0",
+            "muster_webhooks_total{answer=\"unavailable\"} 0",
+            "muster_github_requests_total{status=\"5xx\"} 0",
+            "muster_launches_total{outcome=\"capacity\"} 0",
+        ] {
+            assert!(text.contains(series), "{series} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn two_coordinators_in_one_process_count_apart() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.webhook(WebhookAnswer::Accepted);
+        let text = other.render();
+        assert!(text.contains("muster_webhooks_total{answer=\"accepted\"} 0"));
+    }
+
+    #[test]
+    fn waits_are_kept_up_to_a_bound_newest_first_to_stay() {
+        let metrics = Metrics::new().unwrap();
+        for second in 0..WAITS_KEPT as u64 + 5 {
+            metrics.observe_wait(&pool(), Duration::from_secs(second));
+        }
+        let waits = metrics.take_waits();
+        assert_eq!(waits[&pool()].len(), WAITS_KEPT);
+        assert_eq!(waits[&pool()][0], 5.0);
+        assert!(metrics.take_waits().is_empty());
+    }
+}

@@ -2,7 +2,6 @@
 //!
 //! The documentation of each message and field is in `proto/muster/v1/*.proto`.
 
-#![expect(missing_docs, reason = "the documentation is in the .proto files")]
 use std::fmt;
 
 /// Package `muster.v1`.

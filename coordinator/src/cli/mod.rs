@@ -1,3 +1,4 @@
 //! The command line.
 
 pub mod check_config;
+pub mod operator_cert;

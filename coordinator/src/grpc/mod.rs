@@ -3,6 +3,7 @@
 pub mod authorize;
 pub mod enrollment;
 pub mod listen;
+pub mod operator;
 pub mod session;
 
 #[cfg(test)]

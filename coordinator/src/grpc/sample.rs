@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use muster_core::{
-    Fleet, FleetSpec, Instance, Marks, PoolSpec, Registration, Runner, Scope, Shape, SizeRules,
-    Stored, TimeLimits, Work,
+    Decision, Fleet, FleetSpec, Instance, Job, JobId, JobReport, JobStatus, Marks, PoolSpec,
+    Registration, Repository, Runner, Scope, Shape, SizeRules, Stored, TimeLimits, Work,
 };
 
 use crate::identity::spiffe::{AgentId, TrustDomain};
@@ -77,4 +77,38 @@ pub(super) fn fleet_with(runners: impl IntoIterator<Item = Runner>) -> Fleet {
         ..Stored::default()
     };
     Fleet::restore(spec, stored, 1)
+}
+
+pub(super) fn job(status: JobStatus) -> Job {
+    Job {
+        report: JobReport {
+            id: JobId(1),
+            run_id: 10,
+            run_attempt: Some(1),
+            repository: Repository {
+                owner: "octo-org".to_owned(),
+                name: "octo-repo".to_owned(),
+                public: false,
+                enterprise: None,
+            },
+            workflow: Some("ci".to_owned()),
+            name: "build".to_owned(),
+            labels: vec!["linux".to_owned()],
+            status,
+            conclusion: None,
+            runner_name: None,
+            created_at: None,
+            started_at: None,
+            completed_at: None,
+            installation: None,
+        },
+        known_at: at(100),
+        decision: Decision::Served {
+            pool: "linux".into(),
+            shape: Shape::default(),
+        },
+        taken_by: None,
+        started_at: None,
+        completed_at: None,
+    }
 }

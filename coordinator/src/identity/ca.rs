@@ -118,9 +118,17 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     certificate_pem: String,
     not_after: Timestamp,
+    agent_ttl: Duration,
 }
 
 impl Authority {
+    /// Lets agents' certificates live for this long, at most [`AGENT_TTL`], which is the default.
+    #[must_use]
+    pub fn with_agent_ttl(mut self, ttl: Duration) -> Self {
+        self.agent_ttl = ttl.min(AGENT_TTL);
+        self
+    }
+
     /// Reads an authority from PEM files. Blocks.
     ///
     /// # Errors
@@ -191,6 +199,7 @@ impl Authority {
             certificate,
             certificate_pem,
             not_after,
+            agent_ttl: AGENT_TTL,
         })
     }
 
@@ -242,7 +251,7 @@ impl Authority {
         let name = [uri(&SpiffeId::Agent(id.clone()))?];
         let usage = ExtendedKeyUsagePurpose::ClientAuth;
         let (certificate, not_after) =
-            self.sign(key, name.into(), id.instance(), usage, AGENT_TTL, now)?;
+            self.sign(key, name.into(), id.instance(), usage, self.agent_ttl, now)?;
         Ok(Issued {
             certificate: certificate.into(),
             not_after,

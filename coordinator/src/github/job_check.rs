@@ -117,6 +117,13 @@ impl JobCheck {
 mod tests {
     use super::*;
 
+    /// Never called: that it compiles shows that the loop can be a task of its own.
+    #[expect(dead_code, reason = "checked by the compiler")]
+    fn the_loop_can_be_spawned(client: GithubClient, engine: Engine) -> impl Send + 'static {
+        let cancel = CancellationToken::new();
+        JobCheck::default().run(client, engine, REST, cancel)
+    }
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }

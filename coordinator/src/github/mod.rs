@@ -11,6 +11,7 @@ mod limits;
 pub mod reconcile;
 mod rest;
 mod runners;
+pub mod signature;
 mod transport;
 pub mod webhook;
 

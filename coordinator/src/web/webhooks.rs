@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::Web;
+use crate::github::signature;
 use crate::github::webhook::{self, PayloadError};
 use crate::store::{Accepted, Delivery, StoreError};
 
@@ -76,7 +77,9 @@ pub(super) async fn receive(
 }
 
 async fn accept(intake: &Intake, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let (claims, _request, held) = match admit(intake, headers) {
+    let busy = || Refusal::later("too many webhooks at once");
+    let request = intake.requests.try_acquire().map_err(|_| busy());
+    let (claims, _request) = match claims(headers).and_then(|c| Ok((c, request?))) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             if !headers.contains_key(EXPECT) {
@@ -85,13 +88,13 @@ async fn accept(intake: &Intake, headers: &HeaderMap, body: Body) -> Result<Resp
             return Err(refusal);
         }
     };
-    let body = timeout(BODY_TIMEOUT, read(body, claims.length))
+    let (body, held) = timeout(BODY_TIMEOUT, read(intake, body, claims.length))
         .await
         .map_err(|_| {
             let reason = format!("the body did not arrive in {} s", BODY_TIMEOUT.as_secs());
             Refusal::new(StatusCode::REQUEST_TIMEOUT, reason)
         })??;
-    webhook::verify(&intake.web.secrets, &body, claims.signature)
+    signature::verify(&intake.web.secrets, &body, claims.signature)
         .map_err(|e| Refusal::new(StatusCode::UNAUTHORIZED, e.to_string()))?;
     match webhook::parse(claims.event, &body)? {
         webhook::Intake::Ignored(reason) => {
@@ -124,19 +127,6 @@ struct Claims<'a> {
     guid: &'a str,
     signature: &'a str,
     length: Option<usize>,
-}
-
-type Admitted<'i, 'h> = (Claims<'h>, SemaphorePermit<'i>, SemaphorePermit<'i>);
-
-/// Checks all that can be checked before the body is read, and reserves room for it.
-fn admit<'i, 'h>(intake: &'i Intake, headers: &'h HeaderMap) -> Result<Admitted<'i, 'h>, Refusal> {
-    let busy = || Refusal::later("too many webhooks at once");
-    let request = intake.requests.try_acquire().map_err(|_| busy())?;
-    let claims = claims(headers)?;
-    let kib = claims.length.unwrap_or(MAX_BODY).div_ceil(1024);
-    let kib = u32::try_from(kib).unwrap_or(u32::MAX);
-    let held = intake.held_kib.try_acquire_many(kib).map_err(|_| busy())?;
-    Ok((claims, request, held))
 }
 
 fn claims(headers: &HeaderMap) -> Result<Claims<'_>, Refusal> {
@@ -204,20 +194,37 @@ fn header<'h>(
         .ok_or_else(|| Refusal::bad(format!("header {name} is not what GitHub sends")))
 }
 
-async fn read(body: Body, length: Option<usize>) -> Result<Vec<u8>, Refusal> {
-    let mut bytes = Vec::with_capacity(length.unwrap_or_default());
+/// Reads a body. Room is taken as it arrives, so that announcing a large one reserves nothing.
+async fn read(
+    intake: &Intake,
+    body: Body,
+    length: Option<usize>,
+) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), Refusal> {
+    let mut held: Option<SemaphorePermit<'_>> = None;
+    let mut bytes = Vec::with_capacity(length.unwrap_or_default().min(64 * 1024));
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|e| Refusal::bad(format!("the body is incomplete: {e}")))?;
-        if bytes.len() + chunk.len() > MAX_BODY {
+        let size = bytes.len() + chunk.len();
+        if size > MAX_BODY {
             return Err(Refusal::too_large());
+        }
+        let has = held.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let lacks = u32::try_from(size.div_ceil(1024) - has).unwrap_or(u32::MAX);
+        let more = intake
+            .held_kib
+            .try_acquire_many(lacks)
+            .map_err(|_| Refusal::later("too many large webhooks at once"))?;
+        match &mut held {
+            Some(held) => held.merge(more),
+            None => held = Some(more),
         }
         bytes.extend_from_slice(&chunk);
     }
     if length.is_some_and(|length| length != bytes.len()) {
         return Err(Refusal::bad("the body is incomplete"));
     }
-    Ok(bytes)
+    Ok((bytes, held))
 }
 
 async fn discard(body: Body) {
@@ -314,5 +321,108 @@ impl From<PayloadError> for Refusal {
             PayloadError::Mismatch(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::stream;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::store::Store;
+
+    async fn intake(directory: &tempfile::TempDir, held_kib: usize) -> Intake {
+        let web = Web {
+            store: Store::open(&directory.path().join("muster.db"))
+                .await
+                .unwrap(),
+            secrets: Arc::new([]),
+            inbox_ready: Arc::new(|| {}),
+            metrics: Arc::new(String::new),
+            ready: watch::channel(true).1,
+        };
+        Intake {
+            held_kib: Semaphore::new(held_kib),
+            ..Intake::new(web)
+        }
+    }
+
+    /// A body of which so much arrives, and then nothing more.
+    async fn stalled(intake: &Intake, arrives: usize) -> Refusal {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "application/json; charset=utf-8"),
+            ("content-length", "20971520"),
+            ("x-github-event", "workflow_job"),
+            ("x-github-delivery", "1"),
+            ("x-hub-signature-256", "sha256="),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let first = stream::iter([Ok::<_, Infallible>(vec![b' '; arrives])]);
+        let body = Body::from_stream(first.chain(stream::pending()));
+        accept(intake, &headers, body).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up_in_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let intake = intake(&directory, 10).await;
+        tokio::time::pause();
+        let began = tokio::time::Instant::now();
+        let refusal = stalled(&intake, 10).await;
+        assert_eq!(refusal.status, StatusCode::REQUEST_TIMEOUT);
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn bodies_beyond_the_memory_set_apart_are_put_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let intake = intake(&directory, 10).await;
+        tokio::time::pause();
+        let (large, small, too_much) = tokio::join!(
+            stalled(&intake, 8 * 1024),
+            stalled(&intake, 100),
+            stalled(&intake, 2 * 1024),
+        );
+        assert_eq!(large.status, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(small.status, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(too_much.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(too_much.answer().headers()[RETRY_AFTER], "5");
+        assert_eq!(intake.held_kib.available_permits(), 10, "all is free again");
+    }
+
+    #[tokio::test]
+    async fn requests_beyond_the_most_at_once_are_put_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut intake = intake(&directory, 10).await;
+        intake.requests = Semaphore::new(1);
+        tokio::time::pause();
+        let (first, second) = tokio::join!(stalled(&intake, 1), stalled(&intake, 1));
+        assert_eq!(first.status, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(second.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn what_is_not_durable_is_not_accepted() {
+        let broken = StoreError::Corrupt {
+            kind: "delivery",
+            key: "1".to_owned(),
+            detail: "no secret of the database".to_owned(),
+        };
+        for outcome in [Some(Err(broken)), None] {
+            let refusal = durable(outcome).unwrap_err();
+            assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(!refusal.reason.contains("secret"), "{}", refusal.reason);
+        }
+    }
+
+    #[test]
+    fn a_duplicate_is_answered_well_too() {
+        assert_eq!(thanks(Accepted::New).status(), StatusCode::ACCEPTED);
+        assert_eq!(thanks(Accepted::Duplicate).status(), StatusCode::OK);
     }
 }

@@ -6,17 +6,16 @@
 //! `JobEventsQueued`. The only dimension is `Pool`. Gauges are told as they are, counters as what was
 //! added since the last time, waits one by one.
 
+mod output;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_core::PoolName;
 use prometheus::proto::{MetricFamily, MetricType};
 use serde_json::{Map, Value, json};
-use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
+
+pub use output::run;
 
 use super::Metrics;
 
@@ -182,59 +181,10 @@ fn number(value: f64) -> Value {
     }
 }
 
-/// Writes all figures to standard output at each interval and once more at the end. Returns once
-/// cancelled.
-pub async fn run(
-    metrics: Metrics,
-    namespace: String,
-    interval: Duration,
-    cancel: CancellationToken,
-) {
-    let emitter = Emitter::new(metrics, namespace);
-    run_to(std::io::stdout(), emitter, interval, cancel).await;
-}
-
-async fn run_to<W: Write + Send + 'static>(
-    out: W,
-    mut emitter: Emitter,
-    interval: Duration,
-    cancel: CancellationToken,
-) {
-    let out = Arc::new(Mutex::new(out));
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        let last = tokio::select! {
-            () = cancel.cancelled() => true,
-            _ = ticks.tick() => false,
-        };
-        let lines = emitter.lines(Timestamp::now());
-        let writer = Arc::clone(&out);
-        let written = tokio::task::spawn_blocking(move || write(&writer, &lines));
-        // A reader of standard output that has stopped reading must not hold up the end.
-        match tokio::time::timeout(interval, written).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "metrics were not written"),
-            Ok(Err(error)) => tracing::warn!(%error, "metrics were not written"),
-            Err(_) => tracing::warn!("metrics were not written in time"),
-        }
-        if last {
-            return;
-        }
-    }
-}
-
-fn write<W: Write>(out: &Mutex<W>, lines: &[String]) -> std::io::Result<()> {
-    let mut text = lines.join("\n");
-    text.push('\n');
-    let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-    out.write_all(text.as_bytes())?;
-    out.flush()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use muster_core::{JobStatus, LaunchFailure, PoolFigures};
 
     use super::super::WebhookAnswer;
@@ -389,39 +339,5 @@ mod tests {
             .sum();
         assert_eq!(waits, 50 * 250);
         assert_eq!(lines.len(), 1 + 50 + 50 * 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_task_writes_at_each_interval_and_at_the_end() {
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let (metrics, _) = busy();
-        let emitter = Emitter::new(metrics, "Muster".to_owned());
-        let cancel = CancellationToken::new();
-        let minute = Duration::from_secs(60);
-        let task = tokio::spawn(run_to(writer, emitter, minute, cancel.clone()));
-        tokio::time::sleep(Duration::from_secs(90)).await;
-        cancel.cancel();
-        task.await.unwrap();
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
-        let counted: Vec<i64> = text
-            .lines()
-            .filter_map(|line| check(line)["WebhooksAccepted"].as_i64())
-            .collect();
-        assert_eq!(counted, [1, 0], "one interval, and the end");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_broken_pipe_does_not_end_the_task() {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let emitter = Emitter::new(busy().0, "Muster".to_owned());
-        let cancel = CancellationToken::new();
-        let second = Duration::from_secs(1);
-        let task = tokio::spawn(run_to(writer, emitter, second, cancel.clone()));
-        tokio::time::sleep(5 * second).await;
-        assert!(!task.is_finished());
-        cancel.cancel();
-        task.await.unwrap();
     }
 }

@@ -19,13 +19,20 @@ impl Backoff {
     /// Starts with waits of up to `base`, and ends with waits of up to `cap`.
     #[must_use]
     pub fn new(base: Duration, cap: Duration) -> Self {
-        Self { base, cap, tries: 0 }
+        Self {
+            base,
+            cap,
+            tries: 0,
+        }
     }
 
     /// The wait before the next try.
     #[must_use = "it only tells how long to wait"]
     pub fn wait(&mut self) -> Duration {
-        let bound = self.base.saturating_mul(1 << self.tries.min(20)).min(self.cap);
+        let bound = self
+            .base
+            .saturating_mul(1 << self.tries.min(20))
+            .min(self.cap);
         self.tries = self.tries.saturating_add(1);
         bound.mul_f64(rand::rng().random::<f64>())
     }
@@ -53,7 +60,10 @@ mod tests {
         let longest = (0..200).map(|_| backoff.wait()).max();
         assert!(longest.is_some_and(|wait| wait <= Duration::from_secs(2)));
         assert!(longest.is_some_and(|wait| wait > Duration::from_secs(1)));
-        assert!(Backoff::new(Duration::from_millis(100), Duration::from_secs(2)).wait() <= Duration::from_millis(100));
+        assert!(
+            Backoff::new(Duration::from_millis(100), Duration::from_secs(2)).wait()
+                <= Duration::from_millis(100)
+        );
     }
 
     #[test]

@@ -1,2 +1,53 @@
-//! The coordinator.
-fn main() {}
+//! `muster-coordinator`: the service, and the commands around it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use muster_coordinator::cli;
+
+/// Ephemeral GitHub Actions runners on EC2: the coordinator.
+#[derive(Debug, Parser)]
+#[command(name = "muster-coordinator", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the service until SIGTERM or SIGINT.
+    Run {
+        /// The configuration.
+        #[arg(long, env = "MUSTER_CONFIG", default_value = "muster.toml")]
+        config: PathBuf,
+    },
+    /// Checks a configuration and the files that it names: all errors at once, with line and column.
+    CheckConfig {
+        /// The configuration.
+        #[arg(env = "MUSTER_CONFIG", default_value = "muster.toml")]
+        config: PathBuf,
+    },
+    /// Issues a client certificate for an operator, at most 12 hours valid.
+    IssueOperatorCert(cli::OperatorCertArguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too; a closed terminal doesn't change the outcome.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(cli::USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match arguments.command {
+        Command::Run { config } => cli::run(&config),
+        Command::CheckConfig { config } => cli::check_config(&config),
+        Command::IssueOperatorCert(arguments) => cli::issue_operator_cert(&arguments),
+    }
+}

@@ -4,10 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::USAGE;
 use crate::config::{Config, Secrets};
-
-/// Exit code for a wrong command line or configuration.
-const USAGE: u8 = 64;
 
 /// Checks a configuration file and the files that it names. Errors go to standard error, with exit code
 /// 64; a summary goes to standard output, with exit code 0.

@@ -1,4 +1,122 @@
-//! The command line.
+//! The command line: what `main` hands over to. Exit codes: 0 ok, 1 failed, 64 wrong command line or
+//! configuration.
 
-pub mod check_config;
-pub mod operator_cert;
+mod check_config;
+mod operator_cert;
+mod run;
+mod wiring;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+pub use self::check_config::check_config;
+use crate::config::{Config, Secrets};
+use crate::identity::spiffe::TrustDomain;
+
+/// Exit code of a wrong command line or configuration, `EX_USAGE` of sysexits.h.
+pub const USAGE: u8 = 64;
+/// How long threads that hang in a system call may hold up the end.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
+
+/// What `issue-operator-cert` is told.
+#[derive(Debug, clap::Args)]
+pub struct OperatorCertArguments {
+    /// The configuration.
+    #[arg(long, env = "MUSTER_CONFIG", default_value = "muster.toml")]
+    pub config: PathBuf,
+    /// The operator's name, `[a-z0-9-]`; records of actions show it.
+    #[arg(long)]
+    pub name: String,
+    /// Directory for operator.crt, operator.key and ca.crt.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Hours until it expires; the configured time if not given.
+    #[arg(long)]
+    pub hours: Option<u8>,
+    /// Replace files that exist.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Runs the service with a configuration file.
+#[must_use]
+pub fn run(path: &Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(errors) => return fail(USAGE, &errors.to_string()),
+    };
+    let secrets = match Secrets::load(&config) {
+        Ok(secrets) => secrets,
+        Err(errors) => {
+            let lines: Vec<_> = errors
+                .iter()
+                .map(|error| format!("{}: {error}", path.display()))
+                .collect();
+            return fail(USAGE, &lines.join("\n"));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("can't start: {error}")),
+    };
+    let outcome = runtime.block_on(run::run(config, secrets));
+    runtime.shutdown_timeout(LAST_MOMENTS);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &format!("{error:#}")),
+    }
+}
+
+/// Issues an operator's certificate, and prints where it is and how to use it.
+#[must_use]
+pub fn issue_operator_cert(arguments: &OperatorCertArguments) -> ExitCode {
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(errors) => return fail(USAGE, &errors.to_string()),
+    };
+    match issue(&config, arguments) {
+        Ok(text) => {
+            // A closed terminal doesn't change the outcome.
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(1, &format!("{error:#}")),
+    }
+}
+
+fn issue(config: &Config, arguments: &OperatorCertArguments) -> anyhow::Result<String> {
+    let ttl = match arguments.hours {
+        Some(hours) => Duration::from_secs(u64::from(hours) * 3600),
+        None => config.identity.operator_certificate_ttl,
+    };
+    let listen = &config.listen;
+    let order = operator_cert::Order {
+        name: &arguments.name,
+        trust_domain: &TrustDomain::new(&config.coordinator.trust_domain)?,
+        ttl,
+        out: &arguments.out,
+        force: arguments.force,
+        address: &format!("{}:{}", listen.advertise_host, listen.operators.port()),
+    };
+    let authority = wiring::load_authority(config)?;
+    let receipt = operator_cert::issue(&authority, &order, Timestamp::now())
+        .context("no certificate was issued")?;
+    Ok(format!(
+        "{} is valid until {:.0}. Try:\n{}",
+        receipt.id, receipt.not_after, receipt.grpcurl
+    ))
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    // Where nobody reads, the code still tells.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(code)
+}

@@ -21,7 +21,7 @@ const CERTIFICATE_FILE: &str = "operator.crt";
 
 /// What to issue, and where to.
 #[derive(Clone, Debug)]
-pub struct Order<'a> {
+pub(super) struct Order<'a> {
     /// The operator's name: `[a-z0-9-]`, up to 64 characters. It is what the records of actions show.
     pub name: &'a str,
     /// The trust domain of the coordinator.
@@ -38,7 +38,7 @@ pub struct Order<'a> {
 
 /// What was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub(super) struct Receipt {
     /// The name in the certificate.
     pub id: String,
     /// When it expires.
@@ -49,7 +49,7 @@ pub struct Receipt {
 
 /// No certificate was issued.
 #[derive(Debug, Error)]
-pub enum OrderError {
+pub(super) enum OrderError {
     /// The name can't be in a certificate.
     #[error(transparent)]
     Name(#[from] SpiffeError),
@@ -77,7 +77,7 @@ pub enum OrderError {
 ///
 /// # Errors
 /// When the name or the time is not allowed, a file exists, or one can't be written.
-pub fn issue(
+pub(super) fn issue(
     authority: &Authority,
     order: &Order<'_>,
     now: Timestamp,

@@ -172,12 +172,25 @@ impl Actor {
     }
 
     /// Stores a round, and only then does, says and answers what follows from it.
-    async fn settle(&mut self, mut round: Round, stop: &CancellationToken) -> Result<(), EngineError> {
+    async fn settle(
+        &mut self,
+        mut round: Round,
+        stop: &CancellationToken,
+    ) -> Result<(), EngineError> {
         let changes = std::mem::take(&mut round.changes);
         let batch = &mut round.batch;
-        batch.jobs = changes.jobs.iter().filter_map(|id| self.fleet.job(*id)).cloned().collect();
-        batch.runners =
-            changes.runners.iter().filter_map(|id| self.fleet.runner(id)).cloned().collect();
+        batch.jobs = changes
+            .jobs
+            .iter()
+            .filter_map(|id| self.fleet.job(*id))
+            .cloned()
+            .collect();
+        batch.runners = changes
+            .runners
+            .iter()
+            .filter_map(|id| self.fleet.runner(id))
+            .cloned()
+            .collect();
         batch.pools = changes
             .pools
             .iter()
@@ -186,8 +199,12 @@ impl Actor {
         batch.forgotten_jobs = changes.forgotten_jobs.iter().copied().collect();
         batch.forgotten_runners = changes.forgotten_runners.iter().cloned().collect();
         batch.timeline = changes.timeline;
-        batch.effects =
-            changes.effects.iter().filter(|effect| effect.is_durable()).cloned().collect();
+        batch.effects = changes
+            .effects
+            .iter()
+            .filter(|effect| effect.is_durable())
+            .cloned()
+            .collect();
         let entries = if is_empty(batch) {
             Vec::new()
         } else {
@@ -243,17 +260,21 @@ impl Actor {
     fn count(&self, moved: &[(JobId, JobStatus)]) {
         for (id, status) in moved {
             self.metrics.job_event(*status);
-            let Some(job) = self.fleet.job(*id) else { continue };
+            let Some(job) = self.fleet.job(*id) else {
+                continue;
+            };
             if let (JobStatus::InProgress, Some(pool), Some(started)) =
                 (status, job.pool(), job.started_at)
             {
                 let wait = started.duration_since(job.queued_at());
-                self.metrics.observe_wait(pool, Duration::try_from(wait).unwrap_or_default());
+                self.metrics
+                    .observe_wait(pool, Duration::try_from(wait).unwrap_or_default());
             }
         }
         let now = Timestamp::now();
         for pool in self.fleet.pools() {
-            self.metrics.set_pool(&pool.name, &self.fleet.figures(&pool.name, now));
+            self.metrics
+                .set_pool(&pool.name, &self.fleet.figures(&pool.name, now));
         }
     }
 }

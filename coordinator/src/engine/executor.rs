@@ -14,8 +14,8 @@ use tokio::task::{Id, JoinSet};
 use super::messages::Vault;
 use crate::backoff::Backoff;
 use crate::compute::{LaunchError, LaunchOrder, Provider};
-use crate::telemetry::Metrics;
 use crate::github::{GithubClient, GithubError, MintError};
+use crate::telemetry::Metrics;
 
 /// Effects that are under way at once; the others wait in line. GitHub allows 100 requests at once
 /// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
@@ -51,7 +51,10 @@ impl Executor {
         pools: &[PoolSpec],
         metrics: Metrics,
     ) -> Self {
-        let pools = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
+        let pools = pools
+            .iter()
+            .map(|pool| (pool.name.clone(), pool.clone()))
+            .collect();
         Self {
             github,
             providers: Arc::new(providers),
@@ -94,31 +97,64 @@ impl Executor {
 
     async fn try_once(&self, effect: &Effect) -> Result<Option<Event>, Again> {
         match effect {
-            Effect::Launch { launch, pool, shape } => {
-                self.launch(launch, pool, shape).await.map(Some)
-            }
-            Effect::Mint { launch, pool, name, shape } => {
-                self.mint(launch, pool, name, shape).await.map(Some)
-            }
-            Effect::Deregister { launch, scope, name, id } => {
+            Effect::Launch {
+                launch,
+                pool,
+                shape,
+            } => self.launch(launch, pool, shape).await.map(Some),
+            Effect::Mint {
+                launch,
+                pool,
+                name,
+                shape,
+            } => self.mint(launch, pool, name, shape).await.map(Some),
+            Effect::Deregister {
+                launch,
+                scope,
+                name,
+                id,
+            } => {
                 let answer = match id {
-                    Some(id) => self.github.delete_runner(scope, *id).await.map_err(again),
+                    Some(id) => self
+                        .github
+                        .delete_runner(scope, *id)
+                        .await
+                        .map_err(|error| again(&error)),
                     None => self.deregister_by_name(scope, name).await,
                 }?;
                 let (launch, name) = (launch.clone(), name.clone());
-                Ok(Some(Event::Deregistered { launch, name, answer }))
+                Ok(Some(Event::Deregistered {
+                    launch,
+                    name,
+                    answer,
+                }))
             }
-            Effect::Terminate { launch, account, instance } => {
-                let gone = self.provider(account)?.terminate(instance).await.map_err(|error| {
-                    Again { after: Duration::ZERO, reason: error.to_string() }
-                })?;
-                Ok(Some(Event::Terminated { launch: launch.clone(), gone }))
+            Effect::Terminate {
+                launch,
+                account,
+                instance,
+            } => {
+                let gone = self
+                    .provider(account)?
+                    .terminate(instance)
+                    .await
+                    .map_err(|error| Again {
+                        after: Duration::ZERO,
+                        reason: error.to_string(),
+                    })?;
+                Ok(Some(Event::Terminated {
+                    launch: launch.clone(),
+                    gone,
+                }))
             }
             Effect::TerminateStray { account, instance } => {
-                self.provider(account)?.terminate(instance).await.map_err(|error| Again {
-                    after: Duration::ZERO,
-                    reason: error.to_string(),
-                })?;
+                self.provider(account)?
+                    .terminate(instance)
+                    .await
+                    .map_err(|error| Again {
+                        after: Duration::ZERO,
+                        reason: error.to_string(),
+                    })?;
                 Ok(None)
             }
             Effect::Assign { .. } | Effect::Drain { .. } | Effect::Retire { .. } => Ok(None),
@@ -132,10 +168,17 @@ impl Executor {
         shape: &Shape,
     ) -> Result<Event, Again> {
         let failed = |failure, detail: String| {
-            Ok(Event::LaunchFailed { launch: launch.clone(), failure, detail })
+            Ok(Event::LaunchFailed {
+                launch: launch.clone(),
+                failure,
+                detail,
+            })
         };
         let Some(spec) = self.pools.get(pool) else {
-            return failed(LaunchFailure::Permanent, format!("pool {pool} is not configured"));
+            return failed(
+                LaunchFailure::Permanent,
+                format!("pool {pool} is not configured"),
+            );
         };
         let order = LaunchOrder {
             launch: launch.clone(),
@@ -146,13 +189,19 @@ impl Executor {
         match self.provider(&spec.account)?.launch(order).await {
             Ok(instance) => {
                 self.metrics.launch(Ok(()));
-                Ok(Event::Launched { launch: launch.clone(), instance })
+                Ok(Event::Launched {
+                    launch: launch.clone(),
+                    instance,
+                })
             }
             Err(LaunchError::Failed { failure, detail }) => {
                 self.metrics.launch(Err(failure));
                 failed(failure, detail)
             }
-            Err(LaunchError::Unknown(reason)) => Err(Again { after: Duration::ZERO, reason }),
+            Err(LaunchError::Unknown(reason)) => Err(Again {
+                after: Duration::ZERO,
+                reason,
+            }),
         }
     }
 
@@ -167,25 +216,52 @@ impl Executor {
         let Some(spec) = self.pools.get(pool) else {
             let failure = MintFailure::Refused;
             let detail = format!("pool {pool} is not configured");
-            return Ok(Event::MintFailed { launch, name, failure, detail });
+            return Ok(Event::MintFailed {
+                launch,
+                name,
+                failure,
+                detail,
+            });
         };
         let labels: BTreeSet<String> = spec.labels.union(&shape.labels).cloned().collect();
         let group = &spec.runner_group;
-        match self.github.generate_jitconfig(&spec.scope, &name, group, &labels).await {
+        match self
+            .github
+            .generate_jitconfig(&spec.scope, &name, group, &labels)
+            .await
+        {
             Ok(minted) => {
-                self.vault.put(launch.clone(), name.clone(), minted.encoded_jit_config);
-                Ok(Event::Minted { launch, name, id: minted.id })
+                self.vault
+                    .put(launch.clone(), name.clone(), minted.encoded_jit_config);
+                Ok(Event::Minted {
+                    launch,
+                    name,
+                    id: minted.id,
+                })
             }
             Err(MintError::NameTaken) => {
                 let failure = MintFailure::NameTaken;
                 let detail = MintError::NameTaken.to_string();
-                Ok(Event::MintFailed { launch, name, failure, detail })
+                Ok(Event::MintFailed {
+                    launch,
+                    name,
+                    failure,
+                    detail,
+                })
             }
             Err(MintError::Refused(detail)) => {
                 let failure = MintFailure::Refused;
-                Ok(Event::MintFailed { launch, name, failure, detail })
+                Ok(Event::MintFailed {
+                    launch,
+                    name,
+                    failure,
+                    detail,
+                })
             }
-            Err(MintError::Retry(later)) => Err(Again { after: later.after, reason: later.reason }),
+            Err(MintError::Retry(later)) => Err(Again {
+                after: later.after,
+                reason: later.reason,
+            }),
         }
     }
 
@@ -194,8 +270,17 @@ impl Executor {
         scope: &Scope,
         name: &RunnerName,
     ) -> Result<muster_core::DeregisterAnswer, Again> {
-        match self.github.find_runner(scope, name).await.map_err(again)? {
-            Some(runner) => self.github.delete_runner(scope, runner.id).await.map_err(again),
+        match self
+            .github
+            .find_runner(scope, name)
+            .await
+            .map_err(|error| again(&error))?
+        {
+            Some(runner) => self
+                .github
+                .delete_runner(scope, runner.id)
+                .await
+                .map_err(|error| again(&error)),
             None => Ok(muster_core::DeregisterAnswer::Absent),
         }
     }
@@ -208,11 +293,14 @@ impl Executor {
     }
 }
 
-fn again(error: GithubError) -> Again {
+fn again(error: &GithubError) -> Again {
     // What GitHub refuses for good now (a missing permission, a deleted installation) an operator may
     // mend; a registration must not be forgotten before it is gone.
     let after = error.retry_after().unwrap_or(LONGEST_WAIT);
-    Again { after, reason: error.to_string() }
+    Again {
+        after,
+        reason: error.to_string(),
+    }
 }
 
 /// The effects that are under way, at most one for each key.
@@ -246,7 +334,10 @@ impl InFlight {
         let effect = self.keys.remove(&id)?;
         self.running.remove(&effect.key());
         Some(match answer {
-            Some(answer) => Ended::Answered { key: effect.key(), answer },
+            Some(answer) => Ended::Answered {
+                key: effect.key(),
+                answer,
+            },
             None => Ended::Failed(effect),
         })
     }

@@ -20,7 +20,11 @@ pub(super) struct Read {
 pub(super) async fn read(store: &Store) -> Result<Read, StoreError> {
     let deliveries = store.pending_deliveries(AT_ONCE).await?;
     let more = u32::try_from(deliveries.len()).is_ok_and(|count| count == AT_ONCE);
-    let mut read = Read { events: Vec::new(), guids: Vec::new(), more };
+    let mut read = Read {
+        events: Vec::new(),
+        guids: Vec::new(),
+        more,
+    };
     for delivery in deliveries {
         match webhook::parse(&delivery.event, &delivery.body) {
             Ok(Intake::Job(report)) => read.events.push(Event::Job(Box::new(report))),

@@ -63,7 +63,11 @@ impl Messages {
     pub(super) fn send(&self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Assign { launch, name } => return self.assign(launch, name),
-            Effect::Drain { launch, reason, deadline } => {
+            Effect::Drain {
+                launch,
+                reason,
+                deadline,
+            } => {
                 let deadline = deadline.map(to_wire);
                 self.say(&launch, Message::Drain(v1::Drain { reason, deadline }));
             }
@@ -92,7 +96,10 @@ impl Messages {
             runner_name: name.to_string(),
             encoded_jit_config: config.expose_secret().to_owned(),
         };
-        match self.presence.send(&launch, wrap(Message::Assignment(assignment))) {
+        match self
+            .presence
+            .send(&launch, wrap(Message::Assignment(assignment)))
+        {
             Ok(()) => {}
             // It was not handed to any stream, so it may still go, once.
             Err(SendError::NotConnected | SendError::Stalled) => {
@@ -110,7 +117,9 @@ impl Messages {
 }
 
 fn wrap(message: Message) -> SessionResponse {
-    SessionResponse { message: Some(message) }
+    SessionResponse {
+        message: Some(message),
+    }
 }
 
 #[cfg(test)]
@@ -137,15 +146,25 @@ mod tests {
         let messages = Messages::new(presence.clone(), vault.clone());
         let (launch, name) = names();
         vault.put(launch.clone(), name.clone(), "secret".into());
-        let assign = Effect::Assign { launch: launch.clone(), name: name.clone() };
-        assert_eq!(messages.send(assign.clone()), None, "it waits for the agent");
+        let assign = Effect::Assign {
+            launch: launch.clone(),
+            name: name.clone(),
+        };
+        assert_eq!(
+            messages.send(assign.clone()),
+            None,
+            "it waits for the agent"
+        );
         let (_connection, mut stream) = presence.connect(&launch);
         assert_eq!(messages.send(assign.clone()), None);
         assert!(matches!(
             stream.try_recv().map(|response| response.message),
             Ok(Some(Message::Assignment(assignment))) if assignment.encoded_jit_config == "secret"
         ));
-        assert_eq!(messages.send(assign), Some(Event::AssignmentLost { launch, name }));
+        assert_eq!(
+            messages.send(assign),
+            Some(Event::AssignmentLost { launch, name })
+        );
     }
 
     #[test]

@@ -67,7 +67,10 @@ pub struct Parts {
 type Question = Box<dyn FnOnce(&Fleet) + Send>;
 
 enum Command {
-    Apply { event: Event, stored: oneshot::Sender<()> },
+    Apply {
+        event: Event,
+        stored: oneshot::Sender<()>,
+    },
     Ask(Question),
 }
 
@@ -79,7 +82,11 @@ impl Engine {
     pub async fn new(parts: Parts) -> Result<(Self, Runnable), EngineError> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (entries, _) = broadcast::channel(WATCHED);
-        let engine = Self { commands, entries: entries.clone(), inbox: Arc::default() };
+        let engine = Self {
+            commands,
+            entries: entries.clone(),
+            inbox: Arc::default(),
+        };
         let actor = actor::Actor::load(parts, entries, Arc::clone(&engine.inbox)).await?;
         Ok((engine, Runnable { actor, receiver }))
     }
@@ -90,7 +97,10 @@ impl Engine {
     /// When the engine has stopped: the event may or may not have been applied.
     pub async fn submit(&self, event: Event) -> Result<(), Stopped> {
         let (stored, done) = oneshot::channel();
-        self.commands.send(Command::Apply { event, stored }).await.map_err(|_| Stopped)?;
+        self.commands
+            .send(Command::Apply { event, stored })
+            .await
+            .map_err(|_| Stopped)?;
         done.await.map_err(|_| Stopped)
     }
 
@@ -107,7 +117,10 @@ impl Engine {
             // Nobody waits for the answer any more: nothing is lost.
             let _ = answer.send(read(fleet));
         });
-        self.commands.send(Command::Ask(question)).await.map_err(|_| Stopped)?;
+        self.commands
+            .send(Command::Ask(question))
+            .await
+            .map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
     }
 

@@ -31,11 +31,18 @@ pub async fn sweep(
             }
         };
         for (instance, launch) in listed.gone {
-            if engine.submit(Event::InstanceGone { launch, instance }).await.is_err() {
+            if engine
+                .submit(Event::InstanceGone { launch, instance })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
-        let event = Event::InstancesListed { account: account.clone(), alive: listed.alive };
+        let event = Event::InstancesListed {
+            account: account.clone(),
+            alive: listed.alive,
+        };
         if engine.submit(event).await.is_err() {
             return;
         }

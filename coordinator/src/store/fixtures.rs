@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use muster_core::{
     Decision, Drain, Effect, GithubRunnerId, Instance, InstanceId, Job, JobId, JobReport,
     JobStatus, LaunchId, Marks, PoolName, Refusal, Registration, Repository, Runner, RunnerName,
-    Shape, TimelineEntry, Work,
+    Scope, Shape, TimelineEntry, Work,
 };
 
 use super::{Delivery, Store};
@@ -116,6 +116,8 @@ pub(super) fn runner(launch: &str, salt: u32) -> Runner {
         launch: LaunchId::from(launch),
         pool: PoolName::from("linux"),
         shape: Shape::default(),
+        scope: Scope::Organization("octo-org".into()),
+        account: "local".into(),
         name: RunnerName::new(format!("muster-{launch}")),
         attempt: 1,
         instance,
@@ -172,7 +174,7 @@ pub(super) fn launch(id: &str) -> Effect {
 pub(super) fn terminate(launch: &str, instance: &str) -> Effect {
     Effect::Terminate {
         launch: LaunchId::from(launch),
-        pool: PoolName::from("linux"),
+        account: "local".into(),
         instance: InstanceId::from(instance),
     }
 }

@@ -40,7 +40,9 @@ pub(super) enum Liveness {
 
 impl Folder {
     pub(super) fn of(instances: &Path, instance: &InstanceId) -> Self {
-        Self { path: instances.join(instance.as_str()) }
+        Self {
+            path: instances.join(instance.as_str()),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -73,7 +75,10 @@ impl Folder {
 
     /// The agent's log, to append to.
     pub(super) fn log(&self) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).open(self.path.join("agent.log"))
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path.join("agent.log"))
     }
 
     pub(super) fn liveness(&self) -> Liveness {
@@ -83,11 +88,17 @@ impl Folder {
         if self.is_locked() {
             return Liveness::Alive;
         }
-        if self.path.join(STARTED).exists() { Liveness::Ended } else { Liveness::NotStarted }
+        if self.path.join(STARTED).exists() {
+            Liveness::Ended
+        } else {
+            Liveness::NotStarted
+        }
     }
 
     fn is_locked(&self) -> bool {
-        let Ok(file) = File::open(self.path.join(LOCK)) else { return false };
+        let Ok(file) = File::open(self.path.join(LOCK)) else {
+            return false;
+        };
         // Taken for a moment only; an agent that meets it tries again.
         matches!(
             Flock::lock(file, FlockArg::LockSharedNonblock),
@@ -122,9 +133,7 @@ pub(super) fn age(instances: &Path, instance: &InstanceId) -> Duration {
 }
 
 /// All instances that have a folder.
-pub(super) fn all(
-    instances: &Path,
-) -> io::Result<Vec<(InstanceId, Option<LaunchId>, Liveness)>> {
+pub(super) fn all(instances: &Path) -> io::Result<Vec<(InstanceId, Option<LaunchId>, Liveness)>> {
     let entries = match fs::read_dir(instances) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -133,7 +142,9 @@ pub(super) fn all(
     let mut all = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        let Some(name) = name.to_str().filter(|name| name.starts_with("i-")) else { continue };
+        let Some(name) = name.to_str().filter(|name| name.starts_with("i-")) else {
+            continue;
+        };
         let instance = InstanceId::new(name);
         let folder = Folder::of(instances, &instance);
         all.push((instance, folder.launch(), folder.liveness()));
@@ -200,13 +211,18 @@ mod tests {
         let (_dir, folder, runner) = folder();
         folder.prepare(&"launch".into(), &runner).unwrap();
         fs::write(folder.runner().join("bin/Runner.Listener"), "evil").unwrap();
-        assert_eq!(fs::read_to_string(runner.join("bin/Runner.Listener")).unwrap(), "#!");
+        assert_eq!(
+            fs::read_to_string(runner.join("bin/Runner.Listener")).unwrap(),
+            "#!"
+        );
     }
 
     #[test]
     fn a_folder_without_a_runner_is_refused_with_what_to_do() {
         let (dir, folder, _) = folder();
-        let error = folder.prepare(&"launch".into(), &dir.path().join("empty")).unwrap_err();
+        let error = folder
+            .prepare(&"launch".into(), &dir.path().join("empty"))
+            .unwrap_err();
         assert!(error.to_string().contains("unpack the official runner"));
     }
 }

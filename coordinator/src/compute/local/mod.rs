@@ -103,7 +103,10 @@ impl LocalProvider {
                 let runner = self.settings.runner_dir.display();
                 return Err(LaunchError::Failed {
                     failure: LaunchFailure::Permanent,
-                    detail: format!("the runner of {runner} can't be copied to {}: {error}", folder.path().display()),
+                    detail: format!(
+                        "the runner of {runner} can't be copied to {}: {error}",
+                        folder.path().display()
+                    ),
                 });
             }
         }
@@ -117,7 +120,9 @@ impl LocalProvider {
         instance: &InstanceId,
         folder: &Folder,
     ) -> Result<(), LaunchError> {
-        let expires_at = Timestamp::now().checked_add(TOKEN_LIFE).unwrap_or(Timestamp::MAX);
+        let expires_at = Timestamp::now()
+            .checked_add(TOKEN_LIFE)
+            .unwrap_or(Timestamp::MAX);
         let (launch, pool) = (order.launch.clone(), order.pool.clone());
         let token = join_token::make(&self.store, launch, pool, instance.clone(), expires_at)
             .await
@@ -128,11 +133,16 @@ impl LocalProvider {
             detail: format!("{what} {}: {error}", self.settings.agent_binary.display()),
         };
         let log = folder.log().map_err(|error| failed("no log for", &error))?;
-        let errors = log.try_clone().map_err(|error| failed("no log for", &error))?;
+        let errors = log
+            .try_clone()
+            .map_err(|error| failed("no log for", &error))?;
         let mut child = Command::new(&self.settings.agent_binary)
             .args(["run", "--config", "-"])
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))
+            .env(
+                "PATH",
+                std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()),
+            )
             .env("HOME", folder.path())
             .env(processes::MARK, instance.as_str())
             .current_dir(folder.path())
@@ -186,9 +196,13 @@ impl LocalProvider {
             max_lifetime_seconds: order.lifetime.as_secs(),
             runner_environment: &settings.environment,
         };
-        serde_json::to_string(&config).map(SecretString::from).map_err(|error| {
-            LaunchError::Unknown(format!("the agent's configuration can't be written: {error}"))
-        })
+        serde_json::to_string(&config)
+            .map(SecretString::from)
+            .map_err(|error| {
+                LaunchError::Unknown(format!(
+                    "the agent's configuration can't be written: {error}"
+                ))
+            })
     }
 
     pub(super) async fn terminate(&self, instance: &InstanceId) -> Result<bool, ProviderError> {
@@ -234,12 +248,18 @@ impl LocalProvider {
 /// The instance id of a launch: the same each time, so that a repeated launch finds its instance.
 fn instance_id(launch: &LaunchId) -> InstanceId {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, launch.as_str().as_bytes());
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     InstanceId::new(format!("i-{}", &hex[..17]))
 }
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(std::io::Error::other)?
 }

@@ -16,7 +16,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Ends an instance: its agent is asked to end what it runs, then all that is left is killed.
 /// Returns how many processes are left after all patience.
 pub(super) async fn end(instance: &InstanceId, grace: Duration, patience: Duration) -> usize {
-    for agent in of(instance).into_iter().filter(|process| process.leads_group) {
+    for agent in of(instance)
+        .into_iter()
+        .filter(|process| process.leads_group)
+    {
         send(agent.pid, Signal::SIGTERM);
     }
     if wait_gone(instance, grace, None).await == 0 {
@@ -60,7 +63,9 @@ struct Process {
 /// All living processes of an instance.
 fn of(instance: &InstanceId) -> Vec<Process> {
     let mark = format!("{MARK}={instance}");
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
@@ -71,8 +76,11 @@ fn of(instance: &InstanceId) -> Vec<Process> {
 
 fn is_marked(pid: i32, mark: &[u8]) -> bool {
     // Unreadable: another user's process, or one that has just ended.
-    std::fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == mark))
+    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        environ
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == mark)
+    })
 }
 
 /// Reads `/proc/<pid>/stat`; none for a zombie, which is dead and only waits to be reaped.
@@ -82,7 +90,10 @@ fn living(pid: i32) -> Option<Process> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let group: i32 = fields.nth(1)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then(|| Process { pid: Pid::from_raw(pid), leads_group: group == pid })
+    (!matches!(state, "Z" | "X")).then(|| Process {
+        pid: Pid::from_raw(pid),
+        leads_group: group == pid,
+    })
 }
 
 #[cfg(test)]
@@ -95,17 +106,30 @@ mod tests {
     #[tokio::test]
     async fn all_processes_of_an_instance_end_and_no_other() {
         let start = |instance: &str, script: &str| {
-            Command::new("sh").args(["-c", script]).env(MARK, instance).process_group(0).spawn().unwrap()
+            Command::new("sh")
+                .args(["-c", script])
+                .env(MARK, instance)
+                .process_group(0)
+                .spawn()
+                .unwrap()
         };
         // One that ignores SIGTERM, with a child that left its group and session.
-        let mut stubborn = start("i-00000001", "trap '' TERM; setsid sleep 600 & wait; sleep 600");
+        let mut stubborn = start(
+            "i-00000001",
+            "trap '' TERM; setsid sleep 600 & wait; sleep 600",
+        );
         let mut other = start("i-00000002", "sleep 600");
         let until = Instant::now() + Duration::from_secs(10);
         while of(&"i-00000001".into()).len() < 2 {
             assert!(Instant::now() < until, "the processes did not start");
             tokio::task::yield_now().await;
         }
-        let left = end(&"i-00000001".into(), Duration::from_millis(100), Duration::from_secs(10)).await;
+        let left = end(
+            &"i-00000001".into(),
+            Duration::from_millis(100),
+            Duration::from_secs(10),
+        )
+        .await;
         assert_eq!(left, 0);
         assert!(stubborn.wait().is_ok());
         assert_eq!(of(&"i-00000002".into()).len(), 1);

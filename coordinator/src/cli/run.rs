@@ -1,0 +1,325 @@
+//! `run`: the service. Builds the parts, runs them until it is told to stop, lets them end in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use muster_core::Event;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use super::wiring::{self, Sockets};
+use crate::config::{Config, Secrets};
+use crate::engine::{self, Engine, Executor, Parts};
+use crate::github::{JobCheck, reconcile};
+use crate::grpc::authorize::Role;
+use crate::grpc::enrollment::Enrollment;
+use crate::grpc::listen::{Limits, Listener};
+use crate::grpc::operator::{LogLevel, Operators};
+use crate::grpc::session::{AgentSettings, Agents};
+use crate::identity::ca::{Authority, ServerName};
+use crate::identity::spiffe::TrustDomain;
+use crate::identity::tls::{self, Clients};
+use crate::presence::Presence;
+use crate::store::Store;
+use crate::telemetry::{Logs, Metrics, emf};
+use crate::web::{self, Web};
+
+/// Open jobs are asked for at this interval, as the last word of a job may never come.
+const JOB_CHECK: Duration = Duration::from_secs(60);
+/// Heartbeats that may fail to come before an agent counts as lost.
+const MISSED_BEATS: u32 = 3;
+/// What is older than this is pruned from the store: GitHub lists deliveries for three days.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Time between two prunings.
+const PRUNE: Duration = Duration::from_secs(60 * 60);
+/// How long the parts may take to end; ECS kills after 120 s.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What the tasks of the service share.
+struct Service {
+    config: Config,
+    store: Store,
+    engine: Engine,
+    presence: Presence,
+    authority: Arc<Authority>,
+    metrics: Metrics,
+    logs: Logs,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Runs the coordinator until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When a part can't be built, or the store fails for good.
+pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
+    let logs = Logs::init(config.telemetry.log_level, std::io::stderr)?;
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let (store, authority) = wiring::open(&config).await?;
+    let github = wiring::github(&config, &secrets)?;
+    let sockets = Sockets::bind(&config).await?;
+    let addresses = sockets.addresses()?;
+    let providers = wiring::providers(&config, &store, &authority, &addresses);
+    let presence = Presence::default();
+    let metrics = Metrics::new()?;
+    let executor = Executor::new(
+        github.clone(),
+        providers.clone(),
+        &config.fleet.pools,
+        metrics.clone(),
+    );
+    let (engine, runnable) = Engine::new(Parts {
+        store: store.clone(),
+        spec: config.fleet.clone(),
+        presence: presence.clone(),
+        executor,
+        metrics: metrics.clone(),
+    })
+    .await?;
+    let tasks = TaskTracker::new();
+    let service = Service {
+        config,
+        store,
+        engine,
+        presence,
+        authority,
+        metrics,
+        logs,
+        stop: stop.clone(),
+        tasks,
+    };
+    let (ready, readiness) = watch::channel(true);
+    let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
+    service.listen(sockets, &secrets, readiness).await?;
+    service.look_after(&github, providers);
+    if let Some(path) = &service.config.listen.ports_file {
+        wiring::write_addresses(path, &addresses)?;
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        web = %addresses.web,
+        enroll = %addresses.enroll,
+        agents = %addresses.agents,
+        operators = %addresses.operators,
+        "coordinator is up"
+    );
+
+    let outcome = tokio::select! {
+        ended = &mut fleet => ended.context("the engine failed").and_then(|ended| Ok(ended?)),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    tracing::info!("coordinator stops");
+    ready.send_replace(false);
+    stop.cancel();
+    service.tasks.close();
+    if tokio::time::timeout(DRAIN, service.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(left = service.tasks.len(), "tasks did not end in time");
+    }
+    if !fleet.is_finished() {
+        fleet.await.context("the engine failed")??;
+    }
+    outcome
+}
+
+impl Service {
+    /// Starts the four listeners.
+    async fn listen(
+        &self,
+        sockets: Sockets,
+        secrets: &Secrets,
+        ready: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let names: Vec<ServerName> = self
+            .config
+            .listen
+            .server_names
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect();
+        let identity = self.authority.server(&names, Timestamp::now())?;
+        let trust_domain = TrustDomain::new(&self.config.coordinator.trust_domain)?;
+        let certified = Clients::CertifiedBy(self.authority.certificate());
+        let serve = |role, socket, clients, routes| -> anyhow::Result<()> {
+            let listener = Listener {
+                socket,
+                tls: tls::server_config(&identity, clients)?,
+                role,
+                trust_domain: trust_domain.clone(),
+                limits: Limits::of(role),
+                routes,
+            };
+            self.tasks.spawn(listener.serve(self.stop.clone()));
+            Ok(())
+        };
+
+        let enrollment = Enrollment::new(
+            self.engine.clone(),
+            self.store.clone(),
+            Arc::clone(&self.authority),
+            trust_domain.clone(),
+            self.config.coordinator.name.clone(),
+            self.tasks.clone(),
+        );
+        let agents = Agents::new(
+            self.engine.clone(),
+            self.presence.clone(),
+            Arc::clone(&self.authority),
+            AgentSettings {
+                heartbeat_interval: self.config.coordinator.heartbeat_interval,
+                ..AgentSettings::default()
+            },
+            self.stop.clone(),
+            self.tasks.clone(),
+        );
+        let operators = Operators::new(
+            self.engine.clone(),
+            self.store.clone(),
+            self.presence.clone(),
+            self.log_level(),
+            self.stop.clone(),
+        );
+        let (operator_routes, _health) = operators.into_routes().await?;
+        serve(
+            Role::Newcomer,
+            sockets.enroll,
+            Clients::Anonymous,
+            Routes::new(enrollment.into_service()),
+        )?;
+        serve(
+            Role::Agent,
+            sockets.agents,
+            certified,
+            Routes::new(agents.into_service()),
+        )?;
+        serve(
+            Role::Operator,
+            sockets.operators,
+            certified,
+            operator_routes,
+        )?;
+
+        let (engine, metrics) = (self.engine.clone(), self.metrics.clone());
+        let web = Web {
+            store: self.store.clone(),
+            secrets: secrets.webhook.clone().into(),
+            inbox_ready: Arc::new(move || engine.inbox_ready()),
+            metrics: Arc::new(move || metrics.render()),
+            ready,
+        };
+        self.tasks
+            .spawn(web::serve(sockets.web, web::router(web), self.stop.clone()));
+        Ok(())
+    }
+
+    fn log_level(&self) -> LogLevel {
+        let (get, set) = (self.logs.clone(), self.logs.clone());
+        LogLevel {
+            get: Arc::new(move || get.level().to_string().to_lowercase()),
+            set: Arc::new(move |level| set.set_level(level).map_err(|error| error.to_string())),
+        }
+    }
+
+    /// Starts what looks after things at intervals.
+    fn look_after(
+        &self,
+        github: &crate::github::GithubClient,
+        providers: std::collections::HashMap<muster_core::AccountName, crate::compute::Provider>,
+    ) {
+        let tasks = &self.tasks;
+        for (account, provider) in providers {
+            let interval = self
+                .config
+                .local
+                .as_ref()
+                .map_or(JOB_CHECK, |local| local.sweep_interval);
+            tasks.spawn(engine::sweep(
+                self.engine.clone(),
+                account,
+                provider,
+                interval,
+                self.stop.clone(),
+            ));
+        }
+        if let Some(interval) = self.config.github.redeliver_interval {
+            tasks.spawn(reconcile::run(
+                github.clone(),
+                self.store.clone(),
+                interval,
+                self.stop.clone(),
+            ));
+        }
+        tasks.spawn(JobCheck::default().run(
+            github.clone(),
+            self.engine.clone(),
+            JOB_CHECK,
+            self.stop.clone(),
+        ));
+        tasks.spawn(watch_silence(
+            self.engine.clone(),
+            self.presence.clone(),
+            self.config.coordinator.heartbeat_interval,
+            self.stop.clone(),
+        ));
+        tasks.spawn(prune(self.store.clone(), self.stop.clone()));
+        let telemetry = &self.config.telemetry;
+        if telemetry.emf {
+            tasks.spawn(emf::run(
+                self.metrics.clone(),
+                telemetry.emf_namespace.clone(),
+                telemetry.emf_interval,
+                self.stop.clone(),
+            ));
+        }
+    }
+}
+
+/// Tells the fleet of agents that hold a stream and say nothing.
+async fn watch_silence(
+    engine: Engine,
+    presence: Presence,
+    heartbeat: Duration,
+    stop: CancellationToken,
+) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(heartbeat))
+        .await
+        .is_some()
+    {
+        for launch in presence.sweep(Timestamp::now(), heartbeat * MISSED_BEATS) {
+            tracing::warn!(launch = launch.as_str(), "an agent is connected and silent");
+            if engine.submit(Event::AgentLost { launch }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Removes what is old from the store.
+async fn prune(store: Store, stop: CancellationToken) {
+    loop {
+        if let Ok(before) = Timestamp::now().checked_sub(RETENTION)
+            && let Err(error) = store.prune(before).await
+        {
+            tracing::warn!(%error, "the store can't be pruned");
+        }
+        if stop
+            .run_until_cancelled(tokio::time::sleep(PRUNE))
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Builds the parts from the checked configuration, and connects them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use muster_core::AccountName;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::compute::Provider;
+use crate::compute::local::{LocalProvider, LocalSettings};
+use crate::config::{Config, Secrets};
+use crate::github::{GithubClient, Settings};
+use crate::identity::ca::Authority;
+use crate::identity::files;
+use crate::store::Store;
+
+/// Name of the database in the data directory.
+const DATABASE: &str = "muster.db";
+
+/// The four sockets, bound.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) web: TcpListener,
+    pub(super) enroll: TcpListener,
+    pub(super) agents: TcpListener,
+    pub(super) operators: TcpListener,
+}
+
+/// Where the four sockets are; written for those who start us with port 0.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Addresses {
+    pub(super) web: SocketAddr,
+    pub(super) enroll: SocketAddr,
+    pub(super) agents: SocketAddr,
+    pub(super) operators: SocketAddr,
+}
+
+impl Sockets {
+    pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let listen = &config.listen;
+        let bind = |name: &'static str, address: SocketAddr| async move {
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("listen.{name}: can't listen on {address}"))
+        };
+        Ok(Self {
+            web: bind("web", listen.web).await?,
+            enroll: bind("enroll", listen.enroll).await?,
+            agents: bind("agents", listen.agents).await?,
+            operators: bind("operators", listen.operators).await?,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
+            web: self.web.local_addr()?,
+            enroll: self.enroll.local_addr()?,
+            agents: self.agents.local_addr()?,
+            operators: self.operators.local_addr()?,
+        })
+    }
+}
+
+/// Writes the addresses; whoever reads the file finds all of it.
+pub(super) fn write_addresses(path: &Path, addresses: &Addresses) -> anyhow::Result<()> {
+    let text = serde_json::to_vec(addresses)?;
+    files::write_atomically(path, &text, files::PUBLIC)
+        .with_context(|| format!("listen.ports_file: can't write {}", path.display()))
+}
+
+/// Opens what is kept on disk: the store and the certificate authority.
+pub(super) async fn open(config: &Config) -> anyhow::Result<(Store, Arc<Authority>)> {
+    let data_dir = &config.coordinator.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("coordinator.data_dir: can't make {}", data_dir.display()))?;
+    let store = Store::open(&data_dir.join(DATABASE))
+        .await
+        .with_context(|| format!("can't open the store in {}", data_dir.display()))?;
+    let authority = load_authority(config)?.with_agent_ttl(config.identity.agent_certificate_ttl);
+    Ok((store, Arc::new(authority)))
+}
+
+/// Loads the certificate authority, or makes it in the data directory at the first start.
+pub(super) fn load_authority(config: &Config) -> anyhow::Result<Authority> {
+    match &config.identity.ca {
+        Some(ca) => Authority::load(&ca.certificate, &ca.key),
+        None => Authority::load_or_create(&config.coordinator.data_dir, Timestamp::now()),
+    }
+    .context("no certificate authority")
+}
+
+/// The client of GitHub.
+pub(super) fn github(config: &Config, secrets: &Secrets) -> anyhow::Result<GithubClient> {
+    let github = &config.github;
+    let mut settings = Settings::new(
+        github.api_url.clone(),
+        github.app_id.clone(),
+        secrets.app_key.clone(),
+    );
+    settings.proxy.clone_from(&github.proxy);
+    settings
+        .proxy_credentials
+        .clone_from(&secrets.proxy_credentials);
+    if let Some(path) = &github.ca_file {
+        let pem = std::fs::read(path)
+            .with_context(|| format!("github.ca_file: can't read {}", path.display()))?;
+        settings.ca_pem = Some(pem);
+    }
+    GithubClient::new(settings).context("the GitHub client can't be made")
+}
+
+/// The providers of the accounts that the pools name.
+pub(super) fn providers(
+    config: &Config,
+    store: &Store,
+    authority: &Authority,
+    addresses: &Addresses,
+) -> HashMap<AccountName, Provider> {
+    let mut providers = HashMap::new();
+    if let Some(local) = &config.local {
+        let host = &config.listen.advertise_host;
+        // An IPv6 address stands in brackets in a URL.
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        let settings = LocalSettings {
+            agent_binary: local.agent_binary.clone(),
+            runner_dir: local.runner_dir.clone(),
+            instances_dir: local.instances_dir.clone(),
+            enroll_url: format!("https://{host}:{}", addresses.enroll.port()),
+            agents_url: format!("https://{host}:{}", addresses.agents.port()),
+            server_name: config
+                .listen
+                .server_names
+                .first()
+                .cloned()
+                .unwrap_or_default(),
+            trust_anchors_pem: authority.certificate_pem().to_owned(),
+            metadata_endpoint: local.metadata_endpoint.clone(),
+            environment: local.environment.clone(),
+        };
+        let provider = LocalProvider::new(settings, store.clone());
+        providers.insert(AccountName::new("local"), Provider::Local(provider));
+    }
+    providers
+}

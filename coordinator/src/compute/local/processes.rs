@@ -113,27 +113,26 @@ mod tests {
                 .spawn()
                 .unwrap()
         };
-        // One that ignores SIGTERM, with a child that left its group and session.
-        let mut stubborn = start(
-            "i-00000001",
-            "trap '' TERM; setsid sleep 600 & wait; sleep 600",
+        // Marks that no other run of this test has.
+        let (mine, others): (InstanceId, InstanceId) = (
+            InstanceId::new(format!("i-{:08x}1", std::process::id())),
+            InstanceId::new(format!("i-{:08x}2", std::process::id())),
         );
-        let mut other = start("i-00000002", "sleep 600");
+        // One that ignores SIGTERM, with a child that left its group and session.
+        let script = "trap '' TERM; setsid sleep 600 & wait; sleep 600";
+        let mut stubborn = start(mine.as_str(), script);
+        let mut other = start(others.as_str(), "sleep 600");
         let until = Instant::now() + Duration::from_secs(10);
-        while of(&"i-00000001".into()).len() < 2 {
+        while of(&mine).len() < 2 || of(&others).is_empty() {
             assert!(Instant::now() < until, "the processes did not start");
             tokio::task::yield_now().await;
         }
-        let left = end(
-            &"i-00000001".into(),
-            Duration::from_millis(100),
-            Duration::from_secs(10),
-        )
-        .await;
-        assert_eq!(left, 0);
-        assert!(stubborn.wait().is_ok());
-        assert_eq!(of(&"i-00000002".into()).len(), 1);
+        let left = end(&mine, Duration::from_millis(100), Duration::from_secs(10)).await;
+        let others_left = of(&others).len();
         other.kill().unwrap();
         other.wait().unwrap();
+        assert_eq!(left, 0);
+        assert!(stubborn.wait().is_ok());
+        assert_eq!(others_left, 1);
     }
 }

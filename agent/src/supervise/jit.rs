@@ -91,7 +91,7 @@ mod tests {
     use base64::prelude::BASE64_STANDARD;
     use proptest::prelude::*;
     use rstest::rstest;
-    use secrecy::ExposeSecret as _;
+    use secrecy::{ExposeSecret as _, SecretString};
     use serde_json::{Value, json};
 
     use super::{JitError, check};
@@ -106,7 +106,7 @@ mod tests {
         let text = encoded(&json!({".runner": "e30=", ".credentials_rsaparams": key}));
         let jit = check(text.clone().into()).unwrap();
         assert_eq!(jit.encoded.expose_secret(), text);
-        let parts: Vec<_> = jit.parts.iter().map(|p| p.expose_secret()).collect();
+        let parts: Vec<_> = jit.parts.iter().map(SecretString::expose_secret).collect();
         assert!(parts.contains(&"cHJpdmF0ZS1udW1iZXI=") && parts.contains(&key.as_str()));
     }
 

@@ -4,100 +4,16 @@
 //! that only advance, decides when the runner must be stopped, and in the end what became of it. Each
 //! source but the exit status can be forged by the job, so none but that can end anything by itself.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use muster_proto::v1::{RunnerOutcome, RunnerPhase};
 
-use super::console::{ConsoleLine, JobResult};
-use super::outcome::{self, Cause, Exit, Seen};
+use super::alive::{Alive, Stop};
+use super::console::ConsoleLine;
+pub(crate) use super::messages::{Action, Finish, Input};
+use super::outcome::{Cause, Exit};
 use super::perflog::Counter;
 use super::watchdog::Limits;
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub(crate) enum Input {
-    /// The runner's process exists.
-    Started,
-    /// It could not be made, for this reason.
-    StartFailed(String),
-    /// It printed a line.
-    Console(ConsoleLine),
-    /// A counter appeared in its perf files.
-    Counter(Counter),
-    /// It ended; `worker` says whether a worker process is still there.
-    Exited {
-        /// How.
-        exit: Exit,
-        /// Whether its worker goes on.
-        worker: bool,
-    },
-    /// A look at the process table.
-    Looked {
-        /// Whether a worker process exists.
-        worker: bool,
-    },
-    /// Take no new job; `deadline` is when the instance goes.
-    Drain {
-        /// When the instance goes, if that is known.
-        deadline: Option<Instant>,
-        /// A fresh look: whether a worker process exists.
-        worker: bool,
-    },
-    /// The registration is gone.
-    Retire {
-        /// A fresh look: whether a worker process exists.
-        worker: bool,
-    },
-    /// Stop whatever runs, for this reason.
-    Shutdown(String),
-    /// New settings; what is none stays as it was.
-    Settings {
-        /// How long before a deadline a runner is told to stop.
-        interrupt_lead: Option<Duration>,
-        /// How long it may take then.
-        stop_grace: Option<Duration>,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Report that the runner advanced to this phase.
-    Phase {
-        /// The phase.
-        phase: RunnerPhase,
-        /// Name of the job, once one runs and it is known.
-        job: Option<String>,
-    },
-    /// Report what the look at the runner showed.
-    Drained {
-        /// Nothing is assigned to it.
-        idle: bool,
-        /// Its phase.
-        phase: RunnerPhase,
-    },
-    /// Send SIGINT to the runner's process, and to it only.
-    Interrupt,
-    /// Kill the runner and every descendant.
-    Kill,
-    /// Report the end. Nothing follows.
-    Finished(Finish),
-}
-
-/// The end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finish {
-    /// What it came to.
-    pub(crate) outcome: RunnerOutcome,
-    /// How the process ended, if there was one.
-    pub(crate) exit: Option<Exit>,
-    /// Name of its job.
-    pub(crate) job: Option<String>,
-    /// One sentence for people.
-    pub(crate) reason: String,
-}
 
 /// The machine.
 #[derive(Debug)]
@@ -123,38 +39,6 @@ enum State {
     },
     /// The end was reported.
     Finished,
-}
-
-#[derive(Debug)]
-struct Alive {
-    phase: RunnerPhase,
-    /// Since when.
-    since: Instant,
-    conflict: bool,
-    job: Option<String>,
-    result: Option<Printed>,
-    version_refused: bool,
-    stop: Option<Stop>,
-}
-
-/// The console's word on the job.
-#[derive(Debug)]
-struct Printed {
-    result: JobResult,
-    at: Instant,
-    after_stop: bool,
-}
-
-/// The runner was told to stop.
-#[derive(Debug)]
-struct Stop {
-    cause: Cause,
-    /// When to tell it again.
-    repeat_at: Instant,
-    /// When to kill it, and then again.
-    kill_at: Instant,
-    /// When to stop waiting for its end.
-    give_up_at: Instant,
 }
 
 impl Machine {
@@ -197,11 +81,7 @@ impl Machine {
             State::Unassigned => self.interrupt_at(),
             State::Orphaned { until, .. } => earliest([Some(*until), self.interrupt_at()]),
             State::Alive(alive) => match &alive.stop {
-                Some(stop) => earliest([
-                    Some(stop.repeat_at),
-                    Some(stop.kill_at),
-                    Some(stop.give_up_at),
-                ]),
+                Some(stop) => Some(stop.next()),
                 None => earliest([
                     alive.watchdog(&self.limits).map(|(at, _)| at),
                     self.interrupt_at(),
@@ -261,15 +141,7 @@ impl Machine {
 
     fn started(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if matches!(self.state, State::Unassigned) {
-            self.state = State::Alive(Alive {
-                phase: RunnerPhase::Starting,
-                since: now,
-                conflict: false,
-                job: None,
-                result: None,
-                version_refused: false,
-                stop: None,
-            });
+            self.state = State::Alive(Alive::new(now));
             actions.push(Action::Phase {
                 phase: RunnerPhase::Starting,
                 job: None,
@@ -289,12 +161,7 @@ impl Machine {
             }
             ConsoleLine::JobCompleted(name, result) => {
                 alive.job.get_or_insert(name);
-                // One job, one result: the first one, since what follows could only be forged.
-                alive.result.get_or_insert(Printed {
-                    result,
-                    at: now,
-                    after_stop: alive.stop.is_some(),
-                });
+                alive.set_result(result, now);
                 self.advance(RunnerPhase::Running, now, actions);
             }
             ConsoleLine::SessionConflict => alive.conflict = true,
@@ -317,12 +184,7 @@ impl Machine {
     fn exited(&mut self, exit: Exit, worker: bool, now: Instant, actions: &mut Vec<Action>) {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Alive(alive) => {
-                let clean = JobResult::from_code(exit).is_some() || exit == Exit::Code(0);
-                let abandons = alive.phase == RunnerPhase::Running
-                    && alive.result.is_none()
-                    && alive.stop.is_none()
-                    && !clean;
-                if abandons && worker {
+                if worker && alive.abandons_job(exit) {
                     self.state = State::Orphaned {
                         alive,
                         exit,
@@ -377,10 +239,6 @@ impl Machine {
     }
 
     fn stop(&mut self, cause: Cause, now: Instant, actions: &mut Vec<Action>) {
-        let grace = match cause {
-            Cause::NotListening | Cause::NotAcquired | Cause::NotExited => self.limits.hang_grace,
-            Cause::Retired | Cause::Deadline | Cause::Shutdown(_) => self.limits.stop_grace,
-        };
         match &mut self.state {
             State::Unassigned => {
                 let reason = format!("no runner was started: {}", cause.text());
@@ -388,12 +246,7 @@ impl Machine {
             }
             State::Alive(alive) => {
                 if alive.stop.is_none() {
-                    alive.stop = Some(Stop {
-                        cause,
-                        repeat_at: now + self.limits.repeat_interrupt,
-                        kill_at: now + grace,
-                        give_up_at: now + grace + self.limits.give_up,
-                    });
+                    alive.stop = Some(Stop::new(cause, now, &self.limits));
                     actions.push(Action::Interrupt);
                 }
             }
@@ -442,71 +295,6 @@ impl Machine {
                 self.stop(Cause::Deadline, now, actions);
             }
             State::Unassigned | State::Orphaned { .. } | State::Finished => {}
-        }
-    }
-}
-
-impl Alive {
-    /// The next thing that the runner must have done, by when, and what it is if it hasn't.
-    fn watchdog(&self, limits: &Limits) -> Option<(Instant, Cause)> {
-        if let Some(printed) = &self.result {
-            return Some((printed.at + limits.exit_after_result, Cause::NotExited));
-        }
-        match self.phase {
-            RunnerPhase::Starting => {
-                let limit = if self.conflict {
-                    limits.connect_after_conflict
-                } else {
-                    limits.connect
-                };
-                Some((self.since + limit, Cause::NotListening))
-            }
-            RunnerPhase::Assigned => Some((self.since + limits.acquire, Cause::NotAcquired)),
-            _ => None,
-        }
-    }
-
-    fn finish(self, exit: Exit) -> Finish {
-        let seen = Seen {
-            phase: self.phase,
-            result: self.result.map(|p| (p.result, p.after_stop)),
-            stop: self.stop.map(|stop| stop.cause),
-            version_refused: self.version_refused,
-        };
-        let (outcome, reason) = outcome::judge(exit, &seen);
-        Finish {
-            outcome,
-            exit: Some(exit),
-            job: self.job,
-            reason,
-        }
-    }
-}
-
-impl Stop {
-    /// Repeats the signal, or kills. True once the runner's end is no longer waited for.
-    fn press(&mut self, now: Instant, limits: &Limits, actions: &mut Vec<Action>) -> bool {
-        if now >= self.give_up_at {
-            actions.push(Action::Kill);
-            return true;
-        }
-        if now >= self.kill_at {
-            self.kill_at = now + limits.repeat_interrupt;
-            self.repeat_at = self.give_up_at;
-            actions.push(Action::Kill);
-        } else if now >= self.repeat_at {
-            self.repeat_at = now + limits.repeat_interrupt;
-            actions.push(Action::Interrupt);
-        }
-        false
-    }
-}
-
-impl JobResult {
-    fn from_code(exit: Exit) -> Option<Self> {
-        match exit {
-            Exit::Code(code) => Self::from_exit_code(code),
-            Exit::Signal(_) | Exit::Unknown => None,
         }
     }
 }

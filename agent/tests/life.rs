@@ -14,13 +14,14 @@ use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::session_request::Message as Sent;
 use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{
-    Configure, Drain, DrainReport, Retire, RunnerOutcome, RunnerPhase, Shutdown,
+    Configure, Drain, DrainReport, InterruptionKind, Retire, RunnerOutcome, RunnerPhase, Shutdown,
 };
 use nix::sys::signal::Signal;
 use tonic::Status;
 
 use support::coordinator::{Coordinator, Session, TOKEN};
 use support::host::{Host, jit_config, lives, unique_instance_id};
+use support::metadata::Metadata;
 use support::until;
 
 fn phase(kind: &Kind) -> Option<(RunnerPhase, &str)> {
@@ -502,4 +503,57 @@ async fn an_idle_agent_that_lost_its_coordinator_ends() {
     // It would wait a minute for somebody to tell.
     agent.signal(Signal::SIGKILL);
     agent.exit().await;
+}
+
+#[tokio::test]
+async fn a_spot_notice_is_reported_and_stops_the_job_in_time() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let mut host = Host::new(
+        &coordinator,
+        r#"
+        trap 'complete b Canceled; exit 0' INT
+        listen; run_job b; idle
+        "#,
+    );
+    let metadata = Metadata::start().await;
+    host.config["metadata_endpoint"] = format!("http://{}/i-1/", metadata.address).into();
+    let agent = host.start().await;
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    reach(&mut session, RunnerPhase::Running).await;
+    // A little more than the default lead, and a look every two seconds.
+    metadata.publish(Duration::from_secs(48));
+    let kind = session
+        .take_until(|kind| matches!(kind, Kind::InterruptionNotice(_)))
+        .await;
+    let Kind::InterruptionNotice(notice) = kind else {
+        unreachable!()
+    };
+    assert_eq!(notice.kind(), InterruptionKind::Spot);
+    assert!(notice.deadline.is_some());
+    assert!(matches!(session.take().await, Kind::DrainReport(_)));
+    // Nobody told the agent to drain: it keeps the deadline by itself.
+    let finished = session.finished().await;
+    assert_eq!(
+        finished.outcome(),
+        RunnerOutcome::Interrupted,
+        "{finished:?}"
+    );
+    assert!(agent.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_runner_that_is_told_to_stop_while_the_coordinator_refuses_it_still_ends() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(
+        &coordinator,
+        "trap 'touch ../stopped; exit 0' INT; listen; idle",
+    );
+    let agent = host.start().await;
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    reach(&mut session, RunnerPhase::Listening).await;
+    session.end(Status::permission_denied("over")).await;
+    assert!(agent.exit().await.success());
+    assert!(host.path("stopped").exists());
 }

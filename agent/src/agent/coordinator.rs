@@ -77,6 +77,7 @@ impl Agent {
             LinkEvent::Open => {
                 tracing::info!("session opened");
                 self.keeper.opened();
+                self.unwanted = false;
                 self.heartbeat_at = Instant::now();
             }
             LinkEvent::Message(message) => {
@@ -96,10 +97,8 @@ impl Agent {
         let wait = self.keeper.closed(closed, Instant::now());
         tracing::warn!(reason = %closed, ?wait, "session ended");
         if matches!(closed, Closed::Denied(_)) && !self.machine.busy() {
+            self.unwanted = true;
             self.shut_down("the coordinator no longer accepts this instance".into());
-            if let Some(ending) = &mut self.ending {
-                ending.unwanted = true;
-            }
         }
     }
 

@@ -72,6 +72,8 @@ pub(crate) struct Agent {
     runner: Option<runner::Running>,
     /// Nothing may start any more.
     draining: bool,
+    /// The coordinator doesn't want to hear from this instance.
+    unwanted: bool,
     ending: Option<Ending>,
     heartbeat_interval: Duration,
     heartbeat_at: Instant,
@@ -88,8 +90,6 @@ pub(crate) struct Agent {
 struct Ending {
     /// When to go, heard or not.
     until: Instant,
-    /// The coordinator doesn't want to hear from this instance.
-    unwanted: bool,
 }
 
 /// A bounded queue, both ends of which stay here, so that it never closes.
@@ -135,6 +135,7 @@ impl Agent {
             runner_version: String::new(),
             runner: None,
             draining: false,
+            unwanted: false,
             ending: None,
             heartbeat_interval: HEARTBEAT_DEFAULT,
             heartbeat_at: now + HEARTBEAT_DEFAULT,
@@ -297,7 +298,7 @@ impl Agent {
 
     fn is_done(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| {
-            ending.unwanted || self.outbox.is_empty() || ending.until <= Instant::now()
+            self.unwanted || self.outbox.is_empty() || ending.until <= Instant::now()
         })
     }
 

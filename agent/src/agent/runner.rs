@@ -163,7 +163,6 @@ impl Agent {
         self.kill();
         self.ending = Some(Ending {
             until: Instant::now() + UNREACHABLE_LIMIT,
-            unwanted: false,
         });
     }
 }

@@ -184,3 +184,127 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+
+    use super::{Client, ImdsError, watch_spot};
+
+    const NOTICE: &str = r#"{"action":"terminate","time":"2026-09-18T08:22:00Z"}"#;
+
+    /// A service under `/i-1` that answers each request by `answer(request)`, and keeps what it got.
+    struct Service {
+        base: url::Url,
+        requests: Arc<Mutex<Vec<String>>>,
+        _tasks: JoinSet<()>,
+    }
+
+    impl Service {
+        async fn start(answer: fn(&str) -> (u16, &'static str)) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base = format!("http://{}/i-1", listener.local_addr().unwrap());
+            let requests = Arc::new(Mutex::new(Vec::new()));
+            let mut tasks = JoinSet::new();
+            let seen = requests.clone();
+            tasks.spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut text = String::new();
+                    while !text.ends_with("\r\n\r\n") {
+                        let byte = stream.read_u8().await.unwrap();
+                        text.push(char::from(byte).to_ascii_lowercase());
+                    }
+                    let (status, body) = answer(&text);
+                    seen.lock().unwrap().push(text);
+                    let length = body.len();
+                    let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n\r\n");
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                    // The agent may hang up on a body that is too long.
+                    let _ = stream.write_all(body.as_bytes()).await;
+                }
+            });
+            Self {
+                base: base.parse().unwrap(),
+                requests,
+                _tasks: tasks,
+            }
+        }
+
+        fn client(&self) -> Client {
+            Client {
+                base: self.base.clone(),
+                token: None,
+            }
+        }
+    }
+
+    /// What the real service does: no answer without a token.
+    fn guarded(request: &str, then: (u16, &'static str)) -> (u16, &'static str) {
+        if request.starts_with("put /i-1/latest/api/token ") {
+            let ttl = request.contains("x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n");
+            if ttl { (200, "tok") } else { (400, "") }
+        } else if !request.contains("x-aws-ec2-metadata-token: tok\r\n") {
+            (401, "")
+        } else if request.starts_with("get /i-1/latest/meta-data/spot/instance-action ") {
+            then
+        } else {
+            (500, "")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_notice_is_found_and_sent_once() {
+        let service = Service::start(|request| guarded(request, (200, NOTICE))).await;
+        let (notices, mut received) = mpsc::channel(1);
+        watch_spot(service.base.clone(), notices).await;
+        let notice = received.recv().await.unwrap();
+        assert_eq!(notice.action, "terminate");
+        assert_eq!(notice.time.to_string(), "2026-09-18T08:22:00Z");
+        assert_eq!(received.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn no_notice_is_no_error_and_the_token_is_kept() {
+        let service = Service::start(|request| guarded(request, (404, ""))).await;
+        let mut client = service.client();
+        for _ in 0..3 {
+            assert_eq!(client.spot_notice().await.unwrap(), None);
+        }
+        assert_eq!(service.requests.lock().unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_not_accepted_is_replaced_once() {
+        let service = Service::start(|request| guarded(request, (200, NOTICE))).await;
+        let mut client = service.client();
+        client.token = Some("old".into());
+        assert!(client.spot_notice().await.unwrap().is_some());
+
+        let service = Service::start(|request| guarded(request, (401, ""))).await;
+        let error = service.client().spot_notice().await.unwrap_err();
+        assert!(
+            matches!(error, ImdsError::Status(status) if status == 401),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_notice_is_an_error() {
+        let service = Service::start(|request| guarded(request, (200, "<html>"))).await;
+        let error = service.client().spot_notice().await.unwrap_err();
+        assert!(matches!(error, ImdsError::Notice(_)), "{error}");
+
+        static FLOOD: [u8; super::BODY_MAX + 1] = [b'x'; super::BODY_MAX + 1];
+        let service =
+            Service::start(|request| guarded(request, (200, std::str::from_utf8(&FLOOD).unwrap())))
+                .await;
+        let error = service.client().spot_notice().await.unwrap_err();
+        assert!(matches!(error, ImdsError::Body(_)), "{error}");
+    }
+}

@@ -14,7 +14,8 @@ use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::session_request::Message as Sent;
 use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{
-    Configure, Drain, DrainReport, InterruptionKind, Retire, RunnerOutcome, RunnerPhase, Shutdown,
+    Configure, Drain, DrainReport, InterruptionKind, Reconnect, Retire, RunnerOutcome, RunnerPhase,
+    Shutdown,
 };
 use nix::sys::signal::Signal;
 use tonic::Status;
@@ -556,4 +557,82 @@ async fn a_runner_that_is_told_to_stop_while_the_coordinator_refuses_it_still_en
     session.end(Status::permission_denied("over")).await;
     assert!(agent.exit().await.success());
     assert!(host.path("stopped").exists());
+}
+
+#[tokio::test]
+async fn a_descendant_that_holds_the_console_delays_nothing_and_hides_nothing() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(
+        &coordinator,
+        r#"
+        (while :; do echo noise; sleep 0.01; done) &
+        listen; run_job b; complete b Failed; echo the last line; exit 102
+        "#,
+    );
+    let agent = host.start().await;
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    let finished = session.finished().await;
+    assert_eq!(finished.outcome(), RunnerOutcome::Failed);
+    let tail = finished.console_tail;
+    assert!(tail.contains("the last line\n"), "{tail}");
+    assert!(agent.exit().await.success());
+}
+
+#[tokio::test]
+async fn the_agent_comes_back_when_it_is_asked_to() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, "");
+    let agent = host.start().await;
+    let first = coordinator.session().await;
+    first
+        .send(Message::Reconnect(Reconnect {
+            within: Some(Duration::from_millis(50).try_into().unwrap()),
+        }))
+        .await;
+    let mut second = coordinator.session().await;
+    second.send(retire()).await;
+    assert_eq!(second.finished().await.outcome(), RunnerOutcome::Unused);
+    assert!(agent.exit().await.success());
+}
+
+#[tokio::test]
+async fn the_longest_life_ends_a_job_too() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let mut host = Host::new(
+        &coordinator,
+        "trap 'complete b Canceled; exit 0' INT; listen; run_job b; idle",
+    );
+    host.config["max_lifetime_seconds"] = 1.into();
+    let agent = host.start().await;
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    let finished = session.finished().await;
+    assert_eq!(
+        finished.outcome(),
+        RunnerOutcome::Interrupted,
+        "{finished:?}"
+    );
+    assert!(
+        finished.reason.contains("longest life"),
+        "{}",
+        finished.reason
+    );
+    assert!(agent.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_a_usage_error_that_shows_no_secret() {
+    let coordinator = Coordinator::start(&unique_instance_id()).await;
+    let mut host = Host::new(&coordinator, "");
+    host.config["runner_dir"] = "relative".into();
+    host.config["surprise"] = 1.into();
+    assert_eq!(host.start().await.exit().await.code(), Some(64));
+    let text = host.read("log");
+    assert!(
+        text.contains("runner_dir") && text.contains("surprise"),
+        "{text}"
+    );
+    assert!(!text.contains(TOKEN), "{text}");
+    assert!(!host.path("work/started").exists());
 }

@@ -93,7 +93,7 @@ impl Agent {
         }
     }
 
-    fn on_closed(&mut self, closed: &Closed) {
+    pub(super) fn on_closed(&mut self, closed: &Closed) {
         let wait = self.keeper.closed(closed, Instant::now());
         tracing::warn!(reason = %closed, ?wait, "session ended");
         if matches!(closed, Closed::Denied(_)) && !self.machine.busy() {

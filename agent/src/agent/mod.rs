@@ -21,7 +21,7 @@ use crate::identity::Identity;
 use crate::imds::{self, Notice};
 use crate::sample::Sampler;
 use crate::session::keeper::Keeper;
-use crate::session::link::LinkEvent;
+use crate::session::link::{Closed, LinkEvent};
 use crate::session::outbox::Outbox;
 use crate::signals::Signals;
 use crate::supervise::descendants::{kill_all, reap_adopted, worker_exists};
@@ -256,7 +256,8 @@ impl Agent {
 
     fn send_event(&mut self, permit: Option<mpsc::OwnedPermit<SessionRequest>>) {
         let Some(permit) = permit else {
-            // The link's task has ended; its event says why.
+            // Nothing can be sent on this stream any more, whatever may still come from it.
+            self.on_closed(&Closed::Ended);
             return;
         };
         if let Some(event) = self.outbox.next_unsent() {

@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::console::LINE_MAX;
 use super::descendants::INSTANCE_VARIABLE;
@@ -29,7 +29,10 @@ use super::perflog::{Counter, PerfLog};
 
 /// Between two looks at the perf files.
 const PERF_INTERVAL: Duration = Duration::from_millis(250);
-/// How long after the process's end its last lines are waited for: a descendant may hold the pipe.
+/// After the process's end its last lines are in the pipe already; once none came for this long, there
+/// are no more. The pipe's end can't be waited for: a descendant may hold it.
+const LAST_LINES_IDLE: Duration = Duration::from_millis(25);
+/// The longest that the last lines are read for: a descendant may go on printing.
 const LAST_LINES: Duration = Duration::from_millis(500);
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -171,7 +174,10 @@ impl Listener {
         };
         // What it wrote before its end counts, so it must arrive before the end does.
         let deadline = Instant::now() + LAST_LINES;
-        while open && let Ok(read) = timeout_at(deadline, self.output.read(&mut buffer)).await {
+        while open && Instant::now() < deadline {
+            let Ok(read) = timeout(LAST_LINES_IDLE, self.output.read(&mut buffer)).await else {
+                break;
+            };
             open = forward(read, &buffer, &mut lines, &events).await;
         }
         if let Some(line) = lines.finish() {

@@ -1,0 +1,89 @@
+//! A launch runs once: the lock that says an agent lives, and the mark that says one has run.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+
+/// Name of the lock file in the work directory. It is locked for as long as the agent lives.
+const LOCK: &str = "instance.lock";
+/// Name of the mark in the work directory. Once it exists, no agent starts there again.
+const STARTED: &str = "started";
+
+/// What the claim to a work directory came to.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// This process is the one. Keep the lock for the life of the process; it isn't inherited.
+    Ours(Flock<File>),
+    /// Another process holds the lock.
+    AlreadyRunning,
+    /// An agent has run here before.
+    RanBefore,
+}
+
+/// The work directory can't be used.
+#[derive(Debug, Error)]
+#[error("claim {path}: {source}", path = path.display())]
+pub(crate) struct ClaimError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Claims `work_dir` for this process.
+///
+/// A join token and a runner configuration work once, so a second start could do nothing but harm.
+pub(crate) fn claim(work_dir: &Path) -> Result<Claim, ClaimError> {
+    let failed = |name: &str, source| ClaimError {
+        path: work_dir.join(name),
+        source,
+    };
+    // The standard library opens files close-on-exec, so the runner doesn't inherit the lock.
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(work_dir.join(LOCK))
+        .map_err(|e| failed(LOCK, e))?;
+    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(Claim::AlreadyRunning),
+        Err((_, errno)) => return Err(failed(LOCK, errno.into())),
+    };
+    let mark = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(work_dir.join(STARTED));
+    match mark {
+        Ok(_) => Ok(Claim::Ours(lock)),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(Claim::RanBefore),
+        Err(e) => Err(failed(STARTED, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Claim, claim};
+
+    #[test]
+    fn only_the_first_claim_of_a_directory_is_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = claim(dir.path()).unwrap();
+        assert!(matches!(first, Claim::Ours(_)), "{first:?}");
+        assert!(matches!(claim(dir.path()).unwrap(), Claim::AlreadyRunning));
+        drop(first);
+        assert!(matches!(claim(dir.path()).unwrap(), Claim::RanBefore));
+        assert!(matches!(claim(dir.path()).unwrap(), Claim::RanBefore));
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let error = claim(std::path::Path::new("/nonexistent/work")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/work"), "{error}");
+    }
+}

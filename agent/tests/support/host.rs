@@ -1,0 +1,131 @@
+//! An agent's process in a directory of its own, with a shell script as its runner.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
+
+use super::authority::SERVER_NAME;
+use super::coordinator::{Coordinator, TOKEN};
+use super::within;
+
+/// Shell functions that print what the runner would.
+const PRELUDE: &str = r#"#!/bin/sh
+say() { echo "2026-08-01 10:00:00Z: $*"; }
+listen() { echo "Current runner version: '2.336.0'"; say "Listening for Jobs"; }
+run_job() { say "Running job: $1"; }
+complete() { say "Job $1 completed with result: $2"; }
+perf() { echo "$1:2026-08-01T10:00:00.0000000Z" >> "$RUNNER_PERFLOG/Runner.perf"; }
+# Waits without a child that would hold a trap back.
+idle() { while :; do sleep 0.05; done; }
+"#;
+
+/// Directories, and what to tell the agent.
+pub struct Host {
+    pub dir: TempDir,
+    pub config: Value,
+}
+
+/// An id that no other test in any process has: the agent kills by it.
+pub fn unique_instance_id() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::SeqCst);
+    format!("i-test-{}-{number}", std::process::id())
+}
+
+/// A configuration that the runner would accept.
+pub fn jit_config() -> String {
+    let key = BASE64_STANDARD.encode(json!({"d": "dGhlLXByaXZhdGUta2V5LW9mLXRlc3Q="}).to_string());
+    let files = json!({".runner": "e30=", ".credentials": "e30=", ".credentials_rsaparams": key});
+    BASE64_STANDARD.encode(files.to_string())
+}
+
+impl Host {
+    /// `script` is what `bin/Runner.Listener` does.
+    pub fn new(coordinator: &Coordinator, script: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runner = dir.path().join("runner");
+        let work = dir.path().join("work");
+        std::fs::create_dir_all(runner.join("bin")).unwrap();
+        std::fs::create_dir_all(&work).unwrap();
+        let listener = runner.join("bin/Runner.Listener");
+        std::fs::write(&listener, format!("{PRELUDE}{script}")).unwrap();
+        std::fs::set_permissions(&listener, PermissionsExt::from_mode(0o755)).unwrap();
+        let config = json!({
+            "enroll_url": format!("https://{}", coordinator.enroll),
+            "agents_url": format!("https://{}", coordinator.agents),
+            "server_name": SERVER_NAME,
+            "trust_anchors_pem": coordinator.authority_pem,
+            "join_token": TOKEN,
+            "runner_dir": runner,
+            "work_dir": work,
+            "launch": "l-1",
+            "instance_id": coordinator.behaviour.instance_id,
+            "max_lifetime_seconds": 600,
+        });
+        Self { dir, config }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// Starts an agent, its log in the file `log`.
+    pub async fn start(&self) -> Agent {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_muster-agent"))
+            .args(["run", "--config", "-"])
+            .env("AGENT_SECRET", "not-for-the-job")
+            .stdin(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin
+            .write_all(self.config.to_string().as_bytes())
+            .await
+            .unwrap();
+        Agent(child)
+    }
+}
+
+/// A running agent.
+pub struct Agent(Child);
+
+impl Agent {
+    pub async fn exit(mut self) -> ExitStatus {
+        within("the agent's end", self.0.wait()).await.unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id().unwrap()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+}
+
+/// Whether a process exists and isn't a zombie.
+pub fn lives(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| {
+        !stat
+            .rsplit_once(')')
+            .is_some_and(|(_, s)| s.starts_with(" Z"))
+    })
+}

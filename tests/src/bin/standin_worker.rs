@@ -1,8 +1,8 @@
 //! Stands in for `bin/Runner.Worker`.
 
-use std::process::ExitCode;
-
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    muster_tests::standin::worker::run().await
+async fn main() {
+    let code = muster_tests::standin::worker::run().await;
+    // Not by returning: the runtime would wait for the read of stdin that is always under way.
+    std::process::exit(i32::from(code))
 }

@@ -31,7 +31,7 @@ pub enum DescriptionError {
 pub(super) struct Description {
     operations: Vec<Operation>,
     registry: Registry<'static>,
-    validators: HashMap<String, OnceLock<Option<Validator>>>,
+    validators: HashMap<String, OnceLock<Result<Validator, String>>>,
     /// Real payloads by event name.
     pub(super) examples: HashMap<String, Vec<Value>>,
     /// The description's own examples of answers, by `METHOD template`.
@@ -243,14 +243,13 @@ impl Description {
         };
         let compiled = cell.get_or_init(|| {
             jsonschema::options()
-                .with_base_uri(BASE)
                 .with_registry(&self.registry)
                 .offline()
                 .build(&absolute(schema))
-                .ok()
+                .map_err(|error| error.to_string())
         });
         match compiled {
-            Some(validator) => validator
+            Ok(validator) => validator
                 .iter_errors(instance)
                 .take(8)
                 .map(|error| {
@@ -259,7 +258,7 @@ impl Description {
                     format!("{}: {text}", error.instance_path())
                 })
                 .collect(),
-            None => vec![format!("the schema does not compile: {schema}")],
+            Err(error) => vec![format!("the schema {schema} does not compile: {error}")],
         }
     }
 }

@@ -8,7 +8,6 @@ mod sweep;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use http::Method;
@@ -22,6 +21,8 @@ use super::protocol::{JobMessage, Order, TaskResult};
 use super::scenario::scaled;
 use super::script::WorkerFault;
 
+/// The exit code of an unhandled exception.
+const UNHANDLED: u8 = 1;
 const TERMINATED: i32 = 128 + 15;
 
 /// One job under way.
@@ -40,19 +41,19 @@ struct Worker {
 }
 
 /// The whole program. Answers its exit code.
-pub async fn run() -> ExitCode {
+pub async fn run() -> u8 {
     let env: HashMap<String, String> = std::env::vars().collect();
     let Some(root) = std::env::current_exe()
         .ok()
         .and_then(|program| program.parent().and_then(Path::parent).map(Path::to_owned))
     else {
-        return ExitCode::FAILURE;
+        return UNHANDLED;
     };
     let perf = Perf::new(env.get("RUNNER_PERFLOG"), "Worker");
     perf.count("WorkerProcessStarted");
     // SIGINT goes to the whole group at a terminal; the worker leaves it to the listener.
     let Ok(swallowed) = signal(SignalKind::interrupt()) else {
-        return ExitCode::FAILURE;
+        return UNHANDLED;
     };
     let mut diag = Diag::open(&root, "Worker");
     perf.count("WorkerWaitingForJobMessage");
@@ -63,7 +64,7 @@ pub async fn run() -> ExitCode {
         speed,
     }) = orders.first().await
     else {
-        return ExitCode::FAILURE;
+        return UNHANDLED;
     };
     perf.count(&format!("WorkerJobMessageReceived_{}", job.request_id));
     let text = serde_json::to_string_pretty(&job).unwrap_or_default();
@@ -94,7 +95,7 @@ pub async fn run() -> ExitCode {
     };
     let code = worker.run().await;
     drop(swallowed);
-    ExitCode::from(code)
+    code
 }
 
 impl Worker {

@@ -1,0 +1,467 @@
+//! A GitHub with a memory: an app with installations, runner groups, JIT configurations, jobs, runs,
+//! webhooks and rate limits, and an endpoint where the stand-in runner gets its work.
+//!
+//! Each REST request, each answer and each webhook is checked against GitHub's own OpenAPI
+//! description; what departs from it is a violation, and [`FakeGithub::violations`] must be empty
+//! when a test ends.
+
+mod assign;
+mod auth;
+mod deliveries;
+mod jit;
+mod limits;
+mod moves;
+mod openapi;
+mod payload;
+mod routes;
+mod runner_endpoint;
+mod server;
+mod spec;
+mod state;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::auth::AppKey;
+pub use self::deliveries::sign;
+use self::openapi::Description;
+pub use self::openapi::{DescriptionError, default_path};
+use self::payload::Templates;
+pub use self::spec::{
+    Conclusion, Delivery, Effect, Fault, JobId, JobSpec, JobView, Mischief, RunnerView, Status,
+    WebhookFault,
+};
+use self::state::{AccountKind, Group, Scope, State};
+
+/// How the fake is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen.
+    pub listen: std::net::SocketAddr,
+    /// GitHub's description, as `tests/install` prepares it.
+    pub description: PathBuf,
+    /// The app's id.
+    pub app_id: u64,
+    /// The app's client id.
+    pub client_id: String,
+    /// What webhooks are signed with.
+    pub webhook_secret: String,
+    /// The organisation that is there from the start.
+    pub organization: String,
+    /// The enterprise above all organisations, if there is one.
+    pub enterprise: Option<String>,
+    /// Whether hourly budgets and points a minute are enforced.
+    pub enforce_limits: bool,
+    /// How long an installation token lives (GitHub: 1 h).
+    pub token_lifetime: Duration,
+    /// How long a runner may take from being told of a job to acquiring it (GitHub: 60 s).
+    pub pickup_timeout: Duration,
+    /// How long a job lives without a renewal (GitHub: 10 min).
+    pub job_lock: Duration,
+    /// When a cancelled job is ended although its runner goes on (GitHub: 5 min).
+    pub cancel_timeout: Duration,
+    /// When a runner that does not poll counts as offline (GitHub: about a minute).
+    pub offline_after: Duration,
+    /// How long a poll is held when there is nothing to say.
+    pub poll_hold: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            description: default_path(),
+            app_id: 4711,
+            client_id: "Iv23liMusterFake".to_owned(),
+            webhook_secret: "a webhook secret for tests".to_owned(),
+            organization: "acme".to_owned(),
+            enterprise: None,
+            enforce_limits: true,
+            token_lifetime: Duration::from_hours(1),
+            pickup_timeout: Duration::from_mins(1),
+            job_lock: Duration::from_mins(10),
+            cancel_timeout: Duration::from_mins(5),
+            offline_after: Duration::from_mins(1),
+            poll_hold: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why the fake does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// GitHub's description is not there.
+    #[error(transparent)]
+    Description(#[from] DescriptionError),
+    /// The address can't be listened on.
+    #[error("listen for the fake GitHub: {0}")]
+    Listen(#[from] std::io::Error),
+    /// No key pair could be made.
+    #[error("generate the app's key")]
+    Key,
+}
+
+/// Waited in vain.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} did not come true within {waited:?}")]
+pub struct NotInTime {
+    what: String,
+    waited: Duration,
+}
+
+/// What the server, its tasks and the tests share.
+pub(in crate::fakes::github) struct Shared {
+    options: Options,
+    url: String,
+    description: Description,
+    templates: Arc<Templates>,
+    app_key: AppKey,
+    /// One lock: GitHub's answer to a request is one step, and no step waits for anything.
+    state: Mutex<State>,
+    /// Counts changes, for those that wait for one.
+    changed: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Changes the state, gives out work that this made possible, and wakes who waits.
+    fn change<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {
+        let result = {
+            let mut state = self.lock();
+            let result = step(&mut state);
+            state.assign(&self.options, Timestamp::now());
+            result
+        };
+        self.changed.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// A listener looks for messages: wakes others only if work was given out.
+    fn poll<R>(&self, look: impl Fn(&mut State) -> Option<R>) -> Option<R> {
+        let (result, news) = {
+            let mut state = self.lock();
+            match look(&mut state) {
+                Some(result) => (Some(result), false),
+                None => {
+                    let news = state.assign(&self.options, Timestamp::now());
+                    (look(&mut state), news)
+                }
+            }
+        };
+        if news {
+            self.changed.send_modify(|count| *count += 1);
+        }
+        result
+    }
+
+    /// Touches the state without waking anyone.
+    fn quietly<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {
+        step(&mut self.lock())
+    }
+
+    fn violation(&self, text: String) {
+        self.quietly(|state| state.violations.push(text));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The fake. Stops when dropped.
+pub struct FakeGithub {
+    /// Its address, in place of `https://api.github.com`.
+    pub url: String,
+    /// The app's private key, PKCS#1 as GitHub hands it out.
+    pub app_private_key_pem: String,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drop for FakeGithub {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl FakeGithub {
+    /// Starts on a free port unless the options name one.
+    ///
+    /// # Errors
+    ///
+    /// If GitHub's description is missing (run `tests/install`) or the port is taken.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let description = Description::read(&options.description)?;
+        let listener = TcpListener::bind(options.listen).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let templates = Templates::new(&description, &url);
+        let mut state = State::new(Arc::clone(&templates));
+        state.ensure_account(&options.organization, AccountKind::Organization);
+        if let Some(enterprise) = &options.enterprise {
+            state.ensure_account(enterprise, AccountKind::Enterprise);
+        }
+        let app_key = AppKey::generate().map_err(|_| StartError::Key)?;
+        let shared = Arc::new(Shared {
+            app_key,
+            url: url.clone(),
+            description,
+            templates,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+            options,
+        });
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(server::run(Arc::clone(&shared), listener, stop.clone()));
+        tasks.spawn(deliveries::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(expire(Arc::clone(&shared), stop.clone()));
+        tasks.close();
+        let app_private_key_pem = shared.app_key.private_pem.clone();
+        Ok(Self {
+            url,
+            app_private_key_pem,
+            shared,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Stops serving and waits for all tasks.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+
+    /// The app's id, for `iss`.
+    pub fn app_id(&self) -> u64 {
+        self.shared.options.app_id
+    }
+
+    /// What webhooks are signed with.
+    pub fn webhook_secret(&self) -> &str {
+        &self.shared.options.webhook_secret
+    }
+
+    /// Where webhooks go from now on. Those from before are lost, as with GitHub.
+    pub fn set_webhook_url(&self, url: &str) {
+        self.shared
+            .change(|state| state.webhook_url = Some(url.to_owned()));
+    }
+
+    /// The installation in an organisation or enterprise.
+    pub fn installation_id(&self, login: &str) -> Option<u64> {
+        self.shared
+            .quietly(|state| state.account(login).map(|account| account.installation))
+    }
+
+    /// Makes a repository known, with its owner, before any job of it.
+    pub fn add_repository(&self, full_name: &str, public: bool) {
+        self.shared
+            .change(|state| state.ensure_repository(full_name, public));
+    }
+
+    /// Adds a runner group to an organisation; `repositories` are `owner/name`, `None` for all.
+    /// Answers its id.
+    pub fn add_group(
+        &self,
+        organization: &str,
+        name: &str,
+        repositories: Option<&[&str]>,
+        allows_public: bool,
+    ) -> u64 {
+        self.shared.change(|state| {
+            let scope = Scope::Organization(organization.to_owned());
+            let id = 1 + state.groups.iter().map(|group| group.id).max().unwrap_or(0);
+            state.groups.push(Group {
+                id,
+                scope,
+                name: name.to_owned(),
+                repositories: repositories
+                    .map(|names| names.iter().map(|&name| name.to_owned()).collect()),
+                allows_public,
+            });
+            id
+        })
+    }
+
+    /// Queues a job as a run of its own.
+    pub fn queue_job(&self, spec: JobSpec) -> JobId {
+        self.queue_run(vec![spec]).first().copied().unwrap_or(0)
+    }
+
+    /// Queues a run; answers the ids of those jobs that need no other.
+    pub fn queue_run(&self, jobs: Vec<JobSpec>) -> Vec<JobId> {
+        self.shared
+            .change(|state| state.queue_run(jobs, Timestamp::now()))
+    }
+
+    /// Approves a waiting job. `false` if it does not wait.
+    pub fn approve_job(&self, id: JobId) -> bool {
+        self.shared.change(|state| state.approve(id))
+    }
+
+    /// Cancels a job as a user would. `false` if it has ended already.
+    pub fn cancel_job(&self, id: JobId) -> bool {
+        let options = &self.shared.options;
+        self.shared
+            .change(|state| state.cancel(id, options, Timestamp::now()))
+    }
+
+    /// A job as it is now.
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        self.shared
+            .quietly(|state| state.jobs.get(&id).map(state::Job::view))
+    }
+
+    /// All jobs, the oldest first.
+    pub fn jobs(&self) -> Vec<JobView> {
+        self.shared
+            .quietly(|state| state.jobs.values().map(state::Job::view).collect())
+    }
+
+    /// All registrations, the oldest first.
+    pub fn runners(&self) -> Vec<RunnerView> {
+        let now = Timestamp::now();
+        self.shared.quietly(|state| {
+            state
+                .runners
+                .values()
+                .map(|runner| runner.view(now))
+                .collect()
+        })
+    }
+
+    /// Makes the API say that a runner is busy or not, whatever it does; `None` for the truth.
+    pub fn report_busy(&self, runner_name: &str, busy: Option<bool>) {
+        self.shared.change(|state| {
+            for runner in state
+                .runners
+                .values_mut()
+                .filter(|runner| runner.name == runner_name)
+            {
+                runner.reported_busy = busy;
+            }
+        });
+    }
+
+    /// Removes a registration as GitHub's own clean-up does.
+    pub fn remove_runner(&self, runner_name: &str) {
+        self.shared
+            .change(|state| state.runners.retain(|_, runner| runner.name != runner_name));
+    }
+
+    /// Waits until a job has the status.
+    ///
+    /// # Errors
+    ///
+    /// If it does not within `wait`.
+    pub async fn wait_job(
+        &self,
+        id: JobId,
+        status: Status,
+        wait: Duration,
+    ) -> Result<JobView, NotInTime> {
+        let what = format!("job {id} {}", status.as_str());
+        self.wait_for(&what, wait, || {
+            self.job(id).filter(|job| job.status == status)
+        })
+        .await
+    }
+
+    /// Waits until `look` finds something; it is asked again after each change.
+    ///
+    /// # Errors
+    ///
+    /// If it does not within `wait`.
+    pub async fn wait_for<R>(
+        &self,
+        what: &str,
+        wait: Duration,
+        look: impl Fn() -> Option<R>,
+    ) -> Result<R, NotInTime> {
+        let mut changed = self.shared.changed.subscribe();
+        let found = async {
+            loop {
+                changed.borrow_and_update();
+                if let Some(found) = look() {
+                    return Some(found);
+                }
+                changed.changed().await.ok()?;
+            }
+        };
+        match tokio::time::timeout(wait, found).await {
+            Ok(Some(found)) => Ok(found),
+            _ => Err(NotInTime {
+                what: what.to_owned(),
+                waited: wait,
+            }),
+        }
+    }
+
+    /// Programs a failure of the REST API.
+    pub fn inject(&self, fault: Fault) {
+        self.shared.change(|state| state.faults.push(fault));
+    }
+
+    /// Programs a disturbance of webhooks.
+    pub fn disturb_webhooks(&self, fault: WebhookFault) {
+        self.shared.change(|state| state.webhook_faults.push(fault));
+    }
+
+    /// All attempts at delivering webhooks, the oldest first.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.shared.quietly(|state| state.deliveries.clone())
+    }
+
+    /// How often a call was served, such as `POST /orgs/{org}/actions/runners/generate-jitconfig`.
+    pub fn served(&self, call: &str) -> u64 {
+        self.shared
+            .quietly(|state| state.served.get(call).copied().unwrap_or(0))
+    }
+
+    /// All calls served, with their counts.
+    pub fn all_served(&self) -> BTreeMap<String, u64> {
+        self.shared.quietly(|state| state.served.clone())
+    }
+
+    /// What departed from GitHub's description so far, in words.
+    pub fn violations(&self) -> Vec<String> {
+        self.shared.quietly(|state| state.violations.clone())
+    }
+
+    /// Takes the violations, for tests that provoke some.
+    pub fn take_violations(&self) -> Vec<String> {
+        self.shared
+            .quietly(|state| std::mem::take(&mut state.violations))
+    }
+}
+
+/// Ends what has run out: locks, assignments, tokens.
+async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut changed = shared.changed.subscribe();
+    loop {
+        changed.borrow_and_update();
+        let now = Timestamp::now();
+        let due = shared.quietly(|state| state.next_deadline());
+        let wait = match due {
+            Some(due) if due <= now => {
+                shared.change(|state| state.expire(now));
+                continue;
+            }
+            Some(due) => Duration::try_from(due.duration_since(now)).unwrap_or_default(),
+            None => Duration::from_hours(1),
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+            _ = changed.changed() => {}
+        }
+    }
+}

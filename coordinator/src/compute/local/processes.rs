@@ -121,7 +121,7 @@ mod tests {
         // One that ignores SIGTERM, with a child that left its group and session.
         let script = "trap '' TERM; setsid sleep 600 & wait; sleep 600";
         let mut stubborn = start(mine.as_str(), script);
-        let mut other = start(others.as_str(), "sleep 600");
+        let mut other = start(others.as_str(), "exec sleep 600");
         let until = Instant::now() + Duration::from_secs(10);
         while of(&mine).len() < 2 || of(&others).is_empty() {
             assert!(Instant::now() < until, "the processes did not start");

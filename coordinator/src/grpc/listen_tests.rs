@@ -2,22 +2,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use secrecy::ExposeSecret as _;
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::grpc::sample::agent_id;
+use crate::grpc::sample::{ClientIdentity, agent_id, channel, operator_identity};
 use crate::identity::ca::Authority;
 use crate::identity::csr::RequestedKey;
-use crate::identity::spiffe::OperatorId;
 use crate::identity::tls::{Clients, server_config};
 
 /// A listener that serves health, as the role is checked before any service is reached.
@@ -30,8 +25,6 @@ struct World {
     connections: Arc<AtomicUsize>,
     _directory: tempfile::TempDir,
 }
-
-type ClientIdentity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 impl World {
     async fn serving(role: Role, limits: Limits) -> Self {
@@ -65,18 +58,7 @@ impl World {
     }
 
     fn operator(&self) -> ClientIdentity {
-        let domain = TrustDomain::new("muster.test").unwrap();
-        let id = OperatorId::new(&domain, "alice").unwrap();
-        let hour = Duration::from_secs(3600);
-        let issued = self
-            .authority
-            .operator(&id, hour, Timestamp::now())
-            .unwrap();
-        let key = issued.key_pem.expose_secret().as_bytes();
-        (
-            CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).unwrap(),
-            PrivateKeyDer::from_pem_slice(key).unwrap(),
-        )
+        operator_identity(&self.authority, "muster.test")
     }
 
     fn agent(&self) -> ClientIdentity {
@@ -92,33 +74,8 @@ impl World {
     }
 
     fn connect(&self, identity: Option<ClientIdentity>) -> Channel {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.certificate().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut tls = match identity {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => builder
-                .with_client_auth_cert(vec![certificate], key)
-                .unwrap(),
-        };
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let connector = TlsConnector::from(Arc::new(tls));
-        let address = self.address;
         let connections = Arc::clone(&self.connections);
-        let connect = tower::service_fn(move |_| {
-            connections.fetch_add(1, Ordering::SeqCst);
-            let connector = connector.clone();
-            async move {
-                let tcp = TcpStream::connect(address).await?;
-                let name = "localhost".try_into().map_err(std::io::Error::other)?;
-                Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
-            }
-        });
-        Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect)
+        channel(self.address, &self.authority, identity, connections)
     }
 }
 
@@ -159,15 +116,7 @@ async fn without_a_certificate_there_is_no_call() {
 #[tokio::test]
 async fn a_certificate_of_another_trust_domain_makes_no_call() {
     let world = World::serving(Role::Operator, Limits::of(Role::Operator)).await;
-    let domain = TrustDomain::new("other.test").unwrap();
-    let id = OperatorId::new(&domain, "alice").unwrap();
-    let hour = Duration::from_secs(3600);
-    let issued = world.authority.operator(&id, hour, Timestamp::now());
-    let issued = issued.unwrap();
-    let identity = (
-        CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).unwrap(),
-        PrivateKeyDer::from_pem_slice(issued.key_pem.expose_secret().as_bytes()).unwrap(),
-    );
+    let identity = operator_identity(&world.authority, "other.test");
     let refused = check(&world.connect(Some(identity))).await.unwrap_err();
     assert!(std::error::Error::source(&refused).is_some(), "{refused:?}");
 }

@@ -8,4 +8,6 @@ pub mod session;
 
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod tests;
 pub(crate) mod time;

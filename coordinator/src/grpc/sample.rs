@@ -1,14 +1,31 @@
-//! Fleets for the tests of the services.
+//! Fleets and clients for the tests of the services.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use muster_core::{
     Decision, Fleet, FleetSpec, Instance, Job, JobId, JobReport, JobStatus, Marks, PoolSpec,
     Registration, Repository, Runner, Scope, Shape, SizeRules, Stored, TimeLimits, Work,
 };
 
-use crate::identity::spiffe::{AgentId, TrustDomain};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::identity::ca::Authority;
+use crate::identity::spiffe::{AgentId, OperatorId, TrustDomain};
+
+/// What a client proves who it is with.
+pub(super) type ClientIdentity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 pub(super) const INSTANCE: &str = "i-0123456789abcdef0";
 
@@ -34,6 +51,52 @@ pub(super) fn pool() -> PoolSpec {
         max: 4,
         limits: TimeLimits::default(),
     }
+}
+
+pub(super) fn operator_identity(authority: &Authority, trust_domain: &str) -> ClientIdentity {
+    let domain = TrustDomain::new(trust_domain).unwrap();
+    let id = OperatorId::new(&domain, "alice").unwrap();
+    let hour = Duration::from_secs(3600);
+    let issued = authority.operator(&id, hour, Timestamp::now()).unwrap();
+    let key = issued.key_pem.expose_secret().as_bytes();
+    (
+        CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).unwrap(),
+        PrivateKeyDer::from_pem_slice(key).unwrap(),
+    )
+}
+
+/// A client that connects when it is used, over TLS, and counts how often.
+pub(super) fn channel(
+    address: SocketAddr,
+    authority: &Authority,
+    identity: Option<ClientIdentity>,
+    connections: Arc<AtomicUsize>,
+) -> Channel {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut tls = match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(vec![certificate], key)
+            .unwrap(),
+    };
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(tls));
+    let connect = tower::service_fn(move |_| {
+        connections.fetch_add(1, Ordering::SeqCst);
+        let connector = connector.clone();
+        async move {
+            let tcp = TcpStream::connect(address).await?;
+            let name = "localhost".try_into().map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+        }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect)
 }
 
 pub(super) fn runner(launch: &str, work: Work) -> Runner {

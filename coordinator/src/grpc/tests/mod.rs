@@ -1,0 +1,282 @@
+//! The services over real TLS, a real store and a real engine. Only GitHub is not there.
+
+mod enrollment;
+mod operator;
+mod session;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_core::{Event, FleetSpec, LaunchId, Runner, Work};
+use muster_proto::v1::enroll_proof::Evidence;
+use muster_proto::v1::enroll_request::Step as Asked;
+use muster_proto::v1::enroll_response::Step as Answer;
+use muster_proto::v1::enrollment_service_client::EnrollmentServiceClient;
+use muster_proto::v1::{EnrollBegin, EnrollIssued, EnrollProof, EnrollRequest, JoinTokenEvidence};
+use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+
+use super::authorize::Role;
+use super::enrollment::Enrollment;
+use super::listen::{Limits, Listener};
+use super::operator::{LogLevel, Operators};
+use super::sample::{ClientIdentity, INSTANCE, channel, operator_identity, pool, runner};
+use super::session::{AgentSettings, Agents};
+use crate::engine::{Engine, Executor, Parts, Vault};
+use crate::github::{GithubClient, Settings};
+use crate::identity::ca::Authority;
+use crate::identity::join_token;
+use crate::identity::spiffe::TrustDomain;
+use crate::identity::tls::{Clients, server_config};
+use crate::presence::Presence;
+use crate::store::{Batch, Store};
+use crate::telemetry::Metrics;
+
+const LAUNCH: &str = "launch-a";
+/// Longest wait for anything in these tests.
+const SOON: Duration = Duration::from_secs(10);
+
+struct World {
+    store: Store,
+    engine: Engine,
+    presence: Presence,
+    vault: Vault,
+    authority: Arc<Authority>,
+    enroll: SocketAddr,
+    agents: SocketAddr,
+    operators: SocketAddr,
+    stop: CancellationToken,
+    _directory: tempfile::TempDir,
+}
+
+/// A launch that was decided now, whose instance boots.
+fn booting() -> Runner {
+    let mut record = runner(LAUNCH, Work::Booting);
+    let now = Timestamp::now();
+    record.marks.created_at = now;
+    record.marks.stage_since = now;
+    record
+}
+
+fn github() -> GithubClient {
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    // Port 9 of loopback refuses: nothing is registered, and the effects wait.
+    let url = "http://127.0.0.1:9".parse().unwrap();
+    let pem = SecretString::from(key.serialize_pem());
+    GithubClient::new(Settings::new(url, "1".to_owned(), pem)).unwrap()
+}
+
+impl World {
+    async fn with(runners: Vec<Runner>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("muster.db"))
+            .await
+            .unwrap();
+        let batch = Batch {
+            runners,
+            ..Batch::default()
+        };
+        store.commit(batch).await.unwrap();
+
+        let stop = CancellationToken::new();
+        let metrics = Metrics::new().unwrap();
+        let presence = Presence::default();
+        let executor = Executor::new(github(), HashMap::new(), &[pool()], metrics.clone());
+        let vault = executor.vault();
+        let parts = Parts {
+            store: store.clone(),
+            spec: FleetSpec {
+                pools: vec![pool()],
+                accounts: BTreeMap::new(),
+            },
+            presence: presence.clone(),
+            executor,
+            metrics,
+        };
+        let (engine, runnable) = Engine::new(parts).await.unwrap();
+        tokio::spawn(runnable.run(CancellationToken::new()));
+
+        let now = Timestamp::now();
+        let authority = Arc::new(Authority::load_or_create(directory.path(), now).unwrap());
+        let domain = TrustDomain::new("muster.test").unwrap();
+        let tasks = TaskTracker::new();
+        let enrollment = Enrollment::new(
+            engine.clone(),
+            store.clone(),
+            Arc::clone(&authority),
+            domain,
+            "muster.test".to_owned(),
+            tasks.clone(),
+        );
+        let agents = Agents::new(
+            engine.clone(),
+            presence.clone(),
+            Arc::clone(&authority),
+            AgentSettings::default(),
+            stop.clone(),
+            tasks,
+        );
+        let operators = Operators::new(
+            engine.clone(),
+            store.clone(),
+            presence.clone(),
+            log_level(),
+            stop.clone(),
+        );
+        let (operators, _) = operators.into_routes().await.unwrap();
+        let serve = |role, routes| listen(&authority, role, routes, stop.clone());
+        Self {
+            enroll: serve(Role::Newcomer, Routes::new(enrollment.into_service())).await,
+            agents: serve(Role::Agent, Routes::new(agents.into_service())).await,
+            operators: serve(Role::Operator, operators).await,
+            store,
+            engine,
+            presence,
+            vault,
+            authority,
+            stop,
+            _directory: directory,
+        }
+    }
+
+    fn connect(&self, address: SocketAddr, identity: Option<ClientIdentity>) -> Channel {
+        channel(address, &self.authority, identity, Arc::default())
+    }
+
+    fn as_operator(&self) -> Channel {
+        let identity = operator_identity(&self.authority, "muster.test");
+        self.connect(self.operators, Some(identity))
+    }
+
+    async fn token(&self, life: Duration) -> SecretString {
+        let expires_at = Timestamp::now() + life;
+        let (launch, pool) = (LAUNCH.into(), "linux".into());
+        join_token::make(&self.store, launch, pool, INSTANCE.into(), expires_at)
+            .await
+            .unwrap()
+    }
+
+    async fn enroll(&self, token: &str) -> Result<(EnrollIssued, ClientIdentity), Status> {
+        enroll(self.connect(self.enroll, None), token).await
+    }
+
+    /// The channel of an agent that has enrolled.
+    async fn as_agent(&self) -> Channel {
+        let token = self.token(SOON).await;
+        let (_, identity) = self.enroll(token.expose_secret()).await.unwrap();
+        self.connect(self.agents, Some(identity))
+    }
+
+    async fn runner(&self) -> Runner {
+        let launch = LaunchId::from(LAUNCH);
+        self.engine
+            .query(move |fleet| fleet.runner(&launch).cloned())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Waits until the runner is as it should be.
+    async fn until(&self, what: &str, is: impl Fn(&Runner) -> bool) {
+        let waiting = async {
+            while !is(&self.runner().await) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(SOON, waiting).await.is_err() {
+            panic!("not {what}: {:?}", self.runner().await);
+        }
+    }
+
+    async fn end_the_launch(&self) {
+        let terminate = Event::OperatorTerminate {
+            launch: LAUNCH.into(),
+            reason: "test".to_owned(),
+        };
+        self.engine.submit(terminate).await.unwrap();
+    }
+}
+
+fn log_level() -> LogLevel {
+    let level = Arc::new(Mutex::new("info".to_owned()));
+    let read = Arc::clone(&level);
+    LogLevel {
+        get: Arc::new(move || read.lock().unwrap().clone()),
+        set: Arc::new(move |wanted| {
+            wanted.clone_into(&mut level.lock().unwrap());
+            Ok(())
+        }),
+    }
+}
+
+async fn listen(
+    authority: &Authority,
+    role: Role,
+    routes: Routes,
+    stop: CancellationToken,
+) -> SocketAddr {
+    let identity = authority
+        .server(&["localhost".into()], Timestamp::now())
+        .unwrap();
+    let clients = match role {
+        Role::Newcomer => Clients::Anonymous,
+        Role::Agent | Role::Operator => Clients::CertifiedBy(authority.certificate()),
+    };
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let listener = Listener {
+        socket,
+        tls: server_config(&identity, clients).unwrap(),
+        role,
+        trust_domain: TrustDomain::new("muster.test").unwrap(),
+        limits: Limits::of(role),
+        routes,
+    };
+    tokio::spawn(listener.serve(stop));
+    address
+}
+
+/// One whole enrolment, as an agent makes it.
+async fn enroll(channel: Channel, token: &str) -> Result<(EnrollIssued, ClientIdentity), Status> {
+    let mut client = EnrollmentServiceClient::new(channel);
+    let (say, said) = mpsc::channel(2);
+    let begin = Asked::Begin(EnrollBegin {
+        agent_version: "0.1.0".to_owned(),
+    });
+    say.send(EnrollRequest { step: Some(begin) }).await.unwrap();
+    let answers = client.enroll(ReceiverStream::new(said)).await?;
+    let mut answers = answers.into_inner();
+    let Some(Answer::Challenge(challenge)) = answers.message().await?.and_then(|it| it.step) else {
+        panic!("no challenge");
+    };
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    let proof = Asked::Proof(EnrollProof {
+        csr_der: csr.der().to_vec(),
+        nonce: challenge.nonce,
+        evidence: Some(Evidence::JoinToken(JoinTokenEvidence {
+            token: token.to_owned(),
+        })),
+    });
+    say.send(EnrollRequest { step: Some(proof) }).await.unwrap();
+    let Some(Answer::Issued(issued)) = answers.message().await?.and_then(|it| it.step) else {
+        panic!("nothing issued");
+    };
+    let certificate = CertificateDer::from(issued.certificate_der.clone());
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    Ok((issued, (certificate, key)))
+}

@@ -1,0 +1,247 @@
+use muster_core::{GithubRunnerId, RunnerName, Stage};
+use muster_proto::v1::agent_event::Kind;
+use muster_proto::v1::agent_service_client::AgentServiceClient;
+use muster_proto::v1::session_request::Message as Said;
+use muster_proto::v1::session_response::Message as Told;
+use muster_proto::v1::{
+    AgentEvent, AssignmentAccepted, Heartbeat, Hello, PhaseChanged, RenewCertificateRequest,
+    RunnerPhase, Sample, SessionRequest, SessionResponse,
+};
+use tonic::{Code, Streaming};
+
+use super::*;
+
+const NAME: &str = "muster-linux-launch-a";
+
+struct Stream {
+    say: mpsc::Sender<SessionRequest>,
+    told: Streaming<SessionResponse>,
+}
+
+impl Stream {
+    async fn open(channel: &Channel) -> Result<Self, Status> {
+        let (say, said) = mpsc::channel(8);
+        let mut client = AgentServiceClient::new(channel.clone());
+        let told = client
+            .session(ReceiverStream::new(said))
+            .await?
+            .into_inner();
+        Ok(Self { say, told })
+    }
+
+    /// Opens a stream, says hello and reads the settings.
+    async fn greeted(channel: &Channel, hello: Hello) -> Self {
+        let mut stream = Self::open(channel).await.unwrap();
+        stream.say(Said::Hello(hello)).await;
+        assert!(matches!(stream.next().await, Ok(Some(Told::Configure(_)))));
+        stream
+    }
+
+    async fn say(&self, message: Said) {
+        let message = Some(message);
+        self.say.send(SessionRequest { message }).await.unwrap();
+    }
+
+    async fn event(&self, sequence: u64, kind: Option<Kind>) {
+        let event = AgentEvent {
+            sequence,
+            at: None,
+            kind,
+        };
+        self.say(Said::Event(event)).await;
+    }
+
+    async fn next(&mut self) -> Result<Option<Told>, Status> {
+        let message = tokio::time::timeout(SOON, self.told.message()).await;
+        Ok(message.expect("no message")?.and_then(|it| it.message))
+    }
+
+    async fn acknowledged(&mut self) -> u64 {
+        match self.next().await {
+            Ok(Some(Told::Acknowledge(it))) => it.through_sequence,
+            other => panic!("no acknowledgement: {other:?}"),
+        }
+    }
+}
+
+fn phase(phase: RunnerPhase) -> Option<Kind> {
+    Some(Kind::PhaseChanged(PhaseChanged {
+        phase: phase.into(),
+        job_display_name: String::new(),
+    }))
+}
+
+fn accepted() -> Option<Kind> {
+    Some(Kind::AssignmentAccepted(AssignmentAccepted {
+        runner_name: NAME.to_owned(),
+    }))
+}
+
+fn returning(last_sequence: u64) -> Hello {
+    Hello {
+        runner_name: NAME.to_owned(),
+        phase: RunnerPhase::Listening.into(),
+        last_sequence,
+        ..Hello::default()
+    }
+}
+
+/// Has the runner registered as GitHub would, and the assignment sent.
+async fn minted(world: &World) {
+    world
+        .until("enrolled", |runner| runner.stage() == Stage::Enrolled)
+        .await;
+    let (launch, name) = (LaunchId::from(LAUNCH), RunnerName::from(NAME));
+    world
+        .vault
+        .put(launch.clone(), name.clone(), "c2VjcmV0".into());
+    let minted = Event::Minted {
+        launch,
+        name,
+        id: GithubRunnerId(7),
+    };
+    world.engine.submit(minted).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_goes_from_hello_to_an_idle_runner() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    minted(&world).await;
+    match stream.next().await {
+        Ok(Some(Told::Assignment(assignment))) => {
+            assert_eq!(assignment.runner_name, NAME);
+            assert_eq!(assignment.encoded_jit_config, "c2VjcmV0");
+        }
+        other => panic!("no assignment: {other:?}"),
+    }
+    stream.event(1, accepted()).await;
+    assert_eq!(stream.acknowledged().await, 1);
+    assert_eq!(world.runner().await.stage(), Stage::Starting);
+    stream.event(2, phase(RunnerPhase::Listening)).await;
+    assert_eq!(stream.acknowledged().await, 2);
+    assert_eq!(world.runner().await.stage(), Stage::Idle);
+
+    let sample = Some(Sample {
+        cpu_count: 4,
+        ..Sample::default()
+    });
+    stream.say(Said::Heartbeat(Heartbeat { sample })).await;
+    // The answer to an event shows that what came before it was taken.
+    stream.event(3, None).await;
+    assert_eq!(stream.acknowledged().await, 3);
+    let seen = world.presence.get(&LAUNCH.into()).unwrap();
+    assert!(seen.connected);
+    assert_eq!(seen.sample.unwrap().cpu_count, 4);
+
+    drop(stream);
+    world
+        .until("silent", |runner| runner.silent_since.is_some())
+        .await;
+}
+
+#[tokio::test]
+async fn events_that_come_again_are_acknowledged_and_not_applied() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    minted(&world).await;
+    stream.next().await.unwrap();
+    stream.event(1, accepted()).await;
+    stream.event(2, phase(RunnerPhase::Listening)).await;
+    assert_eq!(stream.acknowledged().await, 1);
+    assert_eq!(stream.acknowledged().await, 2);
+    drop(stream);
+    let mut stream = Stream::greeted(&channel, returning(2)).await;
+    // With the number of the first: it is not even looked at.
+    stream.event(1, phase(RunnerPhase::Running)).await;
+    assert_eq!(stream.acknowledged().await, 2);
+    assert_eq!(world.runner().await.stage(), Stage::Idle);
+    // One is missing: it is lost, the rest goes on.
+    stream.event(4, phase(RunnerPhase::Running)).await;
+    assert_eq!(stream.acknowledged().await, 4);
+    assert_eq!(world.runner().await.stage(), Stage::Busy);
+}
+
+#[tokio::test]
+async fn a_newer_stream_ends_the_older_and_the_agent_is_not_lost() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut older = Stream::greeted(&channel, Hello::default()).await;
+    let mut newer = Stream::greeted(&channel, Hello::default()).await;
+    let ended = older.next().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Aborted);
+    newer.event(1, None).await;
+    assert_eq!(newer.acknowledged().await, 1);
+    assert_eq!(world.runner().await.silent_since, None);
+}
+
+#[tokio::test]
+async fn a_stream_must_begin_with_one_hello() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::open(&channel).await.unwrap();
+    stream.event(1, None).await;
+    let refused = stream.next().await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    stream.say(Said::Hello(Hello::default())).await;
+    let refused = stream.next().await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_ended_launch_opens_and_renews_nothing() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default().serialize_request(&key);
+    let renewal = RenewCertificateRequest {
+        csr_der: csr.unwrap().der().to_vec(),
+    };
+    let mut client = AgentServiceClient::new(channel.clone());
+    let renewed = client.renew_certificate(renewal.clone()).await.unwrap();
+    let certificate = CertificateDer::from(renewed.into_inner().certificate_der);
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let renewed = world.connect(world.agents, Some((certificate, key)));
+    Stream::greeted(&renewed, Hello::default()).await;
+
+    world.end_the_launch().await;
+    for channel in [channel, renewed] {
+        let mut client = AgentServiceClient::new(channel.clone());
+        let refused = client.renew_certificate(renewal.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        let refused = Stream::open(&channel).await.err().unwrap();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_sends_the_agents_away() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    world.stop.cancel();
+    assert!(matches!(stream.next().await, Ok(Some(Told::Reconnect(_)))));
+    let ended = stream.next().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable);
+    assert_eq!(world.runner().await.silent_since, None);
+}
+
+#[tokio::test]
+async fn a_sweep_ends_a_silent_stream_and_the_core_hears_it() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    stream.event(1, None).await;
+    stream.acknowledged().await;
+    let later = Timestamp::now() + Duration::from_secs(60);
+    let silent = world.presence.sweep(later, Duration::from_secs(30));
+    assert_eq!(silent, [LaunchId::from(LAUNCH)]);
+    let ended = stream.next().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable);
+    world
+        .until("silent", |runner| runner.silent_since.is_some())
+        .await;
+}

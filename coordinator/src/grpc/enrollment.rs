@@ -28,6 +28,8 @@ use crate::store::{JoinToken, Redeemed, Store};
 
 /// How long a challenge can be answered, and how long an exchange may take in all.
 pub const EXCHANGE: Duration = Duration::from_secs(60);
+/// How long an exchange may take to begin, so that idle streams don't keep machines out.
+const BEGIN: Duration = Duration::from_secs(10);
 /// Most exchanges at a time; more are told to come back.
 const EXCHANGES: usize = 1_024;
 /// Most bytes of one message.
@@ -125,7 +127,10 @@ impl Shared {
             .exchanges
             .try_acquire()
             .map_err(|_| Status::resource_exhausted("too many enrolments at a time"))?;
-        let Some(Asked::Begin(begin)) = next(&mut requests).await? else {
+        let begin = tokio::time::timeout(BEGIN, next(&mut requests))
+            .await
+            .map_err(|_| Status::deadline_exceeded("no begin in time"))?;
+        let Some(Asked::Begin(begin)) = begin? else {
             return Err(Status::invalid_argument("the first message must be begin"));
         };
         check_begin(&begin)?;

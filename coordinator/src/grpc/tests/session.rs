@@ -10,6 +10,9 @@ use muster_proto::v1::{
 use tonic::{Code, Streaming};
 
 use super::*;
+use crate::grpc::sample::agent_id;
+use crate::identity::ca::AGENT_TTL;
+use crate::identity::csr::RequestedKey;
 
 const NAME: &str = "muster-linux-launch-a";
 
@@ -241,6 +244,31 @@ async fn a_sweep_ends_a_silent_stream_and_the_core_hears_it() {
     assert_eq!(silent, [LaunchId::from(LAUNCH)]);
     let ended = stream.next().await.unwrap_err();
     assert_eq!(ended.code(), Code::Unavailable);
+    world
+        .until("silent", |runner| runner.silent_since.is_some())
+        .await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_the_certificate_expires_and_no_new_one_opens() {
+    let world = World::with(vec![booting()]).await;
+    world.as_agent().await;
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default().serialize_request(&key);
+    let requested = RequestedKey::from_csr(csr.unwrap().der()).unwrap();
+    // Issued almost an hour ago: a moment of its life is left.
+    let then = Timestamp::now() - AGENT_TTL + Duration::from_secs(2);
+    let issued = world.authority.agent(&agent_id(), &requested, then);
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let identity = (issued.unwrap().certificate, key);
+    let channel = world.connect(world.agents, Some(identity));
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    let ended = stream.next().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unauthenticated);
+    assert!(ended.message().contains("expired"), "{ended}");
+    // On the same connection, and so without a new look at the certificate by TLS.
+    let refused = Stream::open(&channel).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unauthenticated);
     world
         .until("silent", |runner| runner.silent_since.is_some())
         .await;

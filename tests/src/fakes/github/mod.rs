@@ -12,16 +12,17 @@ mod jit;
 mod limits;
 mod moves;
 mod openapi;
+mod options;
 mod payload;
 mod routes;
 mod runner_endpoint;
 mod server;
+mod shared;
 mod spec;
 mod state;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,66 +35,14 @@ use self::auth::AppKey;
 pub use self::deliveries::sign;
 use self::openapi::Description;
 pub use self::openapi::{DescriptionError, default_path};
+pub use self::options::Options;
 use self::payload::Templates;
+use self::shared::Shared;
 pub use self::spec::{
     Conclusion, Delivery, Effect, Fault, JobId, JobSpec, JobView, Mischief, RunnerView, Status,
     WebhookFault,
 };
 use self::state::{AccountKind, Group, Scope, State};
-
-/// How the fake is set up.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where to listen.
-    pub listen: std::net::SocketAddr,
-    /// GitHub's description, as `tests/install` prepares it.
-    pub description: PathBuf,
-    /// The app's id.
-    pub app_id: u64,
-    /// The app's client id.
-    pub client_id: String,
-    /// What webhooks are signed with.
-    pub webhook_secret: String,
-    /// The organisation that is there from the start.
-    pub organization: String,
-    /// The enterprise above all organisations, if there is one.
-    pub enterprise: Option<String>,
-    /// Whether hourly budgets and points a minute are enforced.
-    pub enforce_limits: bool,
-    /// How long an installation token lives (GitHub: 1 h).
-    pub token_lifetime: Duration,
-    /// How long a runner may take from being told of a job to acquiring it (GitHub: 60 s).
-    pub pickup_timeout: Duration,
-    /// How long a job lives without a renewal (GitHub: 10 min).
-    pub job_lock: Duration,
-    /// When a cancelled job is ended although its runner goes on (GitHub: 5 min).
-    pub cancel_timeout: Duration,
-    /// When a runner that does not poll counts as offline (GitHub: about a minute).
-    pub offline_after: Duration,
-    /// How long a poll is held when there is nothing to say.
-    pub poll_hold: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
-            description: default_path(),
-            app_id: 4711,
-            client_id: "Iv23liMusterFake".to_owned(),
-            webhook_secret: "a webhook secret for tests".to_owned(),
-            organization: "acme".to_owned(),
-            enterprise: None,
-            enforce_limits: true,
-            token_lifetime: Duration::from_hours(1),
-            pickup_timeout: Duration::from_mins(1),
-            job_lock: Duration::from_mins(10),
-            cancel_timeout: Duration::from_mins(5),
-            offline_after: Duration::from_mins(1),
-            poll_hold: Duration::from_secs(2),
-        }
-    }
-}
 
 /// Why the fake does not start.
 #[derive(Debug, thiserror::Error)]
@@ -115,64 +64,6 @@ pub enum StartError {
 pub struct NotInTime {
     what: String,
     waited: Duration,
-}
-
-/// What the server, its tasks and the tests share.
-pub(in crate::fakes::github) struct Shared {
-    options: Options,
-    url: String,
-    description: Description,
-    templates: Arc<Templates>,
-    app_key: AppKey,
-    /// One lock: GitHub's answer to a request is one step, and no step waits for anything.
-    state: Mutex<State>,
-    /// Counts changes, for those that wait for one.
-    changed: watch::Sender<u64>,
-}
-
-impl Shared {
-    /// Changes the state, gives out work that this made possible, and wakes who waits.
-    fn change<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {
-        let result = {
-            let mut state = self.lock();
-            let result = step(&mut state);
-            state.assign(&self.options, Timestamp::now());
-            result
-        };
-        self.changed.send_modify(|count| *count += 1);
-        result
-    }
-
-    /// A listener looks for messages: wakes others only if work was given out.
-    fn poll<R>(&self, look: impl Fn(&mut State) -> Option<R>) -> Option<R> {
-        let (result, news) = {
-            let mut state = self.lock();
-            match look(&mut state) {
-                Some(result) => (Some(result), false),
-                None => {
-                    let news = state.assign(&self.options, Timestamp::now());
-                    (look(&mut state), news)
-                }
-            }
-        };
-        if news {
-            self.changed.send_modify(|count| *count += 1);
-        }
-        result
-    }
-
-    /// Touches the state without waking anyone.
-    fn quietly<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {
-        step(&mut self.lock())
-    }
-
-    fn violation(&self, text: String) {
-        self.quietly(|state| state.violations.push(text));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The fake. Stops when dropped.
@@ -221,7 +112,7 @@ impl FakeGithub {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(server::run(Arc::clone(&shared), listener, stop.clone()));
         tasks.spawn(deliveries::run(Arc::clone(&shared), stop.clone()));
-        tasks.spawn(expire(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(shared::expire(Arc::clone(&shared), stop.clone()));
         tasks.close();
         let app_private_key_pem = shared.app_key.private_pem.clone();
         Ok(Self {
@@ -440,28 +331,5 @@ impl FakeGithub {
     pub fn take_violations(&self) -> Vec<String> {
         self.shared
             .quietly(|state| std::mem::take(&mut state.violations))
-    }
-}
-
-/// Ends what has run out: locks, assignments, tokens.
-async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut changed = shared.changed.subscribe();
-    loop {
-        changed.borrow_and_update();
-        let now = Timestamp::now();
-        let due = shared.quietly(|state| state.next_deadline());
-        let wait = match due {
-            Some(due) if due <= now => {
-                shared.change(|state| state.expire(now));
-                continue;
-            }
-            Some(due) => Duration::try_from(due.duration_since(now)).unwrap_or_default(),
-            None => Duration::from_hours(1),
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-            _ = changed.changed() => {}
-        }
     }
 }

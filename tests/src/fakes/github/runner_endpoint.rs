@@ -19,10 +19,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Shared;
 use super::jit::guid;
 use super::moves::after;
 use super::routes::Answer;
+use super::shared::Shared;
 use super::spec::{Conclusion, JobId};
 use super::state::{Runner, Session, State, Task};
 use crate::standin::protocol::{JobMessage, TaskResult};

@@ -16,12 +16,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
-use super::Shared;
 use super::auth::Caller;
 use super::limits::{Standing, Verdict};
 use super::openapi::Operation;
 use super::routes::{self, Answer, Call};
 use super::runner_endpoint::{self, RunnerCall};
+use super::shared::Shared;
 use super::spec::{Effect, Fault};
 use super::state::State;
 

@@ -52,9 +52,8 @@ impl Worker {
                 Work::Script { run, .. } => self.run_script(index, &run).await,
             };
             result = match outcome {
-                Outcome::Done => result,
                 Outcome::Failed if result == TaskResult::Succeeded => TaskResult::Failed,
-                Outcome::Failed => result,
+                Outcome::Done | Outcome::Failed => result,
                 Outcome::Interrupted(Interruption::Cancel) => TaskResult::Canceled,
                 Outcome::Interrupted(Interruption::Shutdown) => return TaskResult::Failed,
             };

@@ -11,9 +11,10 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::Options;
 use super::auth::Caller;
+use super::shared::Shared;
 use super::state::{AccountKind, Scope, State};
-use super::{Options, Shared};
 
 /// One checked request.
 pub(super) struct Call<'a> {

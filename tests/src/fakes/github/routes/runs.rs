@@ -20,7 +20,7 @@ pub(super) fn dispatch(state: &mut State, call: &Call<'_>) -> Answer {
             None => Answer::not_found(),
         },
         ("POST", "jobs/{job_id}/rerun") => match job(state, call).map(|job| job.id) {
-            Some(id) => rerun_answer(state.rerun_job(id, call.now)),
+            Some(id) => rerun_answer(&state.rerun_job(id, call.now)),
             None => Answer::not_found(),
         },
         ("GET", "runs") => list(state, call),
@@ -88,6 +88,7 @@ fn list(state: &State, call: &Call<'_>) -> Answer {
 }
 
 /// Which jobs of a run are asked for.
+#[derive(Clone, Copy)]
 enum Which {
     /// All of all attempts.
     All,
@@ -140,12 +141,12 @@ fn cancel(state: &mut State, call: &Call<'_>) -> Answer {
 
 fn rerun(state: &mut State, call: &Call<'_>, chosen: impl Fn(&Job) -> bool) -> Answer {
     match run(state, call).map(|run| run.id) {
-        Some(id) => rerun_answer(state.rerun(id, call.now, chosen)),
+        Some(id) => rerun_answer(&state.rerun(id, call.now, chosen)),
         None => Answer::not_found(),
     }
 }
 
-fn rerun_answer(outcome: Result<(), RerunRefused>) -> Answer {
+fn rerun_answer(outcome: &Result<(), RerunRefused>) -> Answer {
     match outcome {
         Ok(()) => Answer::json(StatusCode::CREATED, json!({})),
         Err(RerunRefused::Unknown) => Answer::not_found(),

@@ -1,4 +1,4 @@
-//! What the tests of the kit share: a client that speaks to the fake GitHub as the app does.
+//! A client that speaks to the fake GitHub as the app does.
 
 use std::time::Duration;
 
@@ -9,21 +9,24 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 /// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The call that makes a JIT configuration in the organisation.
+pub(crate) const JITCONFIG: &str = "/orgs/acme/actions/runners/generate-jitconfig";
 
 /// The fake and someone who talks to it.
-pub struct App {
-    pub github: FakeGithub,
-    pub client: reqwest::Client,
-    pub token: String,
+pub(crate) struct App {
+    pub(crate) github: FakeGithub,
+    pub(crate) client: reqwest::Client,
+    pub(crate) token: String,
 }
 
 impl App {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Options::default()).await
     }
 
-    pub async fn with(options: Options) -> Self {
+    pub(crate) async fn with(options: Options) -> Self {
         let github = FakeGithub::start(options).await.unwrap();
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -39,7 +42,7 @@ impl App {
         app
     }
 
-    pub fn jwt(&self, iat: i64, exp: i64) -> String {
+    pub(crate) fn jwt(&self, iat: i64, exp: i64) -> String {
         let now = Timestamp::now().as_second();
         let claims = json!({
             "iss": self.github.app_id().to_string(), "iat": now + iat, "exp": now + exp,
@@ -48,7 +51,7 @@ impl App {
         jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap()
     }
 
-    pub async fn token_for(&self, login: &str) -> String {
+    pub(crate) async fn token_for(&self, login: &str) -> String {
         let id = self.github.installation_id(login).unwrap();
         let answer = self
             .request(
@@ -63,12 +66,12 @@ impl App {
         body(answer).await["token"].as_str().unwrap().to_owned()
     }
 
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client
             .request(method, format!("{}{path}", self.github.url))
     }
 
-    pub async fn get(&self, path: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.request(Method::GET, path)
             .bearer_auth(&self.token)
             .send()
@@ -76,7 +79,7 @@ impl App {
             .unwrap()
     }
 
-    pub async fn delete(&self, path: &str) -> Response {
+    pub(crate) async fn delete(&self, path: &str) -> Response {
         self.request(Method::DELETE, path)
             .bearer_auth(&self.token)
             .send()
@@ -84,7 +87,7 @@ impl App {
             .unwrap()
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Response {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
         self.request(Method::POST, path)
             .bearer_auth(&self.token)
             .json(body)
@@ -94,7 +97,7 @@ impl App {
     }
 
     /// A JIT configuration in the organisation; answers its id and blob.
-    pub async fn register(&self, name: &str, labels: &[&str]) -> (u64, String) {
+    pub(crate) async fn register(&self, name: &str, labels: &[&str]) -> (u64, String) {
         let asked = json!({ "name": name, "runner_group_id": 1, "labels": labels });
         let answer = self
             .post("/orgs/acme/actions/runners/generate-jitconfig", &asked)
@@ -106,11 +109,11 @@ impl App {
     }
 
     /// Ends a test: nothing may have departed from GitHub's description.
-    pub fn assert_conforms(&self) {
+    pub(crate) fn assert_conforms(&self) {
         assert_eq!(self.github.violations(), Vec::<String>::new());
     }
 }
 
-pub async fn body(answer: Response) -> Value {
+pub(crate) async fn body(answer: Response) -> Value {
     serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
 }

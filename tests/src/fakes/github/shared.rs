@@ -1,0 +1,95 @@
+//! What the server, its tasks and the tests share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::AppKey;
+use super::openapi::Description;
+use super::options::Options;
+use super::payload::Templates;
+use super::state::State;
+
+/// What the server, its tasks and the tests share.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) url: String,
+    pub(super) description: Description,
+    pub(super) templates: Arc<Templates>,
+    pub(super) app_key: AppKey,
+    /// One lock: GitHub's answer to a request is one step, and no step waits for anything.
+    pub(super) state: Mutex<State>,
+    /// Counts changes, for those that wait for one.
+    pub(super) changed: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Changes the state, gives out work that this made possible, and wakes who waits.
+    pub(super) fn change<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {
+        let result = {
+            let mut state = self.lock();
+            let result = step(&mut state);
+            state.assign(&self.options, Timestamp::now());
+            result
+        };
+        self.changed.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// A listener looks for messages: wakes others only if work was given out.
+    pub(super) fn poll<R>(&self, look: impl Fn(&mut State) -> Option<R>) -> Option<R> {
+        let (result, news) = {
+            let mut state = self.lock();
+            match look(&mut state) {
+                Some(result) => (Some(result), false),
+                None => {
+                    let news = state.assign(&self.options, Timestamp::now());
+                    (look(&mut state), news)
+                }
+            }
+        };
+        if news {
+            self.changed.send_modify(|count| *count += 1);
+        }
+        result
+    }
+
+    /// Touches the state without waking anyone.
+    pub(super) fn quietly<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {
+        step(&mut self.lock())
+    }
+
+    pub(super) fn violation(&self, text: String) {
+        self.quietly(|state| state.violations.push(text));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends what has run out: locks, assignments, tokens.
+pub(super) async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut changed = shared.changed.subscribe();
+    loop {
+        changed.borrow_and_update();
+        let now = Timestamp::now();
+        let due = shared.quietly(|state| state.next_deadline());
+        let wait = match due {
+            Some(due) if due <= now => {
+                shared.change(|state| state.expire(now));
+                continue;
+            }
+            Some(due) => Duration::try_from(due.duration_since(now)).unwrap_or_default(),
+            None => Duration::from_hours(1),
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+            _ = changed.changed() => {}
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The coordinator's process: configured, started, killed and started again.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::{Options, build};
+use crate::fakes::github::FakeGithub;
+
+/// How long it may take to come up.
+const START: Duration = Duration::from_secs(30);
+/// Time between two looks at a file.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What the configuration file is made from.
+pub(super) struct Config<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) github: &'a FakeGithub,
+    pub(super) metadata_endpoint: &'a str,
+    pub(super) options: &'a Options,
+}
+
+/// Where the coordinator listens.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Addresses {
+    /// Webhooks, health, metrics.
+    pub web: SocketAddr,
+    /// Enrolment.
+    pub enroll: SocketAddr,
+    /// Agents.
+    pub agents: SocketAddr,
+    /// Operators.
+    pub operators: SocketAddr,
+}
+
+/// A coordinator.
+#[derive(Debug)]
+pub struct Coordinator {
+    dir: PathBuf,
+    addresses: Addresses,
+    process: Option<Child>,
+}
+
+impl Coordinator {
+    pub(super) async fn start(config: &Config<'_>) -> anyhow::Result<Self> {
+        let mut tries = 0;
+        loop {
+            let addresses = free_addresses()?;
+            write_config(config, &addresses)?;
+            let dir = config.dir.to_owned();
+            let mut coordinator = Self {
+                dir,
+                addresses,
+                process: None,
+            };
+            match coordinator.start_again().await {
+                Ok(()) => return Ok(coordinator),
+                // Somebody else may have taken a port in between.
+                Err(_) if tries < 3 => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts it with the same configuration and the same data.
+    ///
+    /// # Errors
+    /// When it ends or doesn't come up in time; the message has the end of its log.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        let ports = self.dir.join("ports.json");
+        if ports.exists() {
+            std::fs::remove_file(&ports)?;
+        }
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())?;
+        let figures = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("coordinator.emf"))?;
+        let process = Command::new(build::binary("muster-coordinator")?)
+            .arg("run")
+            .arg("--config")
+            .arg(self.config())
+            .stdin(std::process::Stdio::null())
+            .stdout(figures)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("start the coordinator")?;
+        let process = self.process.insert(process);
+        let until = Instant::now() + START;
+        while !ports.exists() {
+            if let Some(status) = process.try_wait()? {
+                bail!("the coordinator ended: {status}\n{}", self.log_tail());
+            }
+            if Instant::now() >= until {
+                bail!(
+                    "the coordinator did not come up within {START:?}\n{}",
+                    self.log_tail()
+                );
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill_nine(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself; it is reaped when dropped.
+            let _ = process.start_kill();
+        }
+    }
+
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// When it doesn't stop in time, or not with exit code 0.
+    pub async fn stop(&mut self, within: Duration) -> anyhow::Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        let pid = process.id().context("the coordinator has ended before")?;
+        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
+        let status = tokio::time::timeout(within, process.wait())
+            .await
+            .with_context(|| format!("the coordinator did not stop\n{}", self.log_tail()))??;
+        if !status.success() {
+            bail!("the coordinator stopped with {status}\n{}", self.log_tail());
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Where GitHub's webhooks go.
+    #[must_use]
+    pub fn webhook_url(&self) -> String {
+        format!("http://{}/webhooks/github", self.addresses.web)
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("muster.toml")
+    }
+
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("coordinator.log")
+    }
+
+    /// The folder of its instances.
+    #[must_use]
+    pub fn instances_dir(&self) -> PathBuf {
+        self.dir.join("data/instances")
+    }
+
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Child::id)
+    }
+
+    /// Has the command line issue a certificate, as an operator would.
+    ///
+    /// # Errors
+    /// When it doesn't.
+    pub async fn issue_operator_cert(&self, name: &str, out: &Path) -> anyhow::Result<String> {
+        let output = Command::new(build::binary("muster-coordinator")?)
+            .arg("issue-operator-cert")
+            .arg("--config")
+            .arg(self.config())
+            .args(["--name", name, "--out"])
+            .arg(out)
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!(
+                "issue-operator-cert: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+/// Four free addresses below the range that outgoing connections take their ports from, as the same
+/// ones must be free again after a kill.
+fn free_addresses() -> anyhow::Result<Addresses> {
+    let mut found = Vec::new();
+    for _ in 0..200 {
+        let port = rand::random_range(10_000..32_000);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if !found.contains(&address) && TcpListener::bind(address).is_ok() {
+            found.push(address);
+        }
+        if let [web, enroll, agents, operators] = found[..] {
+            return Ok(Addresses {
+                web,
+                enroll,
+                agents,
+                operators,
+            });
+        }
+    }
+    bail!("no free ports between 10000 and 32000")
+}
+
+fn write_config(config: &Config<'_>, addresses: &Addresses) -> anyhow::Result<()> {
+    let Config {
+        dir,
+        github,
+        metadata_endpoint,
+        options,
+    } = config;
+    std::fs::write(dir.join("app.pem"), &github.app_private_key_pem)?;
+    std::fs::write(dir.join("webhook.secret"), github.webhook_secret())?;
+    let agent = build::binary("muster-agent")?;
+    let text = format!(
+        r#"[coordinator]
+data_dir = "data"
+development = true
+heartbeat_interval = "500ms"
+
+[listen]
+web = "{web}"
+enroll = "{enroll}"
+agents = "{agents}"
+operators = "{operators}"
+server_names = ["localhost", "127.0.0.1"]
+advertise_host = "127.0.0.1"
+ports_file = "ports.json"
+
+[github]
+api_url = "{github_url}"
+app_id = {app_id}
+private_key_file = "app.pem"
+webhook_secret_files = ["webhook.secret"]
+redeliver_interval = "1s"
+
+[accounts.local]
+max_instances = {max_instances}
+
+[local]
+agent_binary = {agent:?}
+runner_dir = "runner"
+metadata_endpoint = "{metadata_endpoint}"
+sweep_interval = "500ms"
+
+[local.environment]
+FAKE_RUNNER_SPEED = "{speed}"
+
+[telemetry]
+log_level = "debug"
+emf_interval = "1s"
+
+{pools}"#,
+        web = addresses.web,
+        enroll = addresses.enroll,
+        agents = addresses.agents,
+        operators = addresses.operators,
+        github_url = github.url,
+        app_id = github.app_id(),
+        max_instances = options.max_instances,
+        speed = options.runner_speed,
+        pools = options.pools,
+    );
+    std::fs::write(dir.join("muster.toml"), text)?;
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The real binaries among the fakes: a coordinator and its agents on loopback, a fake GitHub that
+//! sends them webhooks, a fake metadata service, and the stand-in runner.
+
+pub mod build;
+mod coordinator;
+mod leftovers;
+mod operator;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+
+pub use self::coordinator::{Addresses, Coordinator};
+pub use self::leftovers::{Left, marked_processes};
+pub use self::operator::{Operator, connect, wait_for};
+use crate::fakes::github::{self, FakeGithub};
+use crate::fakes::imds::FakeImds;
+use crate::standin::install_runner;
+
+/// The organisation that the pools serve.
+pub const ORGANIZATION: &str = "octo-org";
+
+/// How the world is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `[[pool]]` tables of the configuration.
+    pub pools: String,
+    /// How much faster than the real runner the stand-in is.
+    pub runner_speed: u32,
+    /// Most instances in all.
+    pub max_instances: u32,
+    /// Changes to the fake GitHub.
+    pub github: github::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pools: pool("linux", &["self-hosted", "linux", "x64"], 0, 4),
+            runner_speed: 20,
+            max_instances: 8,
+            github: github::Options {
+                organization: ORGANIZATION.to_owned(),
+                offline_after: Duration::from_secs(5),
+                poll_hold: Duration::from_millis(500),
+                ..github::Options::default()
+            },
+        }
+    }
+}
+
+/// A `[[pool]]` table.
+#[must_use]
+pub fn pool(name: &str, labels: &[&str], min_idle: u32, max: u32) -> String {
+    format!(
+        "[[pool]]\nname = \"{name}\"\nscope = {{ organization = \"{ORGANIZATION}\" }}\n\
+         labels = {labels:?}\naccount = \"local\"\nmin_idle = {min_idle}\nmax = {max}\n\n"
+    )
+}
+
+/// All of it. Ends everything that it started when dropped.
+pub struct World {
+    /// GitHub.
+    pub github: FakeGithub,
+    /// The instances' metadata.
+    pub imds: FakeImds,
+    /// The coordinator's process.
+    pub coordinator: Coordinator,
+    dir: TempDir,
+}
+
+impl World {
+    /// Starts the fakes and the coordinator, and points GitHub's webhooks at it.
+    ///
+    /// # Errors
+    /// When a binary is missing, or the coordinator doesn't come up.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("muster-").tempdir()?;
+        let github = FakeGithub::start(options.github.clone()).await?;
+        let imds = FakeImds::start().await?;
+        install_runner(&dir.path().join("runner"))?;
+        let config = coordinator::Config {
+            dir: dir.path(),
+            github: &github,
+            metadata_endpoint: &imds.endpoint("{instance_id}"),
+            options: &options,
+        };
+        let coordinator = Coordinator::start(&config).await?;
+        github.set_webhook_url(&coordinator.webhook_url());
+        Ok(Self {
+            github,
+            imds,
+            coordinator,
+            dir,
+        })
+    }
+
+    /// The folder of this world.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// An operator with a certificate of its own, connected.
+    ///
+    /// # Errors
+    /// When no certificate is issued or the listener can't be reached.
+    pub async fn operator(&self, name: &str) -> anyhow::Result<Operator> {
+        let out = self.dir.path().join(format!("operator-{name}"));
+        if !out.exists() {
+            self.coordinator.issue_operator_cert(name, &out).await?;
+        }
+        Operator::connect(self.coordinator.addresses().operators, &out).await
+    }
+
+    /// Lets the fleet end: nothing is launched any more, every runner is terminated, and the
+    /// coordinator is stopped. Then tells what is left, which should be nothing.
+    ///
+    /// # Errors
+    /// When it doesn't come to that in time.
+    pub async fn wind_down(&mut self, within: Duration) -> anyhow::Result<Left> {
+        let mut operator = self.operator("closing").await?;
+        operator
+            .end_everything(within)
+            .await
+            .context("the fleet did not end")?;
+        self.coordinator.stop(within).await?;
+        Ok(Left::look(&self.github, &self.coordinator.instances_dir()))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.coordinator.kill_nine();
+        leftovers::kill(&self.coordinator.instances_dir());
+    }
+}

@@ -109,3 +109,19 @@ impl TaskResult {
             .find(|result| i32::from(result.exit_code()) == code)
     }
 }
+
+/// A random GUID (version 4), as .NET and GitHub make them.
+pub fn guid() -> String {
+    let mut n: u128 = rand::random();
+    n = n & !(0xf << 76) | (4 << 76);
+    n = n & !(0b11 << 62) | (0b10 << 62);
+    let hex = format!("{n:032x}");
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}

@@ -75,6 +75,18 @@ impl Root {
             .collect()
     }
 
+    /// Kills the workers of this root; answers how many there were.
+    pub(crate) fn kill_workers(&self) -> usize {
+        let worker = self.file("bin/Runner.Worker");
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let own = processes.filter(|it| {
+            std::fs::read_link(it.path().join("exe")).is_ok_and(|program| program == worker)
+        });
+        let pids = own.filter_map(|it| it.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok())
+            .count()
+    }
+
     pub(crate) fn exists(&self, name: &str) -> bool {
         self.path().join(name).exists()
     }

@@ -135,6 +135,59 @@ async fn a_worker_deaf_to_cancellation_is_killed() {
     assert!(out.contains("completed with result: Canceled"), "{out}");
 }
 
+/// A worker that hears nothing, found by its own log.
+const DEAF: &str = "idle = { assign = 5 }\n[job.script]\nworker = 'hang'\n";
+
+async fn busy_with_deaf_worker(root: &Root) -> tokio::process::Child {
+    let child = root.with_blob(&blob()).spawn().unwrap();
+    let set_up = || {
+        root.perf("Worker.perf")
+            .contains(&"WorkerJobInitialized_1".to_owned())
+    };
+    let reached = async {
+        while !set_up() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached)
+        .await
+        .expect("set-up ends");
+    child
+}
+
+#[tokio::test]
+async fn sigterm_leaves_a_deaf_worker_behind_with_143() {
+    let root = Root::new(DEAF);
+    let mut child = busy_with_deaf_worker(&root).await;
+    signal(&child, Signal::SIGTERM);
+    let status = tokio::time::timeout(PATIENCE, child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(status.code(), Some(143));
+    assert_eq!(root.kill_workers(), 1, "the worker goes on");
+}
+
+#[tokio::test]
+async fn sigint_waits_for_a_deaf_worker_without_limit() {
+    let root = Root::new(&format!("speed = 1000000.0\n{DEAF}"));
+    let mut child = busy_with_deaf_worker(&root).await;
+    let reader = read_until(&mut child, "Running job").await;
+    signal(&child, Signal::SIGINT);
+    // Half a second here is days of the runner's time.
+    let waited = tokio::time::timeout(Duration::from_millis(500), child.wait()).await;
+    assert!(waited.is_err(), "it waits");
+    assert_eq!(root.kill_workers(), 1);
+    let (code, out, _) = rest(reader, child).await;
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            0,
+            "Exiting...\nTS: Job build completed with result: Canceled\n"
+        )
+    );
+}
+
 #[tokio::test]
 async fn a_failing_started_hook_fails_the_job_and_skips_its_steps() {
     let root = Root::new("");

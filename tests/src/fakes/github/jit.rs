@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::state::Runner;
+pub(super) use crate::standin::protocol::guid;
 
 /// The blob for a registration. `url` is where the runner is to connect.
 pub(super) fn encode(runner: &Runner, group_name: &str, work_folder: &str, url: &str) -> String {
@@ -51,20 +52,4 @@ fn random_bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     rand::fill(&mut bytes[..]);
     bytes
-}
-
-/// A random GUID (version 4), as GitHub uses for deliveries and clients.
-pub(super) fn guid() -> String {
-    let mut n: u128 = rand::random();
-    n = n & !(0xf << 76) | (4 << 76);
-    n = n & !(0b11 << 62) | (0b10 << 62);
-    let hex = format!("{n:032x}");
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
 }

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::orders::{Interruption, Orders};
 use super::diag::{Diag, Perf, say};
 use super::http::Server;
-use super::protocol::{JobMessage, Order, TaskResult};
+use super::protocol::{JobMessage, Order, TaskResult, guid};
 use super::scenario::scaled;
 use super::script::WorkerFault;
 
@@ -80,7 +80,8 @@ pub async fn run() -> u8 {
             }
         });
     }
-    let tracking_id = format!("github_{}", job.job_guid);
+    // Its own for each job: runners that share a machine must not sweep each other's steps.
+    let tracking_id = format!("github_{}", guid());
     let worker = Worker {
         root,
         job: *job,

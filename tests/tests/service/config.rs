@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use muster_tests::fakes::github::{JobSpec, Status};
+use muster_tests::fakes::github::{Conclusion, JobSpec, Status};
 use muster_tests::world::{Options, World, build};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -179,7 +179,9 @@ async fn the_configuration_of_a_running_coordinator_is_good() {
 async fn sigterm_ends_it_well_whatever_is_open() {
     let mut world = World::start(Options::default()).await.unwrap();
     let job = JobSpec::new("octo-org/hello", "build", &["self-hosted", "linux"]);
-    let job = world.github.queue_job(job.step("sleep 300"));
+    let go = world.dir().join("go");
+    let wait = format!("until [ -e '{}' ]; do sleep 0.05; done", go.display());
+    let job = world.github.queue_job(job.step(&wait));
     let started = world.github.wait_job(job, Status::InProgress, PATIENCE);
     started.await.unwrap();
     let mut operator = world.operator("alice").await.unwrap();
@@ -198,6 +200,9 @@ async fn sigterm_ends_it_well_whatever_is_open() {
     }
     // The job goes on meanwhile, and what is there is found again.
     world.coordinator.start_again().await.unwrap();
+    std::fs::write(&go, "").unwrap();
+    let done = world.github.wait_job(job, Status::Completed, PATIENCE);
+    assert_eq!(done.await.unwrap().conclusion, Some(Conclusion::Success));
     let left = world.wind_down(PATIENCE).await.unwrap();
     assert!(left.is_nothing(), "{left:#?}");
 }

@@ -14,7 +14,7 @@ use muster_proto::v1::enrollment_service_client::EnrollmentServiceClient;
 use muster_proto::v1::session_request::Message as Said;
 use muster_proto::v1::session_response::Message as Told;
 use muster_proto::v1::{
-    EnrollBegin, EnrollIssued, EnrollProof, EnrollRequest, EnrollResponse, Hello,
+    EnrollBegin, EnrollIssued, EnrollProof, EnrollRequest, EnrollResponse, Heartbeat, Hello,
     JoinTokenEvidence, RenewCertificateRequest, RunnerPhase, SessionRequest, SessionResponse,
 };
 use muster_tests::world::{Options, World, pool, wait_for};
@@ -24,6 +24,7 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -32,6 +33,9 @@ use crate::tls::{self, Identity};
 
 /// Longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Time between two heartbeats; the coordinator of these tests gives an agent up after 1.5 s.
+const BEAT: Duration = Duration::from_millis(200);
 
 /// A world whose instances start a script in place of the agent. It puts down what it was told, and
 /// does nothing more.
@@ -217,7 +221,7 @@ impl Exchange {
 
     /// The next answer; none when the stream has ended well.
     pub(crate) async fn next(&mut self) -> Result<Option<Answer>, Status> {
-        let answer = tokio::time::timeout(PATIENCE, self.answers.message());
+        let answer = timeout(PATIENCE, self.answers.message());
         let answer = answer.await.expect("an answer to the proof")?;
         Ok(answer.and_then(|answer| answer.step))
     }
@@ -239,7 +243,7 @@ pub(crate) async fn open(
 /// A stream of an agent.
 #[derive(Debug)]
 pub(crate) struct Session {
-    _say: mpsc::Sender<SessionRequest>,
+    say: mpsc::Sender<SessionRequest>,
     hears: Streaming<SessionResponse>,
 }
 
@@ -265,7 +269,7 @@ impl Session {
         say.send(SessionRequest { message }).await.unwrap();
         let hears = client.session(ReceiverStream::new(said)).await?;
         let mut session = Self {
-            _say: say,
+            say,
             hears: hears.into_inner(),
         };
         match session.next().await? {
@@ -275,7 +279,7 @@ impl Session {
     }
 
     async fn next(&mut self) -> Result<Option<Told>, Status> {
-        let message = tokio::time::timeout(PATIENCE, self.hears.message());
+        let message = timeout(PATIENCE, self.hears.message());
         let message = message.await.expect("a message")?;
         Ok(message.and_then(|message| message.message))
     }
@@ -289,13 +293,20 @@ impl Session {
         }
     }
 
-    /// Reads to the end; answers the status that ended the stream.
+    /// Reads to the end, alive to the last; answers the status that ended the stream.
     pub(crate) async fn end(&mut self) -> Status {
+        let beat = async |say: &mpsc::Sender<SessionRequest>| {
+            let message = Some(Said::Heartbeat(Heartbeat::default()));
+            // A stream that has ended says why when it is read.
+            let _ = say.send(SessionRequest { message }).await;
+        };
         loop {
-            match self.next().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return Status::new(Code::Ok, "ended well"),
-                Err(status) => return status,
+            let message = timeout(BEAT, self.hears.message());
+            match message.await {
+                Err(_) => beat(&self.say).await,
+                Ok(Ok(Some(_))) => {}
+                Ok(Ok(None)) => return Status::new(Code::Ok, "ended well"),
+                Ok(Err(status)) => return status,
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -29,10 +30,13 @@ struct Busy {
 
 impl Busy {
     async fn start() -> Self {
-        let options = Options {
+        let mut options = Options {
             pools: pool("linux", &["self-hosted", "linux"], 0, 1),
+            runner_speed: 100,
             ..Options::default()
         };
+        // GitHub keeps the registration of a runner that died until then.
+        options.github.job_lock = Duration::from_secs(4);
         let world = World::start(options).await.unwrap();
         // Ends with its host only: the test terminates it.
         let job = |name| JobSpec::new("octo-org/hello", name, &["self-hosted", "linux"]);

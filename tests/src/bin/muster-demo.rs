@@ -64,7 +64,7 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     heading("Starting the coordinator, a fake GitHub and a fake metadata service");
-    let mut world = World::start(demo::options()).await?;
+    let world = World::start(demo::options()).await?;
     println!(
         "Everything is in {}; coordinator.log has the JSON logs.",
         world.dir().display()

@@ -1,12 +1,11 @@
 //! `kill -9` of the coordinator at a random moment of the demo, then a start: every job is accounted
 //! for, and nothing is left. Each run has a number; with `MUSTER_SEED` the moments are others.
 
-#![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
-
 use std::time::Duration;
 
 use muster_proto::v1::{JobState, ListJobsRequest};
 use muster_tests::demo::{self, Scene};
+use muster_tests::fakes::github::Conclusion;
 use muster_tests::world::{Options, World, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -74,7 +73,7 @@ async fn all_accounted_for(world: &World, scene: &Scene) -> anyhow::Result<()> {
                 jobs.iter().any(|job| {
                     u64::try_from(job.id).is_ok_and(|ours| ours == id)
                         && job.state() == JobState::Completed
-                        && Some(job.conclusion.as_str()) == theirs.map(|word| word.as_str())
+                        && Some(job.conclusion.as_str()) == theirs.map(Conclusion::as_str)
                 })
             });
             Ok(agrees.then_some(()))

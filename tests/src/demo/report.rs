@@ -9,11 +9,14 @@ use muster_proto::v1::{GetJobRequest, TimelineEntry, WaitBreakdown};
 use crate::fakes::github::JobId;
 use crate::world::World;
 
+/// What is said of jobs; the rest is said of runners and pools.
+const JOB_WORDS: [&str; 5] = ["waiting", "queued", "decided anew", "started", "completed"];
+
 /// One line for one entry, as it happens.
 pub(super) fn entry_line(entry: &TimelineEntry) -> String {
     let whom = match (&entry.runner[..], entry.job_id) {
         ("", 0) => entry.pool.clone(),
-        ("", job) => format!("job {job}"),
+        (_, job) if JOB_WORDS.contains(&entry.what.as_str()) => format!("job {job}"),
         (runner, _) => runner.to_owned(),
     };
     format!("{whom:<28} {:<22} {}", entry.what, entry.detail)

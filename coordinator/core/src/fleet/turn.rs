@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::changes::{Changes, TimelineEntry};
 use crate::effect::Effect;
+use crate::ids::RunnerName;
 use crate::job::Job;
 use crate::pool::PoolSpec;
 use crate::runner::{Illegal, Runner};
@@ -81,7 +82,7 @@ impl Turn {
             detail: detail.into(),
             pool: job.pool().cloned(),
             launch: job.taken_by.clone(),
-            runner: None,
+            runner: job.report.runner_name.as_deref().map(RunnerName::new),
             job: Some(job.id()),
         });
     }

@@ -28,6 +28,12 @@ impl Turn {
         self.changes
     }
 
+    /// Whether any record changed.
+    pub(super) fn has_changed(&self) -> bool {
+        let changes = &self.changes;
+        !(changes.jobs.is_empty() && changes.runners.is_empty() && changes.pools.is_empty())
+    }
+
     /// Wants something done.
     pub(super) fn emit(&mut self, effect: Effect) {
         self.changes.effects.push(effect);

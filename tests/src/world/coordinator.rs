@@ -245,7 +245,10 @@ fn write_config(config: &Config<'_>, addresses: &Addresses) -> anyhow::Result<()
     } = config;
     std::fs::write(dir.join("app.pem"), &github.app_private_key_pem)?;
     std::fs::write(dir.join("webhook.secret"), github.webhook_secret())?;
-    let agent = build::binary("muster-agent")?;
+    let agent = match &options.agent_binary {
+        Some(binary) => binary.clone(),
+        None => build::binary("muster-agent")?,
+    };
     let text = format!(
         r#"[coordinator]
 data_dir = "data"
@@ -284,6 +287,7 @@ FAKE_RUNNER_SPEED = "{speed}"
 log_level = "debug"
 emf_interval = "1s"
 
+{tables}
 {pools}"#,
         web = addresses.web,
         enroll = addresses.enroll,
@@ -293,6 +297,7 @@ emf_interval = "1s"
         app_id = github.app_id(),
         max_instances = options.max_instances,
         speed = options.runner_speed,
+        tables = options.tables,
         pools = options.pools,
     );
     std::fs::write(dir.join("muster.toml"), text)?;

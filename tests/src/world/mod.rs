@@ -6,7 +6,7 @@ mod coordinator;
 mod leftovers;
 mod operator;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,6 +31,10 @@ pub struct Options {
     pub runner_speed: u32,
     /// Most instances in all.
     pub max_instances: u32,
+    /// Further tables of the configuration, such as `[identity]`.
+    pub tables: String,
+    /// What is started in place of the agent.
+    pub agent_binary: Option<PathBuf>,
     /// Changes to the fake GitHub.
     pub github: github::Options,
 }
@@ -41,6 +45,8 @@ impl Default for Options {
             pools: pool("linux", &["self-hosted", "linux", "x64"], 0, 4),
             runner_speed: 20,
             max_instances: 8,
+            tables: String::new(),
+            agent_binary: None,
             github: github::Options {
                 organization: ORGANIZATION.to_owned(),
                 offline_after: Duration::from_secs(5),

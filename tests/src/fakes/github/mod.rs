@@ -39,8 +39,8 @@ pub use self::options::Options;
 use self::payload::Templates;
 use self::shared::Shared;
 pub use self::spec::{
-    Conclusion, Delivery, Effect, Fault, JobId, JobSpec, JobView, Mischief, RunnerView, Status,
-    WebhookFault,
+    Conclusion, Delivery, Effect, Fault, JobId, JobSpec, JobView, Mischief, RunnerView, SecretKind,
+    Status, WebhookFault,
 };
 use self::state::{AccountKind, Group, Scope, State};
 
@@ -309,6 +309,11 @@ impl FakeGithub {
     /// All attempts at delivering webhooks, the oldest first.
     pub fn deliveries(&self) -> Vec<Delivery> {
         self.shared.quietly(|state| state.deliveries.clone())
+    }
+
+    /// All secrets that were given out so far, also those that don't work any more.
+    pub fn secrets_given(&self) -> Vec<(SecretKind, String)> {
+        self.shared.quietly(|state| state.secrets_given.clone())
     }
 
     /// How often a call was served, such as `POST /orgs/{org}/actions/runners/generate-jitconfig`.

@@ -159,6 +159,17 @@ pub struct RunnerView {
     pub busy: bool,
 }
 
+/// What a secret that GitHub gave out is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretKind {
+    /// An installation's access token, `ghs_…`.
+    InstallationToken,
+    /// `encoded_jit_config`, whole.
+    JitConfig,
+    /// What the runner of a JIT configuration shows to GitHub.
+    RunnerCredential,
+}
+
 /// What a fault does to a request that it matches.
 #[derive(Clone, Debug)]
 pub enum Effect {

@@ -9,7 +9,8 @@ use super::deliveries::Outgoing;
 use super::payload::Templates;
 use super::runner_endpoint::Message;
 use super::spec::{
-    Conclusion, Delivery, Fault, JobId, JobSpec, JobView, RunnerView, Status, WebhookFault,
+    Conclusion, Delivery, Fault, JobId, JobSpec, JobView, RunnerView, SecretKind, Status,
+    WebhookFault,
 };
 
 /// Everything, behind one lock: each request is one short step under it.
@@ -21,6 +22,8 @@ pub(super) struct State {
     pub(super) repositories: BTreeMap<String, Repository>,
     pub(super) groups: Vec<Group>,
     pub(super) tokens: HashMap<String, Token>,
+    /// All tokens, JIT configurations and runners' credentials that were ever given out.
+    pub(super) secrets_given: Vec<(SecretKind, String)>,
     pub(super) runners: BTreeMap<u64, Runner>,
     pub(super) jobs: BTreeMap<JobId, Job>,
     pub(super) runs: BTreeMap<u64, Run>,
@@ -176,6 +179,7 @@ impl State {
             repositories: BTreeMap::new(),
             groups: Vec::new(),
             tokens: HashMap::new(),
+            secrets_given: Vec::new(),
             runners: BTreeMap::new(),
             jobs: BTreeMap::new(),
             runs: BTreeMap::new(),

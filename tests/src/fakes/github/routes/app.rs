@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::super::limits::Bucket;
 use super::super::moves::after;
 use super::super::payload;
+use super::super::spec::SecretKind;
 use super::super::state::{Account, AccountKind, State, Token};
 use super::{Answer, Call, not_served, text};
 use crate::fakes::github::auth::Caller;
@@ -142,6 +143,8 @@ fn token(state: &mut State, call: &Call<'_>) -> Answer {
     let granted = asked
         .as_ref()
         .map_or_else(permissions, |asked| json!(asked));
+    let given = (SecretKind::InstallationToken, value.clone());
+    state.secrets_given.push(given);
     state.tokens.insert(
         value.clone(),
         Token {

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::super::jit;
+use super::super::spec::SecretKind;
 use super::super::state::{Group, Runner, Scope, State, Task};
 use super::{Answer, Call, integer, not_served, text};
 
@@ -130,6 +131,11 @@ fn generate(state: &mut State, call: &Call<'_>, scope: Scope) -> Answer {
         folder => folder,
     };
     let encoded = jit::encode(&runner, &group_name, folder, &call.shared.url);
+    let given = [
+        (SecretKind::JitConfig, encoded.clone()),
+        (SecretKind::RunnerCredential, runner.credential.clone()),
+    ];
+    state.secrets_given.extend(given);
     let body = json!({ "runner": describe(&runner, call), "encoded_jit_config": encoded });
     state.runners.insert(runner.id, runner);
     Answer::json(StatusCode::CREATED, body)

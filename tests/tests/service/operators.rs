@@ -1,0 +1,429 @@
+//! The operators' listener, with a client that we did not write.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use muster_proto::v1::RunnerState;
+use muster_tests::fakes::github::{JobId, JobSpec, Status};
+use muster_tests::world::{Options, World, pool, wait_for};
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::buf::Buf;
+use crate::newcomer::{Hosts, PATIENCE};
+use crate::tls::{self, Authority, Identity};
+
+const SERVICE: &str = "muster.v1.OperatorService";
+const HEALTH: &str = "grpc.health.v1.Health/Check";
+
+/// One runner with a job, and one job that waits, as the pool is full.
+struct Busy {
+    world: World,
+    running: JobId,
+    waiting: JobId,
+    runner: String,
+    buf: Buf,
+}
+
+impl Busy {
+    async fn start() -> Self {
+        let options = Options {
+            pools: pool("linux", &["self-hosted", "linux"], 0, 1),
+            ..Options::default()
+        };
+        let world = World::start(options).await.unwrap();
+        // Ends with its host only: the test terminates it.
+        let job = |name| JobSpec::new("octo-org/hello", name, &["self-hosted", "linux"]);
+        let running = world.github.queue_job(job("build").step("sleep 300"));
+        let started = world.github.wait_job(running, Status::InProgress, PATIENCE);
+        let runner = started.await.unwrap().runner_name.unwrap();
+        let waiting = world.github.queue_job(job("test").step("true"));
+        let operator = world.operator("alice").await.unwrap();
+        let look = async || {
+            let mut client = operator.client.clone();
+            let request = muster_proto::v1::GetRunnerRequest::default();
+            let shown = client.get_runner(request).await?.into_inner();
+            let busy = shown
+                .runner
+                .is_some_and(|it| it.state() == RunnerState::Busy);
+            let request = muster_proto::v1::ListJobsRequest::default();
+            let jobs = client.list_jobs(request).await?.into_inner().jobs;
+            Ok((busy && shown.latest_sample.is_some() && jobs.len() == 2).then_some(()))
+        };
+        let found = wait_for("a busy runner and a waiting job", PATIENCE, look).await;
+        found.unwrap_or_else(|error| panic!("{error}\n{}", world.coordinator.log_tail()));
+        let files = world.dir().join("operator-alice");
+        let buf = Buf::operator(world.coordinator.addresses().operators, &files);
+        Self {
+            world,
+            running,
+            waiting,
+            runner,
+            buf,
+        }
+    }
+
+    /// Asks, and gets JSON.
+    async fn ask(&self, method: &str, request: &Value) -> Value {
+        self.buf
+            .call(&format!("{SERVICE}/{method}"), request)
+            .await
+            .json()
+    }
+
+    /// A call that must name what it is about says what it could be about.
+    async fn must_name(&self, method: &str, candidate: &str) {
+        let path = format!("{SERVICE}/{method}");
+        let refused = self.buf.call(&path, &json!({})).await;
+        assert!(refused.is_status(Code::InvalidArgument), "{refused:?}");
+        assert!(refused.stderr.contains(candidate), "{refused:?}");
+        let refused = self.buf.call(&path, &json!({ "name": "nobody" })).await;
+        assert!(refused.is_status(Code::NotFound), "{refused:?}");
+        assert!(refused.stderr.contains(candidate), "{refused:?}");
+    }
+
+    /// Calls a method with an empty request, or with the one field that it needs, and checks what it
+    /// answers. A method that is not known here fails the test: give it a call.
+    async fn call(&self, method: &str) {
+        let (empty, id) = (json!({}), self.running.to_string());
+        match method {
+            "ListPools" => {
+                let pool = &self.ask(method, &empty).await["pools"][0];
+                assert_eq!(pool["name"], "linux");
+                assert_eq!(pool["scope"], "organization octo-org");
+                assert_eq!(pool["labels"], json!(["linux", "self-hosted"]));
+                assert_eq!((&pool["max"], &pool["busy"]), (&json!(1), &json!(1)));
+                assert_eq!(pool["queuedJobs"], 1);
+                assert!(
+                    pool["limitedBy"].as_str().unwrap().contains("max"),
+                    "{pool}"
+                );
+            }
+            "ListRunners" => {
+                let runners = self.ask(method, &empty).await;
+                self.is_the_busy_one(&runners["runners"][0]);
+                assert_eq!(runners["runners"].as_array().unwrap().len(), 1);
+            }
+            "GetRunner" => {
+                let shown = self.ask(method, &empty).await;
+                self.is_the_busy_one(&shown["runner"]);
+                assert!(shown["latestSample"]["cpuCount"].as_u64().unwrap() > 0);
+                is_a_timeline(&shown["timeline"], &["launched", "enrolled", "busy"]);
+                let instance = &shown["runner"]["instanceId"];
+                let same = self.ask(method, &json!({ "name": instance })).await;
+                assert_eq!(same["runner"]["name"], shown["runner"]["name"]);
+            }
+            "ListJobs" => {
+                let jobs = self.ask(method, &empty).await["jobs"].clone();
+                let shown: Vec<_> = jobs.as_array().unwrap().iter().collect();
+                assert_eq!(shown.len(), 2, "{jobs}");
+                assert_eq!(shown[0]["id"], self.waiting.to_string());
+                assert_eq!(shown[0]["state"], "JOB_STATE_QUEUED");
+                assert_eq!(shown[1]["id"], id);
+                assert_eq!(shown[1]["state"], "JOB_STATE_IN_PROGRESS");
+                let queued = json!({ "state": "JOB_STATE_QUEUED" });
+                let queued = self.ask(method, &queued).await;
+                assert_eq!(queued["jobs"].as_array().unwrap().len(), 1);
+            }
+            "GetJob" => {
+                let newest = self.ask(method, &empty).await;
+                assert_eq!(newest["job"]["id"], self.waiting.to_string());
+                let shown = self.ask(method, &json!({ "id": self.running })).await;
+                assert_eq!(shown["job"]["repository"], "octo-org/hello");
+                assert_eq!(shown["job"]["runner"], self.runner);
+                assert_eq!(shown["job"]["pool"], "linux");
+                is_a_timeline(&shown["timeline"], &["queued", "launched", "started"]);
+                let wait = &shown["wait"];
+                for part in ["launch", "boot", "registration", "total"] {
+                    assert!(
+                        wait[part].as_str().unwrap().ends_with('s'),
+                        "{part} of {wait}"
+                    );
+                }
+            }
+            "ExplainJob" => {
+                let why = self.ask(method, &empty).await;
+                assert_eq!(why["job"]["id"], self.waiting.to_string());
+                assert!(why["summary"].as_str().unwrap().contains("linux"), "{why}");
+                let verdict = &why["pools"][0];
+                assert_eq!(
+                    (&verdict["pool"], &verdict["accepts"]),
+                    (&json!("linux"), &json!(true))
+                );
+                assert!(why["next"].is_string(), "{why}");
+            }
+            "GetTimeline" => {
+                let all = self.ask(method, &empty).await;
+                is_a_timeline(&all["entries"], &["queued", "launched", "busy"]);
+                let one = self.ask(method, &json!({ "runner": self.runner })).await;
+                is_a_timeline(&one["entries"], &["launched"]);
+            }
+            "WatchEvents" => {
+                let path = format!("{SERVICE}/{method}");
+                // It goes on until the caller leaves.
+                let first = self.buf.first_line(&path, &empty).await;
+                assert!(first.starts_with('{'), "{first}");
+                let known = self.buf.call(&path, &json!({ "stopAtEnd": true })).await;
+                assert_eq!(known.exit, 0, "{known:?}");
+                let entries = serde_json::Deserializer::from_str(&known.stdout);
+                let entries: Vec<Value> = entries.into_iter().map(Result::unwrap).collect();
+                let entries = entries.into_iter().map(|it| it["entry"].clone()).collect();
+                is_a_timeline(&Value::Array(entries), &["queued"]);
+            }
+            "SetLogLevel" => {
+                assert_eq!(self.ask(method, &empty).await["level"], "debug");
+                let set = self.ask(method, &json!({ "level": "info" })).await;
+                assert_eq!(set["level"], "info");
+                assert_eq!(self.ask(method, &empty).await["level"], "info");
+            }
+            "PausePool" => {
+                self.must_name(method, "linux").await;
+                let paused = self.ask(method, &json!({ "name": "linux" })).await;
+                assert_eq!(paused["pool"]["paused"], true);
+            }
+            "ResumePool" => {
+                self.must_name(method, "linux").await;
+                let resumed = self.ask(method, &json!({ "name": "linux" })).await;
+                assert_eq!(resumed["pool"]["name"], "linux");
+                // False is left out.
+                assert_eq!(resumed["pool"].get("paused"), None);
+            }
+            "DrainRunner" => {
+                self.must_name(method, &self.runner).await;
+                let drained = self.ask(method, &json!({ "name": self.runner })).await;
+                assert_eq!(drained["runner"]["draining"], true);
+                assert_eq!(drained["runner"]["state"], "RUNNER_STATE_BUSY");
+                assert_eq!(drained["runner"]["reason"], "by alice");
+            }
+            "TerminateRunner" => {
+                self.must_name(method, &self.runner).await;
+                let ended = self.ask(method, &json!({ "name": self.runner })).await;
+                assert_eq!(ended["runner"]["state"], "RUNNER_STATE_ENDING");
+            }
+            "ListOperatorActions" => {
+                let actions = self.ask(method, &empty).await;
+                let told: Vec<_> = actions["actions"].as_array().unwrap().iter().collect();
+                for action in &told {
+                    assert_eq!(action["operator"], "alice", "{action}");
+                    assert!(action["at"].as_str().unwrap().ends_with('Z'), "{action}");
+                }
+                let told: Vec<_> = told
+                    .iter()
+                    .map(|action| (action["method"].as_str(), action["target"].as_str()))
+                    .collect();
+                let runner = Some(self.runner.as_str());
+                let expected = [
+                    (Some("TerminateRunner"), runner),
+                    (Some("DrainRunner"), runner),
+                    (Some("ResumePool"), Some("linux")),
+                    (Some("PausePool"), Some("linux")),
+                    (Some("SetLogLevel"), Some("info")),
+                ];
+                assert_eq!(told, expected);
+            }
+            other => panic!("no call is known for {other}: give it one"),
+        }
+    }
+
+    fn is_the_busy_one(&self, runner: &Value) {
+        assert_eq!(runner["name"], self.runner);
+        assert_eq!(runner["pool"], "linux");
+        assert_eq!(runner["state"], "RUNNER_STATE_BUSY");
+        assert_eq!(runner["connected"], true);
+        assert_eq!(runner["jobId"], self.running.to_string());
+        assert!(runner["createdAt"].as_str().unwrap().ends_with('Z'));
+    }
+}
+
+fn is_a_timeline(entries: &Value, expected: &[&str]) {
+    let entries = entries.as_array().unwrap();
+    let told: Vec<_> = entries
+        .iter()
+        .map(|it| it["what"].as_str().unwrap())
+        .collect();
+    for word in expected {
+        assert!(told.contains(word), "{word} in {told:?}");
+    }
+    assert!(entries.iter().all(|entry| entry["at"].is_string()));
+}
+
+/// What changes something comes after what only looks, and the harshest last.
+const CHANGES: [&str; 6] = [
+    "SetLogLevel",
+    "PausePool",
+    "ResumePool",
+    "DrainRunner",
+    "TerminateRunner",
+    "ListOperatorActions",
+];
+
+/// The methods of the service, from reflection.
+async fn methods(buf: &Buf, further: &[&str]) -> BTreeSet<String> {
+    let listed = buf.run("", &[&["--list-methods"], further].concat()).await;
+    assert_eq!(listed.exit, 0, "{listed:?}");
+    let lines = listed.stdout.lines();
+    lines
+        .filter_map(|line| line.trim().strip_prefix(SERVICE)?.strip_prefix('/'))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn an_operator_lists_what_there_is_and_calls_every_method() {
+    let busy = Busy::start().await;
+    let mut lists = Vec::new();
+    for protocol in ["grpc-v1", "grpc-v1alpha"] {
+        let reflect = ["--reflect-protocol", protocol];
+        let arguments = [&["--list-services"][..], &reflect].concat();
+        let services = busy.buf.run("", &arguments).await;
+        let services: BTreeSet<_> = services.stdout.lines().map(str::trim).collect();
+        for service in [SERVICE, "grpc.health.v1.Health"] {
+            assert!(services.contains(service), "{protocol}: {services:?}");
+        }
+        let arguments = [&["--data", "{}"][..], &reflect].concat();
+        let health = busy.buf.run(HEALTH, &arguments).await;
+        assert_eq!(health.json()["status"], "SERVING");
+        lists.push(methods(&busy.buf, &reflect).await);
+    }
+    assert_eq!(lists[0], lists[1]);
+    let service = json!({ "service": SERVICE });
+    assert_eq!(
+        busy.buf.call(HEALTH, &service).await.json()["status"],
+        "SERVING"
+    );
+
+    let all = lists.remove(0);
+    for method in CHANGES {
+        assert!(all.contains(method), "{method} in {all:?}");
+    }
+    let looks = all.iter().map(String::as_str);
+    let looks = looks.filter(|method| !CHANGES.contains(method));
+    for method in looks.chain(CHANGES) {
+        busy.call(method).await;
+    }
+    let mut world = busy.world;
+    let left = world.wind_down(PATIENCE).await.unwrap();
+    assert!(left.is_nothing(), "{left:#?}");
+}
+
+fn pem(directory: &Path, name: &str, label: &str, der: &[u8]) -> PathBuf {
+    let path = directory.join(name);
+    let body = BASE64_STANDARD.encode(der);
+    let text = format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn buf_as(world: &World, identity: &Identity) -> Buf {
+    let certificate = pem(world.dir(), "as.crt", "CERTIFICATE", &identity.certificate);
+    let key = identity.key.secret_der();
+    let key = pem(world.dir(), "as.key", "PRIVATE KEY", key);
+    let address = world.coordinator.addresses().operators;
+    let authority = world.dir().join("data/ca.crt");
+    Buf::new(address, &authority, Some((&certificate, &key)))
+}
+
+#[tokio::test]
+async fn an_agent_is_denied_every_method() {
+    let (hosts, invitations) = Hosts::start(1, "").await;
+    let world = &hosts.world;
+    world.operator("alice").await.unwrap();
+    let address = world.coordinator.addresses().operators;
+    let alice = Buf::operator(address, &world.dir().join("operator-alice"));
+    let methods = methods(&alice, &[]).await;
+    let agent = invitations[0].enrol().await.unwrap();
+    let buf = buf_as(world, &agent.identity).knowing_the_schema();
+    assert!(methods.len() >= 14, "{methods:?}");
+    for method in &methods {
+        let denied = buf.call(&format!("{SERVICE}/{method}"), &json!({})).await;
+        assert!(
+            denied.is_status(Code::PermissionDenied),
+            "{method}: {denied:?}"
+        );
+        assert_eq!(denied.stdout, "", "{method}");
+    }
+    // Nor does it learn what there is.
+    let listed = buf_as(world, &agent.identity)
+        .run("", &["--list-services"])
+        .await;
+    assert_ne!(listed.exit, 0, "{listed:?}");
+    assert!(listed.stderr.contains("may not call"), "{listed:?}");
+    let actions = alice
+        .call(&format!("{SERVICE}/ListOperatorActions"), &json!({}))
+        .await;
+    assert_eq!(actions.json(), json!({}), "an action of an agent");
+}
+
+#[tokio::test]
+async fn without_a_good_certificate_there_is_no_connection() {
+    let world = World::start(Options::default()).await.unwrap();
+    world.operator("alice").await.unwrap();
+    let data = world.dir().join("data");
+    let anchor = tls::anchor(&data);
+    let ours = Authority::of(&data);
+    let alice = Identity::operator(&world.dir().join("operator-alice"));
+    let name = "spiffe://muster.internal/operator/alice";
+    let minted = |authority: &Authority, name: &str, years| Some(authority.issue(name, years));
+    let now = (2020, 2100);
+    let addresses = world.coordinator.addresses();
+    let verdict = async |identity| {
+        let client = tls::client(&anchor, identity);
+        tls::shake(addresses.operators, &client).await
+    };
+    // What the test makes itself is as good as the real thing, but for what is wrong with it.
+    verdict(Some(alice.clone())).await.unwrap();
+    verdict(minted(&ours, name, now)).await.unwrap();
+
+    let impostor = Authority::impostor();
+    let cases = [
+        ("none", None, "CertificateRequired"),
+        (
+            "expired",
+            minted(&ours, name, (2020, 2021)),
+            "CertificateExpired",
+        ),
+        ("of the future", minted(&ours, name, (2090, 2100)), ""),
+        ("of another authority", minted(&impostor, name, now), ""),
+        (
+            "of another trust domain",
+            minted(&ours, "spiffe://other/operator/alice", now),
+            "",
+        ),
+        (
+            "of nobody",
+            minted(&ours, "https://example.com/alice", now),
+            "",
+        ),
+    ];
+    for (what, identity, alert) in cases {
+        let refused = verdict(identity.clone()).await.unwrap_err();
+        assert!(refused.contains(alert), "{what}: {refused}");
+        let address = addresses.operators;
+        let buf = match &identity {
+            Some(identity) => buf_as(&world, identity),
+            None => Buf::new(address, &data.join("ca.crt"), None),
+        };
+        let buf = buf.knowing_the_schema();
+        let outcome = buf.call(&format!("{SERVICE}/ListPools"), &json!({})).await;
+        assert_ne!(outcome.exit, 0, "{what}: {outcome:?}");
+        assert_eq!(outcome.stdout, "", "{what}");
+        for code in [Code::PermissionDenied, Code::Unauthenticated] {
+            assert!(!outcome.is_status(code), "{what}: {outcome:?}");
+        }
+    }
+    // The agents' listener takes neither nothing nor a stranger; an operator it turns away.
+    for identity in [None, minted(&impostor, name, now)] {
+        let client = tls::client(&anchor, identity);
+        tls::shake(addresses.agents, &client).await.unwrap_err();
+    }
+    let client = tls::client(&anchor, Some(alice));
+    let mut agents = muster_proto::v1::agent_service_client::AgentServiceClient::new(tls::channel(
+        addresses.agents,
+        client,
+    ));
+    let request = muster_proto::v1::RenewCertificateRequest::default();
+    let refused = agents.renew_certificate(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -13,6 +14,10 @@ use thiserror::Error;
 const LOCK: &str = "instance.lock";
 /// Name of the mark in the work directory. Once it exists, no agent starts there again.
 const STARTED: &str = "started";
+
+/// Tries to take the lock while its holder has left no mark, and the time between two.
+const TRIES: u32 = 100;
+const RETRY: Duration = Duration::from_millis(20);
 
 /// What the claim to a work directory came to.
 #[derive(Debug)]
@@ -49,10 +54,8 @@ pub(crate) fn claim(work_dir: &Path) -> Result<Claim, ClaimError> {
         .mode(0o600)
         .open(work_dir.join(LOCK))
         .map_err(|e| failed(LOCK, e))?;
-    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((_, Errno::EWOULDBLOCK)) => return Ok(Claim::AlreadyRunning),
-        Err((_, errno)) => return Err(failed(LOCK, errno.into())),
+    let Some(lock) = lock(file, work_dir).map_err(|errno| failed(LOCK, errno.into()))? else {
+        return Ok(Claim::AlreadyRunning);
     };
     let mark = OpenOptions::new()
         .create_new(true)
@@ -64,6 +67,21 @@ pub(crate) fn claim(work_dir: &Path) -> Result<Claim, ClaimError> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(Claim::RanBefore),
         Err(e) => Err(failed(STARTED, e)),
     }
+}
+
+/// Takes the lock; none if another agent holds it. One that looks whether an agent lives holds it for
+/// a moment too, so that as long as nobody has left the mark it is tried again.
+fn lock(mut file: File, work_dir: &Path) -> Result<Option<Flock<File>>, Errno> {
+    for _ in 0..TRIES {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((_, Errno::EWOULDBLOCK)) if work_dir.join(STARTED).exists() => return Ok(None),
+            Err((file, Errno::EWOULDBLOCK)) => file,
+            Err((_, errno)) => return Err(errno),
+        };
+        std::thread::park_timeout(RETRY);
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -79,6 +97,17 @@ mod tests {
         drop(first);
         assert!(matches!(claim(dir.path()).unwrap(), Claim::RanBefore));
         assert!(matches!(claim(dir.path()).unwrap(), Claim::RanBefore));
+    }
+
+    #[test]
+    fn one_who_only_looks_does_not_keep_an_agent_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join(super::LOCK)).unwrap();
+        let looker = super::Flock::lock(file, super::FlockArg::LockShared).unwrap();
+        let path = dir.path().to_owned();
+        let claimed = std::thread::spawn(move || claim(&path).unwrap());
+        drop(looker);
+        assert!(matches!(claimed.join().unwrap(), Claim::Ours(_)));
     }
 
     #[test]

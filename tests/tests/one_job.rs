@@ -7,7 +7,7 @@ use muster_tests::world::{Options, World};
 
 #[tokio::test]
 async fn a_job_runs_on_an_instance_that_is_gone_afterwards() {
-    let mut world = World::start(Options::default()).await.unwrap();
+    let world = World::start(Options::default()).await.unwrap();
     let job = world.github.queue_job(
         JobSpec::new("octo-org/hello", "build", &["self-hosted", "linux"]).step("echo built"),
     );

@@ -85,12 +85,12 @@ fn next_step(fleet: &Fleet, pool: &PoolSpec, figures: &PoolFigures, now: Timesta
         };
         let since = seconds(first.marks.stage_since, now);
         return format!(
-            "{} is {what} since {since}; it takes a job as soon as it listens.",
+            "{} has been {what} for {since}; it takes a job once it listens.",
             first.name
         );
     }
     match &figures.limited_by {
-        Some(limit) => format!("A runner is launched once this no longer holds: {limit}."),
+        Some(limit) => format!("A runner is launched as soon as this changes: {limit}."),
         None => "A runner is launched.".to_owned(),
     }
 }
@@ -144,11 +144,176 @@ fn verdict(fleet: &Fleet, pool: &PoolSpec, job: &Job, now: Timestamp) -> PoolVer
     }
 }
 
+/// A span for people: tenths below ten seconds, then seconds, then minutes.
 fn seconds(from: Timestamp, to: Timestamp) -> String {
-    let seconds = to.duration_since(from).as_secs().max(0);
+    let tenths = (to.duration_since(from).as_millis() / 100).max(0);
+    let seconds = tenths / 10;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0..10) => format!("{seconds}.{}s", tenths % 10),
         (0, 0, seconds) => format!("{seconds}s"),
         (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
         (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, HostPhase, JobReport, LaunchFailure};
+    use crate::fixtures::{at, pool, report};
+    use crate::fleet::{FleetSpec, Stored};
+    use crate::ids::{JobId, LaunchId};
+
+    fn fleet(max: u32) -> Fleet {
+        let mut linux = pool("linux");
+        linux.max = max;
+        let mut arm = pool("arm");
+        arm.labels.insert("arm64".into());
+        let accounts = [("local".into(), 10)].into();
+        Fleet::restore(
+            FleetSpec {
+                pools: vec![linux, arm],
+                accounts,
+            },
+            Stored::default(),
+            1,
+        )
+    }
+
+    fn queue(fleet: &mut Fleet, id: i64, change: impl FnOnce(&mut JobReport)) {
+        let mut job = report(id);
+        job.created_at = Some(at(0));
+        change(&mut job);
+        fleet.apply(Event::Job(Box::new(job)), at(2));
+    }
+
+    fn only_launch(fleet: &Fleet) -> LaunchId {
+        let mut launches = fleet.runners().map(|runner| runner.launch.clone());
+        let launch = launches.next().unwrap();
+        assert_eq!(launches.next(), None);
+        launch
+    }
+
+    fn told(fleet: &Fleet, id: i64, second: i64) -> String {
+        let explanation = fleet.explain(JobId(id), at(second)).unwrap();
+        let mut text = format!("{}\n", explanation.summary);
+        for verdict in explanation.pools {
+            let word = if verdict.accepts {
+                "takes it"
+            } else {
+                "refuses"
+            };
+            text += &format!("{} {word}: {}\n", verdict.pool, verdict.reason);
+        }
+        text + "next: " + &explanation.next
+    }
+
+    #[test]
+    fn a_job_that_no_pool_takes() {
+        let mut fleet = fleet(4);
+        queue(&mut fleet, 1, |job| job.labels.push("gpu".into()));
+        insta::assert_snapshot!(told(&fleet, 1, 62));
+    }
+
+    #[test]
+    fn a_job_whose_host_boots() {
+        let mut fleet = fleet(4);
+        queue(&mut fleet, 1, |_| {});
+        let launch = only_launch(&fleet);
+        fleet.apply(
+            Event::Launched {
+                launch,
+                instance: "i-0123456789abcdef0".into(),
+            },
+            at(5),
+        );
+        insta::assert_snapshot!(told(&fleet, 1, 12));
+    }
+
+    #[test]
+    fn a_job_behind_others_in_a_full_pool() {
+        let mut fleet = fleet(1);
+        queue(&mut fleet, 1, |_| {});
+        queue(&mut fleet, 2, |_| {});
+        let launch = only_launch(&fleet);
+        let instance = "i-0123456789abcdef0".into();
+        fleet.apply(
+            Event::Enrolled {
+                launch: launch.clone(),
+                instance,
+            },
+            at(3),
+        );
+        let phase = HostPhase::Unassigned;
+        fleet.apply(
+            Event::AgentConnected {
+                launch: launch.clone(),
+                phase,
+                assignment: None,
+            },
+            at(4),
+        );
+        let name = fleet.runner(&launch).unwrap().name.clone();
+        let id = crate::GithubRunnerId(7);
+        fleet.apply(
+            Event::Minted {
+                launch: launch.clone(),
+                name: name.clone(),
+                id,
+            },
+            at(5),
+        );
+        fleet.apply(
+            Event::AssignmentAccepted {
+                launch: launch.clone(),
+                name: name.clone(),
+            },
+            at(6),
+        );
+        let phase = HostPhase::Running;
+        fleet.apply(
+            Event::PhaseChanged {
+                launch,
+                phase,
+                job_name: None,
+            },
+            at(7),
+        );
+        queue(&mut fleet, 1, |job| {
+            job.status = JobStatus::InProgress;
+            job.runner_name = Some(name.to_string());
+        });
+        insta::assert_snapshot!(told(&fleet, 2, 4000));
+        insta::assert_snapshot!(told(&fleet, 1, 4000));
+    }
+
+    #[test]
+    fn a_job_of_a_pool_whose_launches_fail() {
+        let mut fleet = fleet(4);
+        queue(&mut fleet, 1, |_| {});
+        let launch = only_launch(&fleet);
+        let failure = LaunchFailure::Permanent;
+        let detail = "the runner can't be copied: no space left on device".to_owned();
+        fleet.apply(
+            Event::LaunchFailed {
+                launch,
+                failure,
+                detail,
+            },
+            at(3),
+        );
+        insta::assert_snapshot!(told(&fleet, 1, 10));
+    }
+
+    #[test]
+    fn a_job_cancelled_in_the_queue_and_one_that_waits_for_approval() {
+        let mut fleet = fleet(4);
+        queue(&mut fleet, 1, |job| job.status = JobStatus::Waiting);
+        insta::assert_snapshot!(told(&fleet, 1, 3));
+        queue(&mut fleet, 2, |job| {
+            job.status = JobStatus::Completed;
+            job.conclusion = Some("cancelled".into());
+        });
+        insta::assert_snapshot!(told(&fleet, 2, 3));
     }
 }

@@ -133,7 +133,11 @@ impl Job {
     fn note_times(&mut self, now: Timestamp) {
         // GitHub fills `started_at` with the time of creation while a job waits.
         if self.report.status == JobStatus::InProgress && self.started_at.is_none() {
-            self.started_at = Some(self.report.started_at.unwrap_or(now));
+            self.started_at = Some(
+                self.report
+                    .started_at
+                    .map_or(now, |told| sharpened(told, now)),
+            );
         }
         if self.report.status == JobStatus::Completed {
             let ran = self
@@ -148,6 +152,17 @@ impl Job {
                 self.completed_at = Some(self.report.completed_at.unwrap_or(now));
             }
         }
+    }
+}
+
+/// GitHub tells whole seconds, cut off. Where it was heard of within that second, our time is nearer.
+fn sharpened(told: Timestamp, heard: Timestamp) -> Timestamp {
+    let whole = told.subsec_nanosecond() == 0;
+    let since = heard.duration_since(told);
+    if whole && !since.is_negative() && since.as_secs() == 0 {
+        heard
+    } else {
+        told
     }
 }
 
@@ -185,6 +200,15 @@ mod tests {
         news.status = to;
         assert_eq!(job.update(&news, at(1)), moves);
         assert_eq!(job.status(), if moves { to } else { from });
+    }
+
+    #[test]
+    fn whole_seconds_are_sharpened_by_what_was_heard_within_them() {
+        let later = |milliseconds| at(0) + std::time::Duration::from_millis(milliseconds);
+        assert_eq!(sharpened(at(0), later(400)), later(400));
+        assert_eq!(sharpened(at(0), later(1000)), at(0));
+        assert_eq!(sharpened(later(1), later(400)), later(1));
+        assert_eq!(sharpened(later(2000), later(1500)), later(2000));
     }
 
     #[test]

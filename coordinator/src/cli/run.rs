@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use muster_core::Event;
+use muster_proto::v1::operator_service_server::OperatorServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
 
 use super::wiring::{self, Sockets};
 use crate::config::{Config, Secrets};
@@ -64,12 +65,12 @@ pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> 
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let (store, authority) = wiring::open(&config).await?;
-    let github = wiring::github(&config, &secrets)?;
+    let metrics = Metrics::new()?;
+    let github = wiring::github(&config, &secrets, &metrics)?;
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses()?;
     let providers = wiring::providers(&config, &store, &authority, &addresses);
     let presence = Presence::default();
-    let metrics = Metrics::new()?;
     let executor = Executor::new(
         github.clone(),
         providers.clone(),
@@ -98,7 +99,7 @@ pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> 
     };
     let (ready, readiness) = watch::channel(true);
     let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
-    service.listen(sockets, &secrets, readiness).await?;
+    let health = service.listen(sockets, &secrets, readiness).await?;
     service.look_after(&github, providers);
     if let Some(path) = &service.config.listen.ports_file {
         wiring::write_addresses(path, &addresses)?;
@@ -119,6 +120,9 @@ pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> 
     };
     tracing::info!("coordinator stops");
     ready.send_replace(false);
+    health
+        .set_not_serving::<OperatorServiceServer<Operators>>()
+        .await;
     stop.cancel();
     service.tasks.close();
     if tokio::time::timeout(DRAIN, service.tasks.wait())
@@ -140,7 +144,7 @@ impl Service {
         sockets: Sockets,
         secrets: &Secrets,
         ready: watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<HealthReporter> {
         let names: Vec<ServerName> = self
             .config
             .listen
@@ -190,7 +194,7 @@ impl Service {
             self.log_level(),
             self.stop.clone(),
         );
-        let (operator_routes, _health) = operators.into_routes().await?;
+        let (operator_routes, health) = operators.into_routes().await?;
         serve(
             Role::Newcomer,
             sockets.enroll,
@@ -210,17 +214,17 @@ impl Service {
             operator_routes,
         )?;
 
-        let (engine, metrics) = (self.engine.clone(), self.metrics.clone());
+        let engine = self.engine.clone();
         let web = Web {
             store: self.store.clone(),
             secrets: secrets.webhook.clone().into(),
             inbox_ready: Arc::new(move || engine.inbox_ready()),
-            metrics: Arc::new(move || metrics.render()),
+            metrics: self.metrics.clone(),
             ready,
         };
         self.tasks
             .spawn(web::serve(sockets.web, web::router(web), self.stop.clone()));
-        Ok(())
+        Ok(health)
     }
 
     fn log_level(&self) -> LogLevel {
@@ -267,8 +271,8 @@ impl Service {
             self.stop.clone(),
         ));
         tasks.spawn(watch_silence(
-            self.engine.clone(),
             self.presence.clone(),
+            self.metrics.clone(),
             self.config.coordinator.heartbeat_interval,
             self.stop.clone(),
         ));
@@ -285,10 +289,10 @@ impl Service {
     }
 }
 
-/// Tells the fleet of agents that hold a stream and say nothing.
+/// Ends the streams of agents that say nothing; the fleet hears of it as of any stream that ends.
 async fn watch_silence(
-    engine: Engine,
     presence: Presence,
+    metrics: Metrics,
     heartbeat: Duration,
     stop: CancellationToken,
 ) {
@@ -297,11 +301,12 @@ async fn watch_silence(
         .await
         .is_some()
     {
+        metrics.set_agents(presence.connected());
         for launch in presence.sweep(Timestamp::now(), heartbeat * MISSED_BEATS) {
-            tracing::warn!(launch = launch.as_str(), "an agent is connected and silent");
-            if engine.submit(Event::AgentLost { launch }).await.is_err() {
-                return;
-            }
+            tracing::warn!(
+                launch = launch.as_str(),
+                "an agent held a stream and said nothing"
+            );
         }
     }
 }

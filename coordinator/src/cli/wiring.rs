@@ -18,6 +18,7 @@ use crate::github::{GithubClient, Settings};
 use crate::identity::ca::Authority;
 use crate::identity::files;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "muster.db";
@@ -95,13 +96,18 @@ pub(super) fn load_authority(config: &Config) -> anyhow::Result<Authority> {
 }
 
 /// The client of GitHub.
-pub(super) fn github(config: &Config, secrets: &Secrets) -> anyhow::Result<GithubClient> {
+pub(super) fn github(
+    config: &Config,
+    secrets: &Secrets,
+    metrics: &Metrics,
+) -> anyhow::Result<GithubClient> {
     let github = &config.github;
     let mut settings = Settings::new(
         github.api_url.clone(),
         github.app_id.clone(),
         secrets.app_key.clone(),
     );
+    settings.metrics = Some(metrics.clone());
     settings.proxy.clone_from(&github.proxy);
     settings
         .proxy_credentials

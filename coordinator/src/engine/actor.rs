@@ -115,6 +115,8 @@ impl Actor {
                     () = inbox.notified() => self.take_inbox(&mut round).await,
                     () = tokio::time::sleep_until(tick_at) => {
                         self.apply(Event::Tick, &mut round);
+                        // A delivery may be stored although its sender was told otherwise.
+                        self.inbox.notify_one();
                         tick_at = Instant::now() + self.fleet.tick_within();
                     }
                 }

@@ -17,6 +17,7 @@ use super::errors::{self, GithubError, Reply, SetupError};
 use super::limits::{Bucket, Caller, Gate, PerMinute};
 use super::runners::Groups;
 use super::transport::{Call, Transport};
+use crate::telemetry::Metrics;
 
 /// Registrations in any one minute. GitHub allows 900 points a minute and counts a POST as 5.
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#calculating-points-for-the-secondary-rate-limit>
@@ -44,6 +45,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Longest wait for a whole answer, the wait for a free connection included.
     pub total_timeout: Duration,
+    /// Where requests are counted, by the class of their answer.
+    pub metrics: Option<Metrics>,
 }
 
 impl Settings {
@@ -61,6 +64,7 @@ impl Settings {
             user_agent: concat!("muster-coordinator/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(15),
+            metrics: None,
         }
     }
 }

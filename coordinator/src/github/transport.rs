@@ -13,6 +13,7 @@ use url::Url;
 
 use super::errors::{self, GithubError, Reply, SetupError};
 use super::rest::Settings;
+use crate::telemetry::Metrics;
 
 /// Calls at once. GitHub allows 100.
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits>
@@ -65,6 +66,7 @@ pub(super) struct Transport {
     base: Url,
     slots: Semaphore,
     total: Duration,
+    metrics: Option<Metrics>,
 }
 
 impl Transport {
@@ -100,6 +102,7 @@ impl Transport {
             base,
             slots: Semaphore::new(MAX_CALLS),
             total: settings.total_timeout,
+            metrics: settings.metrics.clone(),
         })
     }
 
@@ -111,9 +114,13 @@ impl Transport {
     ) -> Result<Reply, GithubError> {
         let url = self.url(call)?;
         // The wait for a slot counts: a caller must not hang behind a hundred slow calls.
-        tokio::time::timeout(self.total, self.exchange(call, url, bearer))
+        let outcome = tokio::time::timeout(self.total, self.exchange(call, url, bearer))
             .await
-            .unwrap_or_else(|_| Err(errors::too_slow(self.total)))
+            .unwrap_or_else(|_| Err(errors::too_slow(self.total)));
+        if let Some(metrics) = &self.metrics {
+            metrics.github_request(outcome.as_ref().ok().map(|reply| reply.status.as_u16()));
+        }
+        outcome
     }
 
     async fn exchange(

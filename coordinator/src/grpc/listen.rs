@@ -304,5 +304,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "listen_tests.rs"]
 mod tests;

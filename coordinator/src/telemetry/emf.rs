@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn every_line_obeys_the_specification_and_has_its_figures() {
         let (metrics, _) = busy();
-        let _agent = metrics.agent_connected();
+        metrics.set_agents(1);
         let lines = lines(&mut Emitter::new(metrics, "Muster".to_owned()));
         assert_eq!(lines.len(), 3);
         let [global, pool, waits] = &lines[..] else {

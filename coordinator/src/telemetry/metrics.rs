@@ -77,19 +77,6 @@ impl WebhookAnswer {
     }
 }
 
-/// Counts one agent as connected until it is dropped.
-#[derive(Debug)]
-#[must_use]
-pub struct ConnectedAgent {
-    gauge: IntGauge,
-}
-
-impl Drop for ConnectedAgent {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
-}
-
 impl Metrics {
     /// Figures that are all zero.
     ///
@@ -233,12 +220,10 @@ impl Metrics {
         self.launches.with_label_values(&[outcome]).inc();
     }
 
-    /// An agent opened its stream; keep the answer as long as it holds it.
-    pub fn agent_connected(&self) -> ConnectedAgent {
-        self.agents_connected.inc();
-        ConnectedAgent {
-            gauge: self.agents_connected.clone(),
-        }
+    /// Sets how many agents hold a stream.
+    pub fn set_agents(&self, connected: usize) {
+        self.agents_connected
+            .set(i64::try_from(connected).unwrap_or(i64::MAX));
     }
 
     /// All figures in Prometheus' text format
@@ -297,9 +282,9 @@ mod tests {
         metrics.github_request(None);
         metrics.launch(Ok(()));
         metrics.launch(Err(LaunchFailure::Capacity));
-        let agent = metrics.agent_connected();
+        metrics.set_agents(1);
         insta::assert_snapshot!(metrics.render());
-        drop(agent);
+        metrics.set_agents(0);
         let text = metrics.render();
         assert!(text.contains("muster_agents_connected 0\n"), "{text}");
     }

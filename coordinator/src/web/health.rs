@@ -23,5 +23,5 @@ pub(super) async fn ready(State(web): State<Web>) -> (StatusCode, &'static str) 
 /// The figures, in Prometheus' text format.
 pub(super) async fn metrics(State(web): State<Web>) -> impl IntoResponse {
     let format = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], (web.metrics)())
+    ([(header::CONTENT_TYPE, format)], web.metrics.render())
 }

@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::store::Store;
+use crate::telemetry::Metrics;
 
 pub use server::serve;
 pub use webhooks::MAX_BODY;
@@ -28,8 +29,8 @@ pub struct Web {
     pub secrets: Arc<[SecretString]>,
     /// Called when the store holds a new delivery. Must not block.
     pub inbox_ready: Arc<dyn Fn() + Send + Sync>,
-    /// Gives the text of `/metrics`, in Prometheus' format. Must not block.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The figures: `/metrics` shows them, and each answer to a webhook is counted there.
+    pub metrics: Metrics,
     /// Whether this process should get traffic.
     pub ready: watch::Receiver<bool>,
 }

@@ -46,7 +46,7 @@ async fn listen() -> Listener {
         inbox_ready: Arc::new(move || {
             counter.fetch_add(1, Ordering::SeqCst);
         }),
-        metrics: Arc::new(|| "muster_up 1\n".to_owned()),
+        metrics: crate::telemetry::Metrics::new().unwrap(),
         ready: watching,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -320,7 +320,11 @@ async fn probes_and_figures_answer() {
     assert_eq!(web.get("/readyz").await.0, 503);
     web.ready.send_replace(true);
     assert_eq!(web.get("/readyz").await.0, 200);
-    assert_eq!(web.get("/metrics").await.1, "muster_up 1\n");
+    let figures = web.get("/metrics").await.1;
+    assert!(
+        figures.contains("muster_webhooks_total{answer=\"accepted\"}"),
+        "{figures}"
+    );
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use super::Web;
 use crate::github::signature;
 use crate::github::webhook::{self, PayloadError};
 use crate::store::{Accepted, Delivery, StoreError};
+use crate::telemetry::WebhookAnswer;
 
 /// Bytes of a body; GitHub sends no more.
 /// <https://docs.github.com/en/webhooks/webhook-events-and-payloads#payload-cap>
@@ -64,8 +65,16 @@ pub(super) async fn receive(
     body: Body,
 ) -> Response {
     match accept(&intake, &headers, body).await {
-        Ok(answer) => answer,
+        Ok((kind, answer)) => {
+            intake.web.metrics.webhook(kind);
+            answer
+        }
         Err(refusal) => {
+            intake.web.metrics.webhook(match refusal.status {
+                StatusCode::UNAUTHORIZED => WebhookAnswer::Unauthorized,
+                StatusCode::SERVICE_UNAVAILABLE => WebhookAnswer::Unavailable,
+                _ => WebhookAnswer::Malformed,
+            });
             tracing::info!(
                 status = refusal.status.as_u16(),
                 reason = %refusal.reason,
@@ -76,7 +85,11 @@ pub(super) async fn receive(
     }
 }
 
-async fn accept(intake: &Intake, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn accept(
+    intake: &Intake,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(WebhookAnswer, Response), Refusal> {
     let busy = || Refusal::later("too many webhooks at once");
     let request = intake.requests.try_acquire().map_err(|_| busy());
     let (claims, _request) = match claims(headers).and_then(|c| Ok((c, request?))) {
@@ -99,10 +112,8 @@ async fn accept(intake: &Intake, headers: &HeaderMap, body: Body) -> Result<Resp
     match webhook::parse(claims.event, &body)? {
         webhook::Intake::Ignored(reason) => {
             tracing::debug!(delivery = claims.guid, %reason, "ignored a webhook");
-            return Ok(json(
-                StatusCode::OK,
-                &serde_json::json!({ "ignored": reason }),
-            ));
+            let answer = json(StatusCode::OK, &serde_json::json!({ "ignored": reason }));
+            return Ok((WebhookAnswer::Ignored, answer));
         }
         webhook::Intake::Job(_) => {}
     }
@@ -118,7 +129,11 @@ async fn accept(intake: &Intake, headers: &HeaderMap, body: Body) -> Result<Resp
     if accepted == Accepted::New {
         (intake.web.inbox_ready)();
     }
-    Ok(thanks(accepted))
+    let kind = match accepted {
+        Accepted::New => WebhookAnswer::Accepted,
+        Accepted::Duplicate => WebhookAnswer::Duplicate,
+    };
+    Ok((kind, thanks(accepted)))
 }
 
 /// What the headers say.
@@ -341,7 +356,7 @@ mod tests {
                 .unwrap(),
             secrets: Arc::new([]),
             inbox_ready: Arc::new(|| {}),
-            metrics: Arc::new(String::new),
+            metrics: crate::telemetry::Metrics::new().unwrap(),
             ready: watch::channel(true).1,
         };
         Intake {

@@ -1,2 +1,131 @@
-//! Placeholder until the binary is written.
-fn main() {}
+//! `cargo run --bin muster-demo`: the real coordinator and real agents on loopback, among a fake
+//! GitHub and a stand-in for its runner. Exits with 0 if every job ended as it should and nothing is
+//! left.
+
+#![expect(clippy::print_stdout, reason = "it is made to be watched")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use muster_tests::demo::{self, Scene};
+use muster_tests::world::{World, build};
+
+/// Runs a handful of jobs over two pools, shows what happens, and proves that nothing is left.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Keep it running afterwards, and print calls to paste into another terminal.
+    #[arg(long)]
+    hold: bool,
+    /// Don't build the other binaries first.
+    #[arg(long)]
+    no_build: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too; a closed terminal doesn't change the outcome.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(64)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match start(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<()> {
+    if !arguments.no_build {
+        println!("Building the coordinator, the agent and the stand-in runner.");
+        build::everything()?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = run(arguments) => outcome,
+            // Dropping the world ends all that it started.
+            _ = tokio::signal::ctrl_c(), if !arguments.hold => anyhow::bail!("interrupted"),
+        }
+    })
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    heading("Starting the coordinator, a fake GitHub and a fake metadata service");
+    let world = World::start(demo::options()).await?;
+    println!(
+        "Everything is in {}; coordinator.log has the JSON logs.",
+        world.dir().display()
+    );
+
+    heading("Six jobs are queued");
+    let began = Instant::now();
+    let scene = {
+        let show = |line: &str| println!("{:>6.2}s  {line}", began.elapsed().as_secs_f64());
+        tokio::select! {
+            scene = demo::play(&world) => scene?,
+            watched = demo::watch(&world, show) => {
+                watched?;
+                anyhow::bail!("the coordinator ended the stream of events");
+            }
+        }
+    };
+
+    heading("Why does \"train\" wait? ExplainJob says");
+    for line in demo::explain_and_give_up(&world, &scene).await? {
+        println!("  {line}");
+    }
+    show_jobs(&world, &scene).await?;
+    if arguments.hold {
+        hold(&world, &scene).await?;
+    }
+
+    heading("Winding down");
+    let left = world.wind_down(Duration::from_secs(60)).await?;
+    let calls: u64 = world.github.all_served().values().sum();
+    println!("processes of instances left:      {}", left.processes.len());
+    println!(
+        "registrations left at GitHub:     {}",
+        left.registrations.len()
+    );
+    println!(
+        "departures from GitHub's OpenAPI: {} in {calls} calls",
+        left.violations.len()
+    );
+    anyhow::ensure!(left.is_nothing(), "something is left: {left:#?}");
+    println!("\nAll six jobs ended as they should, and nothing is left.");
+    Ok(())
+}
+
+async fn show_jobs(world: &World, scene: &Scene) -> anyhow::Result<()> {
+    heading("The story of each job");
+    for (name, id) in scene.jobs() {
+        println!("{}", demo::show_job(world, name, id).await?);
+    }
+    Ok(())
+}
+
+async fn hold(world: &World, scene: &Scene) -> anyhow::Result<()> {
+    heading("Holding until Ctrl-C. Calls to paste into another terminal");
+    let files = world.dir().join("operator-you");
+    world.coordinator.issue_operator_cert("you", &files).await?;
+    println!("{}", demo::hold_commands(world, &files, scene.build));
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -45,7 +46,8 @@ pub struct Addresses {
 pub struct Coordinator {
     dir: PathBuf,
     addresses: Addresses,
-    process: Option<Child>,
+    /// Taken out for an instant only, never across a wait.
+    process: Mutex<Option<Child>>,
 }
 
 impl Coordinator {
@@ -55,10 +57,10 @@ impl Coordinator {
             let addresses = free_addresses()?;
             write_config(config, &addresses)?;
             let dir = config.dir.to_owned();
-            let mut coordinator = Self {
+            let coordinator = Self {
                 dir,
                 addresses,
-                process: None,
+                process: Mutex::default(),
             };
             match coordinator.start_again().await {
                 Ok(()) => return Ok(coordinator),
@@ -73,7 +75,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// When it ends or doesn't come up in time; the message has the end of its log.
-    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+    pub async fn start_again(&self) -> anyhow::Result<()> {
         let ports = self.dir.join("ports.json");
         if ports.exists() {
             std::fs::remove_file(&ports)?;
@@ -86,7 +88,7 @@ impl Coordinator {
             .create(true)
             .append(true)
             .open(self.dir.join("coordinator.emf"))?;
-        let process = Command::new(build::binary("muster-coordinator")?)
+        let mut process = Command::new(build::binary("muster-coordinator")?)
             .arg("run")
             .arg("--config")
             .arg(self.config())
@@ -96,7 +98,6 @@ impl Coordinator {
             .kill_on_drop(true)
             .spawn()
             .context("start the coordinator")?;
-        let process = self.process.insert(process);
         let until = Instant::now() + START;
         while !ports.exists() {
             if let Some(status) = process.try_wait()? {
@@ -110,12 +111,17 @@ impl Coordinator {
             }
             tokio::time::sleep(LOOK).await;
         }
+        *self.process() = Some(process);
         Ok(())
     }
 
+    fn process(&self) -> MutexGuard<'_, Option<Child>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Kills it as `kill -9` does.
-    pub fn kill_nine(&mut self) {
-        if let Some(mut process) = self.process.take() {
+    pub fn kill_nine(&self) {
+        if let Some(mut process) = self.process().take() {
             // It may have ended by itself; it is reaped when dropped.
             let _ = process.start_kill();
         }
@@ -125,8 +131,9 @@ impl Coordinator {
     ///
     /// # Errors
     /// When it doesn't stop in time, or not with exit code 0.
-    pub async fn stop(&mut self, within: Duration) -> anyhow::Result<()> {
-        let Some(mut process) = self.process.take() else {
+    pub async fn stop(&self, within: Duration) -> anyhow::Result<()> {
+        let process = self.process().take();
+        let Some(mut process) = process else {
             return Ok(());
         };
         let pid = process.id().context("the coordinator has ended before")?;
@@ -173,7 +180,7 @@ impl Coordinator {
     /// Its process id, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().and_then(Child::id)
+        self.process().as_ref().and_then(Child::id)
     }
 
     /// Has the command line issue a certificate, as an operator would.

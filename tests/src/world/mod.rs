@@ -126,7 +126,7 @@ impl World {
     ///
     /// # Errors
     /// When it doesn't come to that in time.
-    pub async fn wind_down(&mut self, within: Duration) -> anyhow::Result<Left> {
+    pub async fn wind_down(&self, within: Duration) -> anyhow::Result<Left> {
         let mut operator = self.operator("closing").await?;
         operator
             .end_everything(within)

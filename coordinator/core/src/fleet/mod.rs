@@ -88,8 +88,12 @@ impl Fleet {
     /// changes nothing; [`Changes::refused`] says why.
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Changes {
         let mut turn = Turn::new(now);
+        let by_time = matches!(event, Event::Tick | Event::Restarted);
         self.dispatch(event, &mut turn);
-        self.launch_what_lacks(&mut turn);
+        // Demand and supply stay what they are while no record changes.
+        if by_time || turn.has_changed() {
+            self.launch_what_lacks(&mut turn);
+        }
         turn.finish()
     }
 

@@ -95,13 +95,6 @@ impl Fleet {
         turn.tell(runner, "registered", format!("GitHub runner {id}"));
         if runner.is_over() {
             self.release(launch, turn);
-        } else if runner.drain.is_some() {
-            self.end(
-                launch,
-                None,
-                "drained before it was assigned".to_owned(),
-                turn,
-            );
         } else {
             let step = runner.set_work(Work::Assigning, turn.now);
             if turn.stepped(runner, step) {

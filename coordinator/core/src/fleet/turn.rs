@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::changes::{Changes, TimelineEntry};
 use crate::effect::Effect;
+use crate::ids::RunnerName;
 use crate::job::Job;
 use crate::pool::PoolSpec;
 use crate::runner::{Illegal, Runner};
@@ -25,6 +26,12 @@ impl Turn {
 
     pub(super) fn finish(self) -> Changes {
         self.changes
+    }
+
+    /// Whether any record changed.
+    pub(super) fn has_changed(&self) -> bool {
+        let changes = &self.changes;
+        !(changes.jobs.is_empty() && changes.runners.is_empty() && changes.pools.is_empty())
     }
 
     /// Wants something done.
@@ -81,7 +88,7 @@ impl Turn {
             detail: detail.into(),
             pool: job.pool().cloned(),
             launch: job.taken_by.clone(),
-            runner: None,
+            runner: job.report.runner_name.as_deref().map(RunnerName::new),
             job: Some(job.id()),
         });
     }

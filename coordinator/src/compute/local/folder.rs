@@ -106,6 +106,11 @@ impl Folder {
         )
     }
 
+    /// Removes the folder with all that is in it.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+
     /// Removes what is not for reading afterwards, and marks the folder, so that a repeated launch
     /// doesn't start anew.
     pub(super) fn clear(&self) -> io::Result<()> {

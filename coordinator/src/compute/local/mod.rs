@@ -36,6 +36,8 @@ const TOKEN_LIFE: Duration = Duration::from_secs(300);
 const END_GRACE: Duration = Duration::from_secs(3);
 /// A folder without a process is dead after this long: its agent could not even start.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the log of an instance that ended is kept.
+const KEEP_LOGS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long the rest of an instance may take to die of SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -224,20 +226,37 @@ impl LocalProvider {
         })?;
         let mut listed = Listed::default();
         for (instance, launch, liveness) in folders {
+            let age = folder::age(&self.settings.instances_dir, &instance);
             let dead = liveness == Liveness::NotStarted
-                && folder::age(&self.settings.instances_dir, &instance) >= START_PATIENCE
+                && age >= START_PATIENCE
                 && !processes::any(&instance);
-            let liveness = if dead { Liveness::Ended } else { liveness };
-            match (liveness, launch) {
-                (Liveness::Cleared, _) | (Liveness::Ended | Liveness::NotStarted, None) => {}
-                // Not started: between its folder and its process.
-                (Liveness::NotStarted | Liveness::Alive, launch) => {
+            match liveness {
+                Liveness::Cleared => self.forget_old(&instance, age).await,
+                Liveness::NotStarted | Liveness::Alive if !dead => {
                     listed.alive.push((instance, launch));
                 }
-                (Liveness::Ended, Some(launch)) => listed.gone.push((instance, launch)),
+                Liveness::NotStarted | Liveness::Alive | Liveness::Ended => {
+                    // Its agent is dead; what it left behind goes with it.
+                    if let Err(error) = self.terminate(&instance).await {
+                        tracing::warn!(instance = instance.as_str(), %error, "an ended instance is still there");
+                    } else if let Some(launch) = launch {
+                        listed.gone.push((instance, launch));
+                    }
+                }
             }
         }
         Ok(listed)
+    }
+
+    /// Removes the folder of an instance that ended long ago, with the log in it.
+    async fn forget_old(&self, instance: &InstanceId, age: Duration) {
+        if age < KEEP_LOGS {
+            return;
+        }
+        let folder = Folder::of(&self.settings.instances_dir, instance);
+        if let Err(error) = blocking(move || folder.remove()).await {
+            tracing::warn!(instance = instance.as_str(), %error, "an old folder can't be removed");
+        }
     }
 
     pub(super) async fn something_ended(&self) {

@@ -56,6 +56,10 @@ impl fmt::Debug for LogLevel {
     }
 }
 
+/// What reflection shows.
+const OPERATOR_SERVICE: &str = "muster.v1.OperatorService";
+const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
+
 /// Serves the operators.
 #[derive(Clone, Debug)]
 pub struct Operators {
@@ -108,6 +112,9 @@ impl Operators {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // The package has services of other listeners too, which are not to be had here.
+                .with_service_name(OPERATOR_SERVICE)
+                .with_service_name(HEALTH_SERVICE)
         };
         let routes =
             Routes::new(OperatorServiceServer::new(self).max_decoding_message_size(MAX_REQUEST))

@@ -1,40 +1,32 @@
-//! The stream of an agent: what it says becomes events, what the core wants goes down to it.
+//! The agents' service: what they say becomes events, what the core wants goes down to them.
 
 mod events;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Event, LaunchId};
+use muster_core::LaunchId;
 use muster_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
-use muster_proto::v1::session_request::Message as Said;
-use muster_proto::v1::session_response::Message as Told;
 use muster_proto::v1::{
-    Acknowledge, AgentEvent, Configure, Hello, Reconnect, RenewCertificateRequest,
-    RenewCertificateResponse, SessionRequest, SessionResponse,
+    RenewCertificateRequest, RenewCertificateResponse, SessionRequest, SessionResponse,
 };
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use self::stream::Session;
 use super::authorize;
-use super::time::{duration, to_wire, until};
+use super::time::to_wire;
 use crate::engine::{Engine, Stopped};
 use crate::identity::ca::Authority;
 use crate::identity::csr::RequestedKey;
-use crate::presence::{Connection, Ended, Presence};
+use crate::presence::Presence;
 
-/// How long a new stream may take to say hello.
-const HELLO: Duration = Duration::from_secs(10);
-/// How long a message may wait for an agent that does not read.
-const SEND: Duration = Duration::from_secs(10);
-/// How long each of the last words may wait.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Messages on their way from a session to its connection.
 const OUT_CAPACITY: usize = 4;
 /// Most bytes of a message: the console's tail, and room for the rest.
@@ -171,274 +163,6 @@ impl Shared {
             warn!(id = name, %refused, "a certificate was refused");
         })?;
         Ok((launch, not_after))
-    }
-}
-
-/// One stream.
-struct Session {
-    shared: Arc<Shared>,
-    launch: LaunchId,
-    not_after: Timestamp,
-    runner_name: String,
-    out: mpsc::Sender<Result<SessionResponse, Status>>,
-}
-
-/// Why a stream ends.
-#[derive(Debug)]
-enum End {
-    /// The agent closed it, or the connection broke.
-    Left,
-    /// The agent does not read.
-    Stalled,
-    /// The agent was silent, does not read, or was forgotten; or a newer stream took over.
-    Cut,
-    /// The certificate has expired.
-    Expired,
-    /// The coordinator stops.
-    Stopping,
-    /// The agent does not keep to the protocol.
-    Protocol(&'static str),
-}
-
-impl From<Stopped> for End {
-    fn from(Stopped: Stopped) -> Self {
-        Self::Stopping
-    }
-}
-
-impl Session {
-    async fn run(mut self, mut requests: Streaming<SessionRequest>) {
-        let hello = match self.hello(&mut requests).await {
-            Ok(hello) => hello,
-            Err(end) => return self.close(&end, Ended::Last).await,
-        };
-        let end;
-        let ended;
-        match self.open(&hello).await {
-            Err(stopped) => (end, ended) = (stopped, Ended::Last),
-            Ok((connection, mut messages)) => {
-                end = match self
-                    .converse(&connection, &mut requests, &mut messages)
-                    .await
-                {
-                    Ok(never) => match never {},
-                    Err(end) => end,
-                };
-                ended = self.lost(connection, &end).await;
-            }
-        }
-        self.close(&end, ended).await;
-    }
-
-    async fn hello(&self, requests: &mut Streaming<SessionRequest>) -> Result<Hello, End> {
-        let first = tokio::select! {
-            () = self.shared.stop.cancelled() => return Err(End::Stopping),
-            first = timeout(HELLO, requests.message()) => first,
-        };
-        match first {
-            Ok(Ok(Some(request))) => match request.message {
-                Some(Said::Hello(hello)) => Ok(hello),
-                _ => Err(End::Protocol("the first message must be hello")),
-            },
-            Ok(Ok(None) | Err(_)) => Err(End::Left),
-            Err(_) => Err(End::Protocol("no hello in time")),
-        }
-    }
-
-    /// Registers the stream and tells the core, in one turn.
-    async fn open(
-        &mut self,
-        hello: &Hello,
-    ) -> Result<(Connection, mpsc::Receiver<SessionResponse>), End> {
-        let assignment = events::runner_name(&hello.runner_name);
-        if let Some(name) = &assignment {
-            name.as_str().clone_into(&mut self.runner_name);
-        }
-        let phase = events::phase_of_hello(hello);
-        info!(
-            launch = %self.launch,
-            runner = self.runner_name,
-            agent_version = events::shortened(&hello.agent_version, 64),
-            runner_version = events::shortened(&hello.runner_version, 64),
-            ?phase,
-            "agent connected"
-        );
-        let turn = self.shared.presence.turn(&self.launch);
-        let _held = turn.lock().await;
-        // Before anybody can send to the stream: the settings are its first message.
-        self.tell(Told::Configure(configure(&self.shared.settings)))
-            .await?;
-        let (connection, messages) = self.shared.presence.connect(&self.launch);
-        if connection
-            .acknowledged()
-            .is_some_and(|known| known > hello.last_sequence)
-        {
-            warn!(launch = %self.launch, "the agent counts its events anew");
-            connection.acknowledge(None);
-        }
-        self.submit(Event::AgentConnected {
-            launch: self.launch.clone(),
-            phase,
-            assignment,
-        })
-        .await?;
-        Ok((connection, messages))
-    }
-
-    async fn converse(
-        &mut self,
-        connection: &Connection,
-        requests: &mut Streaming<SessionRequest>,
-        messages: &mut mpsc::Receiver<SessionResponse>,
-    ) -> Result<std::convert::Infallible, End> {
-        let stop = self.shared.stop.clone();
-        let out = self.out.clone();
-        let mut expiry = std::pin::pin!(sleep(until(self.not_after, Timestamp::now())));
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(End::Stopping),
-                () = &mut expiry => return Err(End::Expired),
-                () = out.closed() => return Err(End::Left),
-                message = messages.recv() => {
-                    let message = message.and_then(|response| response.message);
-                    self.tell(message.ok_or(End::Cut)?).await?;
-                }
-                request = requests.message() => {
-                    let Ok(Some(request)) = request else {
-                        return Err(End::Left);
-                    };
-                    let now = Timestamp::now();
-                    if self.not_after <= now {
-                        return Err(End::Expired);
-                    }
-                    self.heard(connection, request, now).await?;
-                }
-            }
-        }
-    }
-
-    async fn heard(
-        &mut self,
-        connection: &Connection,
-        request: SessionRequest,
-        now: Timestamp,
-    ) -> Result<(), End> {
-        match request.message {
-            Some(Said::Heartbeat(heartbeat)) => {
-                connection.heard(now, heartbeat.sample);
-                Ok(())
-            }
-            Some(Said::Event(event)) => {
-                connection.heard(now, None);
-                self.event(connection, event).await
-            }
-            Some(Said::Hello(_)) => Err(End::Protocol("a second hello")),
-            // Of a kind that this version doesn't know.
-            None => {
-                connection.heard(now, None);
-                Ok(())
-            }
-        }
-    }
-
-    /// Has an event applied unless it was before, and acknowledges it once it is durable.
-    async fn event(&mut self, connection: &Connection, event: AgentEvent) -> Result<(), End> {
-        let sequence = event.sequence;
-        if sequence == 0 {
-            return Err(End::Protocol("an event without a sequence number"));
-        }
-        let known = connection.acknowledged();
-        let through = match known {
-            Some(known) if sequence <= known => known,
-            _ => {
-                if known.is_some_and(|known| sequence - known > 1) {
-                    warn!(launch = %self.launch, ?known, sequence, "events of the agent are missing");
-                }
-                self.apply(event).await?;
-                connection.acknowledge(Some(sequence));
-                sequence
-            }
-        };
-        self.tell(Told::Acknowledge(Acknowledge {
-            through_sequence: through,
-        }))
-        .await
-    }
-
-    async fn apply(&mut self, event: AgentEvent) -> Result<(), End> {
-        events::log(&self.launch, &self.runner_name, &event);
-        let Some(event) = events::to_core(&self.launch, event) else {
-            return Ok(());
-        };
-        if let Event::AssignmentAccepted { name, .. } = &event {
-            name.as_str().clone_into(&mut self.runner_name);
-        }
-        self.submit(event).await
-    }
-
-    /// Tells the core that the agent is lost, unless it holds a newer stream. Not when the
-    /// coordinator stops: its next start begins with nobody connected.
-    async fn lost(&self, connection: Connection, end: &End) -> Ended {
-        let turn = connection.turn();
-        let _held = turn.lock().await;
-        let ended = connection.end();
-        if ended == Ended::Last && !matches!(end, End::Stopping) {
-            let lost = Event::AgentLost {
-                launch: self.launch.clone(),
-            };
-            // A failure means that the coordinator stops.
-            let _ = self.shared.engine.submit(lost).await;
-        }
-        ended
-    }
-
-    async fn submit(&self, event: Event) -> Result<(), End> {
-        Ok(self.shared.engine.submit(event).await?)
-    }
-
-    async fn tell(&self, message: Told) -> Result<(), End> {
-        let response = SessionResponse {
-            message: Some(message),
-        };
-        match self.out.send_timeout(Ok(response), SEND).await {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::Stalled),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::Left),
-        }
-    }
-
-    /// Sends the last words; an agent that doesn't read them soon gets none.
-    async fn close(self, end: &End, ended: Ended) {
-        info!(launch = %self.launch, runner = self.runner_name, ?end, ?ended, "agent's stream ended");
-        let status = match (end, ended) {
-            (End::Left, _) => return,
-            (End::Cut, Ended::Superseded) => Status::aborted("a newer stream took over"),
-            (End::Cut | End::Stalled, _) => {
-                Status::unavailable("the agent was silent or did not read")
-            }
-            (End::Expired, _) => Status::unauthenticated("the certificate has expired"),
-            (End::Stopping, _) => stopping(),
-            (End::Protocol(detail), _) => Status::invalid_argument(*detail),
-        };
-        let reconnect = matches!(end, End::Stopping).then(|| SessionResponse {
-            message: Some(Told::Reconnect(Reconnect {
-                within: Some(duration(self.shared.settings.reconnect_within)),
-            })),
-        });
-        for last in reconnect.map(Ok).into_iter().chain([Err(status)]) {
-            if self.out.send_timeout(last, LAST_WORDS).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn configure(settings: &AgentSettings) -> Configure {
-    Configure {
-        heartbeat_interval: Some(duration(settings.heartbeat_interval)),
-        interrupt_lead: Some(duration(settings.interrupt_lead)),
-        stop_grace: Some(duration(settings.stop_grace)),
     }
 }
 

@@ -1,0 +1,382 @@
+//! How a runner leaves, from each state of its life. A 204 of GitHub's proves nothing; the host does.
+
+#![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_core::{
+    DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, Interruption,
+    JobId, JobReport, JobStatus, LaunchId, Outcome, PoolSpec, Registration, Repository, RunnerName,
+    Scope, SizeRules, Stage, Stored, TimeLimits, Work,
+};
+use rstest::rstest;
+
+struct Host {
+    fleet: Fleet,
+    launch: LaunchId,
+    now: Timestamp,
+}
+
+impl Host {
+    /// A fleet with one queued job and the launch that it led to.
+    fn launched() -> Self {
+        let pool = PoolSpec {
+            name: "linux".into(),
+            scope: Scope::Organization("octo-org".into()),
+            runner_group: "Default".into(),
+            labels: ["linux".to_owned()].into(),
+            sizes: SizeRules::default(),
+            public_repositories: false,
+            account: "local".into(),
+            min_idle: 0,
+            max: 1,
+            limits: TimeLimits::default(),
+        };
+        let spec = FleetSpec {
+            pools: vec![pool],
+            accounts: [("local".into(), 9)].into(),
+        };
+        let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        fleet.apply(Event::Job(Box::new(job(JobStatus::Queued, None))), now);
+        let launch = fleet.runners().next().unwrap().launch.clone();
+        Self { fleet, launch, now }
+    }
+
+    fn at(stage: At) -> Self {
+        let mut host = Self::launched();
+        let launch = host.launch.clone();
+        let name = host.name();
+        let events = [
+            (
+                At::Enrolled,
+                Event::Enrolled {
+                    launch: launch.clone(),
+                    instance: "i-00000001".into(),
+                },
+            ),
+            (At::Minting, host.connected(HostPhase::Unassigned, None)),
+            (
+                At::Assigning,
+                Event::Minted {
+                    launch: launch.clone(),
+                    name: name.clone(),
+                    id: GithubRunnerId(7),
+                },
+            ),
+            (
+                At::Starting,
+                Event::AssignmentAccepted {
+                    launch: launch.clone(),
+                    name,
+                },
+            ),
+            (At::Idle, host.phase(HostPhase::Listening)),
+            (At::Busy, host.phase(HostPhase::Running)),
+        ];
+        for (reached, event) in events {
+            if reached <= stage {
+                host.tell(event);
+            }
+        }
+        host
+    }
+
+    fn name(&self) -> RunnerName {
+        self.fleet.runner(&self.launch).unwrap().name.clone()
+    }
+
+    fn connected(&self, phase: HostPhase, assignment: Option<RunnerName>) -> Event {
+        Event::AgentConnected {
+            launch: self.launch.clone(),
+            phase,
+            assignment,
+        }
+    }
+
+    fn phase(&self, phase: HostPhase) -> Event {
+        Event::PhaseChanged {
+            launch: self.launch.clone(),
+            phase,
+            job_name: None,
+        }
+    }
+
+    /// Applies an event, and names what is done about this launch.
+    fn tell(&mut self, event: Event) -> Vec<&'static str> {
+        let changes = self.fleet.apply(event, self.now);
+        changes
+            .effects
+            .iter()
+            .filter(|effect| concerns(effect, &self.launch))
+            .map(word)
+            .collect()
+    }
+
+    fn spot_notice(&mut self) -> Vec<&'static str> {
+        let deadline = self.now.checked_add(Duration::from_secs(120)).ok();
+        let (launch, kind) = (self.launch.clone(), Interruption::Spot);
+        self.tell(Event::Interrupted {
+            launch,
+            kind,
+            deadline,
+        })
+    }
+
+    fn looked(&mut self, idle: bool) -> Vec<&'static str> {
+        self.tell(Event::DrainReported {
+            launch: self.launch.clone(),
+            idle,
+        })
+    }
+
+    fn deregistered(&mut self, answer: DeregisterAnswer) -> Vec<&'static str> {
+        let (launch, name) = (self.launch.clone(), self.name());
+        self.tell(Event::Deregistered {
+            launch,
+            name,
+            answer,
+        })
+    }
+
+    fn pass(&mut self, seconds: u64) -> Vec<&'static str> {
+        self.now = self.now.checked_add(Duration::from_secs(seconds)).unwrap();
+        self.tell(Event::Tick)
+    }
+
+    fn stage(&self) -> Stage {
+        self.fleet.runner(&self.launch).unwrap().stage()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum At {
+    Launching,
+    Enrolled,
+    Minting,
+    Assigning,
+    Starting,
+    Idle,
+    Busy,
+}
+
+fn job(status: JobStatus, runner_name: Option<String>) -> JobReport {
+    JobReport {
+        id: JobId(1),
+        run_id: 1,
+        run_attempt: Some(1),
+        repository: Repository {
+            owner: "octo-org".into(),
+            name: "hello".into(),
+            public: false,
+            enterprise: None,
+        },
+        workflow: None,
+        name: "build".into(),
+        labels: vec!["linux".into()],
+        status,
+        conclusion: None,
+        runner_name,
+        created_at: None,
+        started_at: None,
+        completed_at: None,
+        installation: None,
+    }
+}
+
+fn concerns(effect: &Effect, launch: &LaunchId) -> bool {
+    effect.key().contains(launch.as_str())
+}
+
+fn word(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Launch { .. } => "launch",
+        Effect::Mint { .. } => "mint",
+        Effect::Assign { .. } => "assign",
+        Effect::Drain { .. } => "drain",
+        Effect::Retire { .. } => "retire",
+        Effect::Deregister { .. } => "deregister",
+        Effect::Terminate { .. } => "terminate",
+        Effect::TerminateStray { .. } => "terminate stray",
+    }
+}
+
+#[rstest]
+#[case(At::Launching, &[], Stage::Ending)]
+#[case(At::Enrolled, &["terminate"], Stage::Ending)]
+#[case(At::Minting, &["terminate"], Stage::Ending)]
+#[case(At::Assigning, &["deregister"], Stage::Starting)]
+#[case(At::Starting, &["drain"], Stage::Starting)]
+#[case(At::Idle, &["drain"], Stage::Idle)]
+#[case(At::Busy, &["drain"], Stage::Busy)]
+fn a_spot_notice_is_answered_at_once(#[case] at: At, #[case] done: &[&str], #[case] stage: Stage) {
+    let mut host = Host::at(at);
+    assert_eq!(host.spot_notice(), done);
+    assert_eq!(host.stage(), stage);
+    assert_eq!(
+        host.spot_notice(),
+        [""; 0],
+        "the same notice again changes nothing"
+    );
+}
+
+#[test]
+fn an_idle_host_is_deregistered_then_looks_again_then_goes() {
+    let mut host = Host::at(At::Idle);
+    host.spot_notice();
+    assert_eq!(host.looked(true), ["deregister"]);
+    assert_eq!(host.looked(true), [""; 0]);
+    assert_eq!(host.deregistered(DeregisterAnswer::Deleted), ["retire"]);
+    let (launch, outcome) = (host.launch.clone(), Outcome::Unused);
+    let finished = Event::Finished {
+        launch,
+        outcome,
+        reason: "retired".into(),
+    };
+    assert_eq!(host.tell(finished), ["terminate"]);
+}
+
+#[test]
+fn a_job_that_slipped_in_although_github_said_deleted_runs_on() {
+    let mut host = Host::at(At::Idle);
+    host.spot_notice();
+    host.looked(true);
+    host.deregistered(DeregisterAnswer::Deleted);
+    assert_eq!(host.looked(false), [""; 0]);
+    assert_eq!(host.stage(), Stage::Busy);
+    assert_eq!(host.pass(60), [""; 0]);
+}
+
+#[test]
+fn a_runner_that_github_calls_busy_is_left_to_run() {
+    let mut host = Host::at(At::Idle);
+    host.spot_notice();
+    host.looked(true);
+    assert_eq!(host.deregistered(DeregisterAnswer::Busy), [""; 0]);
+    assert_eq!(host.stage(), Stage::Busy);
+    let runner = host.fleet.runner(&host.launch).unwrap();
+    assert_eq!(
+        runner.registration,
+        Registration::Exists {
+            id: GithubRunnerId(7)
+        }
+    );
+}
+
+#[test]
+fn a_host_that_does_not_look_is_asked_again_and_ended_after_its_time() {
+    let mut host = Host::at(At::Idle);
+    host.spot_notice();
+    assert_eq!(host.pass(5), [""; 0]);
+    assert_eq!(host.pass(5), ["drain"]);
+    assert_eq!(host.pass(140), ["terminate", "deregister"]);
+    assert_eq!(host.stage(), Stage::Ending);
+}
+
+#[test]
+fn a_lost_assignment_never_leads_to_a_second_one() {
+    let mut host = Host::at(At::Assigning);
+    let (launch, name) = (host.launch.clone(), host.name());
+    assert_eq!(
+        host.tell(Event::AssignmentLost { launch, name }),
+        ["deregister"]
+    );
+    let back = host.connected(HostPhase::Unassigned, None);
+    assert_eq!(host.tell(back), [""; 0]);
+    assert_eq!(host.deregistered(DeregisterAnswer::Deleted), ["terminate"]);
+}
+
+#[test]
+fn a_lost_assignment_that_did_arrive_is_found_by_githubs_answer() {
+    let mut host = Host::at(At::Assigning);
+    let (launch, name) = (host.launch.clone(), host.name());
+    host.tell(Event::AssignmentLost { launch, name });
+    assert_eq!(host.deregistered(DeregisterAnswer::Busy), [""; 0]);
+    assert_eq!(host.stage(), Stage::Busy);
+}
+
+#[test]
+fn a_rebalance_recommendation_moves_an_idle_host_and_not_a_busy_one() {
+    for (at, done) in [(At::Idle, vec!["drain"]), (At::Busy, vec![])] {
+        let mut host = Host::at(at);
+        let (launch, kind) = (host.launch.clone(), Interruption::Rebalance);
+        assert_eq!(
+            host.tell(Event::Interrupted {
+                launch,
+                kind,
+                deadline: None
+            }),
+            done
+        );
+    }
+}
+
+#[test]
+fn a_silent_idle_host_is_deregistered_and_goes() {
+    let mut host = Host::at(At::Idle);
+    host.tell(Event::AgentLost {
+        launch: host.launch.clone(),
+    });
+    assert_eq!(host.pass(59), [""; 0]);
+    assert_eq!(host.pass(1), ["deregister"]);
+    host.deregistered(DeregisterAnswer::Deleted);
+    assert!(host.pass(60).contains(&"terminate"));
+}
+
+#[test]
+fn a_silent_busy_host_is_given_github_s_ten_minutes() {
+    let mut host = Host::at(At::Busy);
+    host.tell(Event::AgentLost {
+        launch: host.launch.clone(),
+    });
+    assert_eq!(host.pass(10 * 60), [""; 0]);
+    assert_eq!(host.pass(60), ["terminate", "deregister"]);
+}
+
+#[test]
+fn an_agent_that_claims_another_assignment_is_ended() {
+    let mut host = Host::at(At::Idle);
+    let claim = host.connected(HostPhase::Listening, Some("muster-linux-other".into()));
+    assert_eq!(host.tell(claim), ["terminate", "deregister"]);
+    let work = &host.fleet.runner(&host.launch).unwrap().work;
+    assert!(matches!(
+        work,
+        Work::Over {
+            outcome: Some(Outcome::Lost),
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_drained_host_does_not_count_as_supply() {
+    let mut host = Host::at(At::Idle);
+    // The job goes elsewhere, and another one comes.
+    host.tell(Event::Job(Box::new(job(
+        JobStatus::InProgress,
+        Some("somebody-else".into()),
+    ))));
+    host.spot_notice();
+    host.looked(true);
+    host.deregistered(DeregisterAnswer::Deleted);
+    let (launch, outcome) = (host.launch.clone(), Outcome::Unused);
+    host.tell(Event::Finished {
+        launch,
+        outcome,
+        reason: "retired".into(),
+    });
+    host.tell(Event::Terminated {
+        launch: host.launch.clone(),
+        gone: true,
+    });
+    let mut second = job(JobStatus::Queued, None);
+    second.id = JobId(2);
+    let changes = host.fleet.apply(Event::Job(Box::new(second)), host.now);
+    assert!(
+        changes
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Launch { .. }))
+    );
+}

@@ -1,0 +1,93 @@
+//! The end of a run: no more faults, then all must be right.
+
+use super::*;
+
+impl World {
+    /// Lets the world go on without faults until nothing is left to do, then checks the end.
+    pub(crate) fn settle(&mut self) {
+        self.apply(Event::OperatorPause {
+            pool: "linux".into(),
+            paused: None,
+        });
+        for _ in 0..120 {
+            self.list();
+            self.now = self.now.checked_add(Duration::from_secs(30)).unwrap();
+            self.apply(Event::Tick);
+            // Reconciliation: GitHub's view of each job is read again.
+            let news: Vec<JobReport> = self
+                .github_jobs
+                .values()
+                .filter(|job| {
+                    self.fleet
+                        .job(job.id)
+                        .is_none_or(|known| known.status() < job.status)
+                })
+                .cloned()
+                .collect();
+            for report in news {
+                self.apply(Event::Job(Box::new(report)));
+            }
+            while !(self.outbox.is_empty()
+                && self.messages.is_empty()
+                && self.events.is_empty()
+                && self.answers.is_empty())
+            {
+                self.carry_out(0, 2);
+                self.deliver(0);
+            }
+            for index in 0..self.hosts.len() {
+                self.host_step(index);
+            }
+        }
+        self.check_end();
+    }
+
+    /// What happened to a launch, for the message of a failed check.
+    fn story(&self, launch: &LaunchId) -> String {
+        let lines = self
+            .log
+            .iter()
+            .filter(|line| line.contains(launch.as_str()));
+        lines.cloned().collect::<Vec<_>>().join("\n")
+    }
+
+    fn check_end(&self) {
+        for job in self.fleet.jobs() {
+            if job.status() == JobStatus::Completed {
+                continue;
+            }
+            let explanation = self.fleet.explain(job.id(), self.now).unwrap();
+            assert!(
+                job.pool().is_none() && explanation.pools.iter().all(|v| !v.reason.is_empty()),
+                "invariant 4: {} was neither served nor explained: {explanation:?}",
+                job.id()
+            );
+        }
+        for (instance, (launch, born)) in &self.instances {
+            let age = self.now.duration_since(*born);
+            assert!(
+                Duration::try_from(age).unwrap() <= LIFETIME + Duration::from_secs(120),
+                "invariant 5: {instance} is {age:?} old"
+            );
+            let runner = self
+                .fleet
+                .runner(launch)
+                .expect("invariant 5: not in the ledger");
+            assert!(
+                matches!(
+                    runner.work,
+                    Work::Idle | Work::Starting | Work::Assigning | Work::Enrolled | Work::Booting
+                ),
+                "invariant 5: {instance} is still there: {runner:?}"
+            );
+        }
+        for (name, registration) in &self.registrations {
+            let runner = self.fleet.runner(&registration.launch);
+            assert!(
+                runner.is_some_and(|runner| runner.name == *name && runner.stage() < Stage::Ending),
+                "registration {name} was left: {runner:?}\n{}",
+                self.story(&registration.launch)
+            );
+        }
+    }
+}

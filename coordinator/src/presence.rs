@@ -82,6 +82,8 @@ struct Agent {
     sample: Option<Box<Sample>>,
     /// Highest sequence number of its events that is durable; none before the first.
     acknowledged: Option<u64>,
+    /// Its work is over: it holds no stream any more, nor gets another one.
+    revoked: bool,
     turn: Turn,
 }
 
@@ -110,7 +112,8 @@ impl Table {
 }
 
 impl Presence {
-    /// Registers a stream. An older stream of the same launch is ended: its receiver closes.
+    /// Registers a stream. An older stream of the same launch is ended: its receiver closes. So does
+    /// that of the new one at once if the launch was [revoked](Self::revoke).
     pub fn connect(&self, launch: &LaunchId) -> (Connection, mpsc::Receiver<SessionResponse>) {
         let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
         let now = Timestamp::now();
@@ -119,7 +122,7 @@ impl Presence {
             .entry(launch.clone())
             .or_insert_with(|| Agent::new(now));
         agent.newest += 1;
-        agent.outbound = Some(outbound);
+        agent.outbound = (!agent.revoked).then_some(outbound);
         agent.last_seen = now;
         let connection = Connection {
             table: Arc::clone(&self.table),
@@ -159,14 +162,17 @@ impl Presence {
         sent.unwrap_or(Err(SendError::NotConnected))
     }
 
-    /// What is known of an agent.
+    /// What is known of an agent; nothing if it has held no stream.
     #[must_use]
     pub fn get(&self, launch: &LaunchId) -> Option<Seen> {
-        self.table.agent(launch, |agent| Seen {
-            connected: agent.outbound.is_some(),
-            last_seen: agent.last_seen,
-            sample: agent.sample.as_deref().copied(),
-        })
+        let seen = self.table.agent(launch, |agent| {
+            (agent.newest > 0).then(|| Seen {
+                connected: agent.outbound.is_some(),
+                last_seen: agent.last_seen,
+                sample: agent.sample.as_deref().copied(),
+            })
+        });
+        seen.flatten()
     }
 
     /// Number of agents that hold a stream.
@@ -196,6 +202,16 @@ impl Presence {
         silent
     }
 
+    /// Ends the stream of an agent whose work is over, and any that it opens from now on.
+    pub fn revoke(&self, launch: &LaunchId) {
+        let mut shard = self.table.shard(launch);
+        let agent = shard
+            .entry(launch.clone())
+            .or_insert_with(|| Agent::new(Timestamp::now()));
+        agent.revoked = true;
+        agent.outbound = None;
+    }
+
     /// Forgets an agent whose runner is gone, and ends its stream if it holds one.
     pub fn forget(&self, launch: &LaunchId) {
         self.table.shard(launch).remove(launch);
@@ -215,6 +231,7 @@ impl Agent {
             last_seen: now,
             sample: None,
             acknowledged: None,
+            revoked: false,
             turn: Arc::default(),
         }
     }
@@ -254,6 +271,14 @@ impl Connection {
     pub fn is_superseded(&self) -> bool {
         self.table
             .agent(&self.launch, |agent| agent.newest != self.number)
+            .unwrap_or(false)
+    }
+
+    /// Whether the work of the agent is over.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.table
+            .agent(&self.launch, |agent| agent.revoked)
             .unwrap_or(false)
     }
 
@@ -382,6 +407,25 @@ mod tests {
         older.heard(Timestamp::MAX, Some(Sample::default()));
         assert_eq!(newer.acknowledged(), Some(3));
         assert!(presence.get(&launch()).unwrap().sample.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_revoked_agent_has_no_stream_and_gets_none() {
+        let presence = Presence::default();
+        let (old, mut old_messages) = presence.connect(&launch());
+        presence.revoke(&launch());
+        assert_eq!(old_messages.recv().await, None);
+        assert!(old.is_revoked());
+        let (new, mut new_messages) = presence.connect(&launch());
+        assert_eq!(new_messages.recv().await, None);
+        assert!(new.is_revoked());
+        assert_eq!(presence.connected(), 0);
+        // Of one that never came, there is nothing to show.
+        let other = LaunchId::from("launch-b");
+        presence.revoke(&other);
+        assert!(presence.get(&other).is_none());
+        let (_, mut messages) = presence.connect(&other);
+        assert_eq!(messages.recv().await, None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Changes, Effect, Event, Fleet, JobId, JobStatus};
+use muster_core::{Changes, Effect, Event, Fleet, JobId, JobStatus, Runner};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -212,6 +212,11 @@ impl Actor {
         } else {
             store_patiently(&self.store, batch, stop).await?
         };
+        for launch in &changes.runners {
+            if self.fleet.runner(launch).is_some_and(Runner::is_over) {
+                self.messages.revoke(launch);
+            }
+        }
         for launch in &changes.forgotten_runners {
             self.messages.forget(launch);
         }

@@ -83,6 +83,12 @@ impl Messages {
         None
     }
 
+    /// The work of a launch is over: its agent is not listened to any more.
+    pub(super) fn revoke(&self, launch: &LaunchId) {
+        self.presence.revoke(launch);
+        self.vault.drop_launch(launch);
+    }
+
     pub(super) fn forget(&self, launch: &LaunchId) {
         self.presence.forget(launch);
         self.vault.drop_launch(launch);

@@ -11,7 +11,7 @@ use muster_proto::v1::{
     Acknowledge, AgentEvent, Configure, Hello, Reconnect, SessionRequest, SessionResponse,
 };
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
@@ -26,6 +26,9 @@ const HELLO: Duration = Duration::from_secs(10);
 const SEND: Duration = Duration::from_secs(10);
 /// How long each of the last words may wait.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long an agent whose work is over may go on: to end what it runs and to say so.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
+
 /// One stream.
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
@@ -46,6 +49,8 @@ enum End {
     Stalled,
     /// The agent was silent, does not read, or was forgotten; or a newer stream took over.
     Cut,
+    /// The work of the instance is over, so that its certificate counts no more.
+    Over,
     /// The certificate has expired.
     Expired,
     /// The coordinator stops.
@@ -149,15 +154,24 @@ impl Session {
         let stop = self.shared.stop.clone();
         let out = self.out.clone();
         let mut expiry = std::pin::pin!(sleep(until(self.not_after, Timestamp::now())));
+        let mut over = std::pin::pin!(sleep(LAST_REPORTS));
+        let mut is_over = false;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(End::Stopping),
                 () = &mut expiry => return Err(End::Expired),
                 () = out.closed() => return Err(End::Left),
-                message = messages.recv() => {
-                    let message = message.and_then(|response| response.message);
-                    self.tell(message.ok_or(End::Cut)?).await?;
+                () = &mut over, if is_over => return Err(End::Over),
+                message = messages.recv(), if !is_over => {
+                    match message.and_then(|response| response.message) {
+                        Some(message) => self.tell(message).await?,
+                        None if connection.is_revoked() => {
+                            is_over = true;
+                            over.as_mut().reset(Instant::now() + LAST_REPORTS);
+                        }
+                        None => return Err(End::Cut),
+                    }
                 }
                 request = requests.message() => {
                     let Ok(Some(request)) = request else {
@@ -272,6 +286,7 @@ impl Session {
             (End::Cut | End::Stalled, _) => {
                 Status::unavailable("the agent was silent or did not read")
             }
+            (End::Over, _) => Status::permission_denied("the work of the instance is over"),
             (End::Expired, _) => Status::unauthenticated("the certificate has expired"),
             (End::Stopping, _) => stopping(),
             (End::Protocol(detail), _) => Status::invalid_argument(*detail),

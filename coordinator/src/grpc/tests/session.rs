@@ -221,6 +221,19 @@ async fn a_certificate_of_an_ended_launch_opens_and_renews_nothing() {
 }
 
 #[tokio::test]
+async fn the_stream_of_a_launch_that_is_over_ends_though_the_agent_goes_on() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    world.end_the_launch().await;
+    // What it has to say yet is taken, for a moment.
+    stream.event(1, phase(RunnerPhase::Finished)).await;
+    assert_eq!(stream.acknowledged().await, 1);
+    let ended = stream.next().await.unwrap_err();
+    assert_eq!(ended.code(), Code::PermissionDenied, "{ended}");
+}
+
+#[tokio::test]
 async fn a_stop_sends_the_agents_away() {
     let world = World::with(vec![booting()]).await;
     let channel = world.as_agent().await;

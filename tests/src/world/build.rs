@@ -40,6 +40,13 @@ pub fn everything() -> anyhow::Result<()> {
     for package in PACKAGES {
         build.args(["--package", package]);
     }
+    // `cargo run` sets these for us; build scripts that look at them would run again for nothing.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(&name);
+        }
+    }
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }

@@ -100,10 +100,7 @@ impl Busy {
                 assert_eq!(pool["labels"], json!(["linux", "self-hosted"]));
                 assert_eq!((&pool["max"], &pool["busy"]), (&json!(1), &json!(1)));
                 assert_eq!(pool["queuedJobs"], 1);
-                assert!(
-                    pool["limitedBy"].as_str().unwrap().contains("max"),
-                    "{pool}"
-                );
+                assert_eq!(pool["limitedBy"], "the pool has 1 of at most 1 instances");
             }
             "ListRunners" => {
                 let runners = self.ask(method, &empty).await;
@@ -141,10 +138,8 @@ impl Busy {
                 is_a_timeline(&shown["timeline"], &["queued", "launched", "started"]);
                 let wait = &shown["wait"];
                 for part in ["launch", "boot", "registration", "total"] {
-                    assert!(
-                        wait[part].as_str().unwrap().ends_with('s'),
-                        "{part} of {wait}"
-                    );
+                    let time = wait[part].as_str().unwrap_or_default();
+                    assert!(time.ends_with('s'), "{part} of {shown}");
                 }
             }
             "ExplainJob" => {
@@ -304,11 +299,17 @@ async fn an_operator_lists_what_there_is_and_calls_every_method() {
     }
     let looks = all.iter().map(String::as_str);
     let looks = looks.filter(|method| !CHANGES.contains(method));
-    for method in looks.chain(CHANGES) {
+    for method in looks {
         busy.call(method).await;
     }
-    let mut world = busy.world;
-    let left = world.wind_down(PATIENCE).await.unwrap();
+    // Or the next runner takes it when this one is ended.
+    assert!(busy.world.github.cancel_job(busy.waiting));
+    for method in CHANGES {
+        busy.call(method).await;
+    }
+    let world = busy.world;
+    let left = world.wind_down(PATIENCE).await;
+    let left = left.unwrap_or_else(|error| panic!("{error}\n{}", world.coordinator.log_tail()));
     assert!(left.is_nothing(), "{left:#?}");
 }
 

@@ -52,7 +52,7 @@ async fn an_enrolled_host_is_told_who_it_is() {
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
     let forged = "spiffe://muster.internal/operator/mallory";
     params.subject_alt_names = vec![SanType::URI(forged.try_into().unwrap())];
-    let request = Request::of(params);
+    let request = Request::of(&params);
     let mut exchange = Exchange::begin(first.enrolment()).await.unwrap();
     let issued = exchange.prove(&request, &first.join_token).await.unwrap();
     let id = &first.instance_id;
@@ -165,7 +165,7 @@ async fn a_bad_proof_is_refused_and_uses_nothing_up() {
     let mut unsigned = good.clone();
     *unsigned.last_mut().unwrap() ^= 1;
     let other_nonce = Exchange::begin(invitation.enrolment()).await.unwrap().nonce;
-    let cases: [(&str, Vec<u8>, Option<Vec<u8>>, Code); 6] = [
+    let cases = [
         ("bad signature", unsigned, None, Code::InvalidArgument),
         ("no request", Vec::new(), None, Code::InvalidArgument),
         (
@@ -276,7 +276,7 @@ async fn a_certificate_is_renewed_for_the_same_instance_only() {
     let forged = "spiffe://muster.internal/operator/mallory";
     params.subject_alt_names = vec![SanType::URI(forged.try_into().unwrap())];
     let client = invitation.agent(&first.identity);
-    let second = renew(client, Request::of(params)).await.unwrap();
+    let second = renew(client, Request::of(&params)).await.unwrap();
     let text = String::from_utf8_lossy(&second.certificate).into_owned();
     assert!(text.contains(&first.issued.spiffe_id));
     assert!(!text.contains("mallory"));

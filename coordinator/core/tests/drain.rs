@@ -335,6 +335,24 @@ fn a_silent_busy_host_is_given_github_s_ten_minutes() {
 }
 
 #[test]
+fn a_registration_that_github_kept_for_its_job_is_deleted_with_the_job() {
+    let mut host = Host::at(At::Busy);
+    let name = host.name();
+    let told = |status| Event::Job(Box::new(job(status, Some(name.to_string()))));
+    host.tell(told(JobStatus::InProgress));
+    let terminated = host.tell(Event::OperatorTerminate {
+        launch: host.launch.clone(),
+        reason: "test".to_owned(),
+    });
+    assert_eq!(terminated, ["terminate", "deregister"]);
+    assert_eq!(host.deregistered(DeregisterAnswer::Busy), [""; 0]);
+    assert_eq!(host.pass(1), [""; 0]);
+    assert_eq!(host.tell(told(JobStatus::Completed)), ["deregister"]);
+    host.deregistered(DeregisterAnswer::Absent);
+    assert_eq!(host.tell(told(JobStatus::Completed)), [""; 0]);
+}
+
+#[test]
 fn an_agent_that_claims_another_assignment_is_ended() {
     let mut host = Host::at(At::Idle);
     let claim = host.connected(HostPhase::Listening, Some("muster-linux-other".into()));

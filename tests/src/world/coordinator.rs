@@ -48,6 +48,8 @@ pub struct Coordinator {
     addresses: Addresses,
     /// Taken out for an instant only, never across a wait.
     process: Mutex<Option<Child>>,
+    /// Killed, and perhaps not dead yet.
+    killed: Mutex<Option<Child>>,
 }
 
 impl Coordinator {
@@ -61,6 +63,7 @@ impl Coordinator {
                 dir,
                 addresses,
                 process: Mutex::default(),
+                killed: Mutex::default(),
             };
             match coordinator.start_again().await {
                 Ok(()) => return Ok(coordinator),
@@ -76,6 +79,11 @@ impl Coordinator {
     /// # Errors
     /// When it ends or doesn't come up in time; the message has the end of its log.
     pub async fn start_again(&self) -> anyhow::Result<()> {
+        let killed = lock(&self.killed).take();
+        if let Some(mut killed) = killed {
+            // It holds its database until it is dead.
+            tokio::time::timeout(START, killed.wait()).await??;
+        }
         let ports = self.dir.join("ports.json");
         if ports.exists() {
             std::fs::remove_file(&ports)?;
@@ -116,14 +124,15 @@ impl Coordinator {
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Child>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.process)
     }
 
     /// Kills it as `kill -9` does.
     pub fn kill_nine(&self) {
         if let Some(mut process) = self.process().take() {
-            // It may have ended by itself; it is reaped when dropped.
+            // It may have ended by itself; it is reaped by the next start, or when dropped.
             let _ = process.start_kill();
+            *lock(&self.killed) = Some(process);
         }
     }
 
@@ -212,6 +221,10 @@ impl Coordinator {
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
+}
+
+fn lock(child: &Mutex<Option<Child>>) -> MutexGuard<'_, Option<Child>> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Four free addresses below the range that outgoing connections take their ports from, as the same

@@ -1,5 +1,6 @@
 //! `buf curl`: a client of operators that we did not write.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +13,9 @@ use tonic::Code;
 
 /// Longer than any call takes, the start of `node` included.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The operators' service.
+pub(crate) const SERVICE: &str = "muster.v1.OperatorService";
 
 /// `buf` with an identity.
 pub(crate) struct Buf {
@@ -128,4 +132,15 @@ fn program() -> PathBuf {
         .map(|entry| entry.path().join("bin/buf"))
         .find(|path| path.exists())
         .expect("a binary of buf for this platform")
+}
+
+/// The methods of the service, from reflection.
+pub(crate) async fn methods(buf: &Buf, further: &[&str]) -> BTreeSet<String> {
+    let listed = buf.run("", &[&["--list-methods"], further].concat()).await;
+    assert_eq!(listed.exit, 0, "{listed:?}");
+    let lines = listed.stdout.lines();
+    lines
+        .filter_map(|line| line.trim().strip_prefix(SERVICE)?.strip_prefix('/'))
+        .map(str::to_owned)
+        .collect()
 }

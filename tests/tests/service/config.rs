@@ -177,7 +177,7 @@ async fn the_configuration_of_a_running_coordinator_is_good() {
 
 #[tokio::test]
 async fn sigterm_ends_it_well_whatever_is_open() {
-    let mut world = World::start(Options::default()).await.unwrap();
+    let world = World::start(Options::default()).await.unwrap();
     let job = JobSpec::new("octo-org/hello", "build", &["self-hosted", "linux"]);
     let go = world.dir().join("go");
     let wait = format!("until [ -e '{}' ]; do sleep 0.05; done", go.display());
@@ -233,7 +233,7 @@ fn beside(world: &World, directory: &TempDir) -> std::path::PathBuf {
 
 #[tokio::test]
 async fn a_second_coordinator_on_the_same_data_fails_and_the_first_goes_on() {
-    let mut world = World::start(Options::default()).await.unwrap();
+    let world = World::start(Options::default()).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = beside(&world, &directory);
     let check = coordinator(&["check-config"], &file).await;

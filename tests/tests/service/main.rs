@@ -12,6 +12,7 @@ mod config;
 mod enrolment;
 mod expiry;
 mod newcomer;
+mod operator_calls;
 mod operators;
 mod payloads;
 mod refusals;

@@ -145,10 +145,10 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new() -> Self {
-        Self::of(CertificateParams::default())
+        Self::of(&CertificateParams::default())
     }
 
-    pub(crate) fn of(params: CertificateParams) -> Self {
+    pub(crate) fn of(params: &CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let csr = params.serialize_request(&key).unwrap().der().to_vec();
         Self { key, csr }

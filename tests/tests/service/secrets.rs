@@ -184,7 +184,7 @@ async fn no_secret_is_where_it_should_not_be() {
         agent_binary: Some(eavesdropper(&told)),
         ..Options::default()
     };
-    let mut world = World::start(options).await.unwrap();
+    let world = World::start(options).await.unwrap();
     let job = JobSpec::new("octo-org/hello", "build", &["self-hosted", "linux"]);
     let go = told.path().join("go");
     let wait = format!("until [ -e '{}' ]; do sleep 0.05; done", go.display());

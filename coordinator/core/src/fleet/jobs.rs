@@ -6,7 +6,7 @@ use crate::event::{JobReport, JobStatus};
 use crate::ids::{JobId, LaunchId, RunnerName};
 use crate::job::{Decision, Job};
 use crate::matching;
-use crate::runner::Work;
+use crate::runner::{Registration, Work};
 
 impl Fleet {
     pub(super) fn job_reported(&mut self, report: JobReport, turn: &mut Turn) {
@@ -28,6 +28,25 @@ impl Fleet {
         {
             turn.changes.moved_jobs.push((id, job.status()));
             tell_status(job, turn);
+            self.let_go(id, turn);
+        }
+    }
+
+    /// A job has ended whose runner's work was over before: GitHub kept the registration for the job,
+    /// and does so no longer.
+    fn let_go(&mut self, id: JobId, turn: &mut Turn) {
+        let job = self.jobs.get(&id);
+        let Some(launch) = job
+            .filter(|job| job.status() == JobStatus::Completed)
+            .and_then(|job| job.taken_by.clone())
+        else {
+            return;
+        };
+        let kept = self.runners.get(&launch).is_some_and(|runner| {
+            runner.is_over() && matches!(runner.registration, Registration::Deleting { .. })
+        });
+        if kept {
+            self.deregister(&launch, turn);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use muster_tests::fakes::github::sign;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -65,6 +65,7 @@ async fn a_changed_byte_is_noticed() {
 #[tokio::test]
 async fn a_wrong_or_missing_signature_is_refused() {
     let target = Target::start().await;
+    let mut refused = 0;
     for payload in payloads::of_jobs() {
         let good = target.github.signed("workflow_job", payload.body());
         let right = good.signature.clone().unwrap();
@@ -87,9 +88,12 @@ async fn a_wrong_or_missing_signature_is_refused() {
                 ..good.clone()
             };
             target.refused(&bad, 401, "", &origin).await;
+            refused += 1;
         }
     }
     target.is_unchanged().await;
+    let answers = target.github.series("muster_webhooks_total").await;
+    assert_eq!(answers["{answer=\"unauthorized\"}"], refused);
 }
 
 #[tokio::test]
@@ -116,25 +120,39 @@ async fn a_body_that_ends_too_early_is_refused() {
     target.is_unchanged().await;
 }
 
-/// Announces a delivery, sends a part of its body, closes its side, and reads the answer.
-async fn send_and_stop(github: &Github, delivery: &Delivery, part: &[u8]) -> Answer {
-    let address = github.world.coordinator.addresses().web;
-    let head = format!(
-        "POST /webhooks/github HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+/// A request's head, with `length` for the header that says how long the body is.
+fn head(delivery: &Delivery, length: &str) -> String {
+    format!(
+        "POST /webhooks/github HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          X-GitHub-Event: {}\r\nX-GitHub-Delivery: {}\r\nX-Hub-Signature-256: {}\r\n\
-         Content-Length: {}\r\n\r\n",
+         {length}\r\n\r\n",
         delivery.event,
         delivery.guid,
         delivery.signature.as_deref().unwrap(),
-        delivery.body.len(),
-    );
+    )
+}
+
+/// Announces a delivery, sends a part of its body, closes its side, and reads the answer.
+async fn send_and_stop(github: &Github, delivery: &Delivery, part: &[u8]) -> Answer {
+    let address = github.world.coordinator.addresses().web;
     let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = head(
+        delivery,
+        &format!("Content-Length: {}", delivery.body.len()),
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(part).await.unwrap();
     stream.shutdown().await.unwrap();
-    let mut answer = String::new();
-    let read = stream.read_to_string(&mut answer);
-    timeout(PATIENCE, read).await.unwrap().unwrap();
+    read_answer(&mut stream).await
+}
+
+/// Reads until the other side closes, for whatever reason.
+async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
+    let mut answer = Vec::new();
+    // What came before a reset is there all the same.
+    let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    drop(read.unwrap());
+    let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     assert!(
@@ -143,6 +161,32 @@ async fn send_and_stop(github: &Github, delivery: &Delivery, part: &[u8]) -> Ans
     );
     let body = serde_json::from_str(body).unwrap();
     Answer { status, body }
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_cut_off_at_the_same_size() {
+    let target = Target::start().await;
+    let mut body = payloads::of_jobs()[0].body();
+    body.resize(TOO_LARGE, b' ');
+    let large = target.github.signed("workflow_job", body);
+    let address = target.github.world.coordinator.addresses().web;
+    let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+    let sending = async {
+        let head = head(&large, "Transfer-Encoding: chunked");
+        write.write_all(head.as_bytes()).await?;
+        for part in large.body.chunks(64 * 1024) {
+            let size = format!("{:x}\r\n", part.len());
+            write.write_all(size.as_bytes()).await?;
+            write.write_all(part).await?;
+            write.write_all(b"\r\n").await?;
+        }
+        write.write_all(b"0\r\n\r\n").await?;
+        write.shutdown().await
+    };
+    // The answer may come, and the connection be gone, before all was sent.
+    let (_sent, answer) = tokio::join!(sending, read_answer(&mut read));
+    assert_refused(&answer, 413, "26214400 bytes", "chunks");
+    target.is_unchanged().await;
 }
 
 #[tokio::test]

@@ -52,10 +52,10 @@ fn queued(fleet: &Fleet, job: &Job, now: Timestamp) -> (String, String) {
         .filter(|other| other.is_demand() && other.pool() == job.pool())
         .filter(|other| (other.queued_at(), other.id()) < (job.queued_at(), job.id()))
         .count();
-    let before = if ahead == 0 {
-        "first in line".to_owned()
-    } else {
-        format!("{ahead} jobs before it")
+    let before = match ahead {
+        0 => "first in line".to_owned(),
+        1 => "one job before it".to_owned(),
+        _ => format!("{ahead} jobs before it"),
     };
     (
         format!(
@@ -78,9 +78,9 @@ fn next_step(fleet: &Fleet, pool: &PoolSpec, figures: &PoolFigures, now: Timesta
         .collect();
     if let Some(first) = booting.iter().min_by_key(|runner| runner.marks.created_at) {
         let what = match first.stage() {
-            Stage::Launching => "being launched",
+            Stage::Launching => "waiting for its instance",
             Stage::Booting => "booting",
-            Stage::Enrolled => "being registered with GitHub",
+            Stage::Enrolled => "waiting for its registration with GitHub",
             _ => "starting its runner",
         };
         let since = seconds(first.marks.stage_since, now);

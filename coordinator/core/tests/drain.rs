@@ -398,3 +398,41 @@ fn a_drained_host_does_not_count_as_supply() {
             .any(|effect| matches!(effect, Effect::Launch { .. }))
     );
 }
+
+#[test]
+fn an_instance_that_ends_before_it_enrolled_holds_its_pool_back() {
+    let mut host = Host::at(At::Launching);
+    let launch = host.launch.clone();
+    host.tell(Event::Launched {
+        launch: launch.clone(),
+        instance: "i-00000001".into(),
+    });
+    let changes = host.fleet.apply(
+        Event::InstanceGone {
+            launch,
+            instance: "i-00000001".into(),
+        },
+        host.now,
+    );
+    assert!(
+        changes.effects.is_empty(),
+        "no launch at once: {:?}",
+        changes.effects
+    );
+    let explained = host.fleet.explain(JobId(1), host.now).unwrap();
+    assert!(
+        explained
+            .next
+            .contains("its instance ended before it enrolled"),
+        "{}",
+        explained.next
+    );
+    let later = host.now.checked_add(Duration::from_secs(5)).unwrap();
+    let changes = host.fleet.apply(Event::Tick, later);
+    assert!(
+        changes
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Launch { .. }))
+    );
+}

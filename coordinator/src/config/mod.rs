@@ -44,7 +44,15 @@ impl Config {
     /// # Errors
     /// When anything in it is wrong: then all that is wrong.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
+        // Agents are told paths and have a working directory of their own: all must be absolute. Without
+        // a working directory there is nothing better than the path as it is.
         let base = path.parent().unwrap_or(Path::new(""));
+        let base = if base.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            base
+        };
+        let base = &std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
         let document = Document::new(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {

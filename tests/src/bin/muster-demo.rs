@@ -5,11 +5,13 @@
 #![expect(clippy::print_stdout, reason = "it is made to be watched")]
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use muster_tests::demo::{self, Scene};
 use muster_tests::world::{World, build};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a handful of jobs over two pools, shows what happens, and proves that nothing is left.
 #[derive(Debug, Parser)]
@@ -54,15 +56,32 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let holding = AtomicBool::new(false);
         tokio::select! {
-            outcome = run(arguments) => outcome,
+            outcome = run(arguments, &holding) => outcome,
             // Dropping the world ends all that it started.
-            _ = tokio::signal::ctrl_c(), if !arguments.hold => anyhow::bail!("interrupted"),
+            signal = interrupted(&holding) => anyhow::bail!("interrupted by {}", signal?),
         }
     })
 }
 
-async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+/// Waits for SIGTERM, or for Ctrl-C outside of the hold, which takes it as its end.
+async fn interrupted(holding: &AtomicBool) -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok("SIGTERM"),
+            pressed = tokio::signal::ctrl_c() => {
+                pressed?;
+                if !holding.load(Ordering::Relaxed) {
+                    return Ok("Ctrl-C");
+                }
+            }
+        }
+    }
+}
+
+async fn run(arguments: &Arguments, holding: &AtomicBool) -> anyhow::Result<()> {
     heading("Starting the coordinator, a fake GitHub and a fake metadata service");
     let world = World::start(demo::options()).await?;
     println!(
@@ -89,7 +108,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     show_jobs(&world, &scene).await?;
     if arguments.hold {
+        holding.store(true, Ordering::Relaxed);
         hold(&world, &scene).await?;
+        holding.store(false, Ordering::Relaxed);
     }
 
     heading("Winding down");

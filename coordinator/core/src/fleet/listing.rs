@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Fleet;
 use super::turn::Turn;
 use crate::effect::Effect;
-use crate::event::Outcome;
 use crate::ids::{AccountName, InstanceId, LaunchId};
 use crate::runner::Instance;
 
@@ -64,8 +63,7 @@ impl Fleet {
         for (launch, id) in absent {
             if before.contains(&id) {
                 self.instance_gone(&launch, turn);
-                let reason = "its instance is gone".to_owned();
-                self.end(&launch, Some(Outcome::Lost), reason, turn);
+                self.lost_its_instance(&launch, turn);
             } else {
                 suspects.insert(id);
             }

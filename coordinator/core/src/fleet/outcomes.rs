@@ -11,6 +11,8 @@ use crate::runner::{Instance, Registration, Work};
 
 /// Names tried for one launch before it is given up.
 const MINT_ATTEMPTS: u32 = 3;
+/// Why a launch ended whose instance went before it enrolled.
+const NEVER_ENROLLED: &str = "its instance ended before it enrolled; its log says why";
 /// Wait after the first failed launch in a row; doubles with each.
 const FIRST_CLOSING: Duration = Duration::from_secs(5);
 /// Longest wait after failed launches.
@@ -247,12 +249,25 @@ impl Fleet {
             return;
         }
         self.instance_gone(launch, turn);
-        self.end(
-            launch,
-            Some(Outcome::Lost),
-            "its instance is gone".to_owned(),
-            turn,
-        );
+        self.lost_its_instance(launch, turn);
+    }
+
+    /// The instance of a launch went by itself. One that never enrolled says that something is wrong
+    /// with the pool's image or runner, so the pool waits before it tries again.
+    pub(super) fn lost_its_instance(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let Some(runner) = self.runners.get(launch).filter(|runner| !runner.is_over()) else {
+            return;
+        };
+        let (pool, booting) = (runner.pool.clone(), runner.work == Work::Booting);
+        let reason = if booting {
+            NEVER_ENROLLED
+        } else {
+            "its instance is gone"
+        };
+        self.end(launch, Some(Outcome::Lost), reason.to_owned(), turn);
+        if booting {
+            self.failed(&pool, false, reason, turn);
+        }
     }
 
     /// The instance of a launch is known to be gone.

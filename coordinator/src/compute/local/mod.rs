@@ -165,9 +165,15 @@ impl LocalProvider {
         }
         let ended = Arc::clone(&self.ended);
         let instance = instance.clone();
+        let log = folder.path().join("agent.log").display().to_string();
         self.children.spawn(async move {
             match child.wait().await {
-                Ok(status) => tracing::debug!(instance = instance.as_str(), %status, "agent ended"),
+                Ok(status) if status.success() => {
+                    tracing::debug!(instance = instance.as_str(), "agent ended");
+                }
+                Ok(status) => {
+                    tracing::warn!(instance = instance.as_str(), %status, log, "agent failed");
+                }
                 Err(error) => tracing::warn!(instance = instance.as_str(), %error, "agent can't be waited for"),
             }
             ended.notify_one();

@@ -102,6 +102,21 @@ impl Effect {
         }
     }
 
+    /// The launch that the effect is for, if it is for one.
+    #[must_use]
+    pub fn launch(&self) -> Option<&LaunchId> {
+        match self {
+            Self::Launch { launch, .. }
+            | Self::Mint { launch, .. }
+            | Self::Assign { launch, .. }
+            | Self::Drain { launch, .. }
+            | Self::Retire { launch, .. }
+            | Self::Deregister { launch, .. }
+            | Self::Terminate { launch, .. } => Some(launch),
+            Self::TerminateStray { .. } => None,
+        }
+    }
+
     /// Key of a durable effect: a second effect with the same key is the same intent.
     #[must_use]
     pub fn key(&self) -> String {

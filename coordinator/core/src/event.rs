@@ -47,6 +47,13 @@ pub enum Event {
         /// GitHub's words.
         detail: String,
     },
+    /// What a launch waits for could not be done yet, and is tried again.
+    HeldUp {
+        /// The launch.
+        launch: LaunchId,
+        /// Why.
+        reason: String,
+    },
     /// An assignment can't be sent, as its configuration was lost with the process that held it, or
     /// was sent before.
     AssignmentLost {

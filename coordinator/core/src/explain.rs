@@ -84,10 +84,11 @@ fn next_step(fleet: &Fleet, pool: &PoolSpec, figures: &PoolFigures, now: Timesta
             _ => "starting its runner",
         };
         let since = seconds(first.marks.stage_since, now);
-        return format!(
-            "{} has been {what} for {since}; it takes a job once it listens.",
-            first.name
-        );
+        let name = &first.name;
+        return match &first.held_up {
+            Some(reason) => format!("{name} has been {what} for {since}, held up: {reason}."),
+            None => format!("{name} has been {what} for {since}; it takes a job once it listens."),
+        };
     }
     match &figures.limited_by {
         Some(limit) => format!("A runner is launched as soon as this changes: {limit}."),
@@ -228,6 +229,41 @@ mod tests {
             at(5),
         );
         insta::assert_snapshot!(told(&fleet, 1, 12));
+    }
+
+    #[test]
+    fn a_job_whose_registration_is_held_up() {
+        let mut fleet = fleet(4);
+        queue(&mut fleet, 1, |_| {});
+        let launch = only_launch(&fleet);
+        let instance = "i-0123456789abcdef0".into();
+        fleet.apply(
+            Event::Enrolled {
+                launch: launch.clone(),
+                instance,
+            },
+            at(3),
+        );
+        let phase = HostPhase::Unassigned;
+        fleet.apply(
+            Event::AgentConnected {
+                launch: launch.clone(),
+                phase,
+                assignment: None,
+            },
+            at(3),
+        );
+        let held = Event::HeldUp {
+            launch,
+            reason: "GitHub can't be reached".to_owned(),
+        };
+        assert_eq!(fleet.apply(held.clone(), at(4)).timeline.len(), 1);
+        assert_eq!(
+            fleet.apply(held, at(9)).timeline.len(),
+            0,
+            "the same again is no news"
+        );
+        insta::assert_snapshot!(told(&fleet, 1, 20));
     }
 
     #[test]

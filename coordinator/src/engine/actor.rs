@@ -30,6 +30,8 @@ pub(super) struct Actor {
     messages: Messages,
     executor: Executor,
     in_flight: InFlight,
+    /// What effects under way are held up by.
+    held_up: mpsc::Receiver<Event>,
     metrics: Metrics,
     entries: broadcast::Sender<StoredEntry>,
     inbox: Arc<Notify>,
@@ -64,12 +66,14 @@ impl Actor {
             "fleet restored"
         );
         let messages = Messages::new(parts.presence, parts.executor.vault());
+        let (tell_held_up, held_up) = mpsc::channel(BATCH);
         let mut actor = Self {
             fleet,
             store: parts.store,
             messages,
             executor: parts.executor,
-            in_flight: InFlight::default(),
+            in_flight: InFlight::new(tell_held_up),
+            held_up,
             metrics: parts.metrics,
             entries,
             inbox,
@@ -112,6 +116,7 @@ impl Actor {
                         }
                         Ended::Failed(effect) => self.in_flight.start(&self.executor, effect),
                     },
+                    Some(event) = self.held_up.recv() => self.apply(event, &mut round),
                     () = inbox.notified() => self.take_inbox(&mut round).await,
                     () = tokio::time::sleep_until(tick_at) => {
                         self.apply(Event::Tick, &mut round);

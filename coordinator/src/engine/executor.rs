@@ -8,7 +8,7 @@ use muster_core::{
     AccountName, Effect, Event, LaunchFailure, LaunchId, MintFailure, PoolName, PoolSpec,
     RunnerName, Scope, Shape,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{Id, JoinSet};
 
 use super::messages::Vault;
@@ -72,7 +72,7 @@ impl Executor {
     }
 
     /// Tries until there is an answer. Gives none for effects that have no answer.
-    async fn carry_out(self, effect: Effect) -> Option<Event> {
+    async fn carry_out(self, effect: Effect, held_up: mpsc::Sender<Event>) -> Option<Event> {
         let key = effect.key();
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
@@ -84,6 +84,14 @@ impl Executor {
                 }
             };
             let wait = backoff.wait_at_least(again.after);
+            if let Some(launch) = effect.launch() {
+                // A hint for people: where there is no room for it, the next try tells again.
+                let reason = again.reason.clone();
+                let _ = held_up.try_send(Event::HeldUp {
+                    launch: launch.clone(),
+                    reason,
+                });
+            }
             tracing::warn!(
                 effect = key,
                 tries = backoff.tries(),
@@ -296,28 +304,43 @@ impl Executor {
 fn again(error: &GithubError) -> Again {
     // What GitHub refuses for good now (a missing permission, a deleted installation) an operator may
     // mend; a registration must not be forgotten before it is gone.
+    let reason = match error {
+        GithubError::Later(later) => later.reason.clone(),
+        other => other.to_string(),
+    };
     let after = error.retry_after().unwrap_or(LONGEST_WAIT);
-    Again {
-        after,
-        reason: error.to_string(),
-    }
+    Again { after, reason }
 }
 
 /// The effects that are under way, at most one for each key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct InFlight {
+    held_up: mpsc::Sender<Event>,
     tasks: JoinSet<Option<Event>>,
     keys: HashMap<Id, Effect>,
     running: BTreeSet<String>,
 }
 
 impl InFlight {
+    /// None yet. What can't be done at once is told to `held_up`.
+    pub(super) fn new(held_up: mpsc::Sender<Event>) -> Self {
+        Self {
+            held_up,
+            tasks: JoinSet::new(),
+            keys: HashMap::new(),
+            running: BTreeSet::new(),
+        }
+    }
+
     /// Starts an effect, unless the same intent is under way.
     pub(super) fn start(&mut self, executor: &Executor, effect: Effect) {
         if !self.running.insert(effect.key()) {
             return;
         }
-        let task = self.tasks.spawn(executor.clone().carry_out(effect.clone()));
+        let work = executor
+            .clone()
+            .carry_out(effect.clone(), self.held_up.clone());
+        let task = self.tasks.spawn(work);
         self.keys.insert(task.id(), effect);
     }
 

@@ -116,6 +116,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         drain: None,
         job: None,
         job_name: None,
+        held_up: None,
         silent_since: None,
         marks: Marks {
             created_at: at(100),

@@ -137,6 +137,7 @@ pub(super) fn runner(launch: &str, salt: u32) -> Runner {
         }),
         job: Some(JobId(3)),
         job_name: None,
+        held_up: None,
         silent_since: None,
         marks: Marks {
             created_at: at(0),

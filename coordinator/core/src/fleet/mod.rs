@@ -117,6 +117,7 @@ impl Fleet {
             } => {
                 self.mint_failed(&launch, &name, failure, &detail, turn);
             }
+            Event::HeldUp { launch, reason } => self.held_up(&launch, reason, turn),
             Event::AssignmentLost { launch, name } => self.assignment_lost(&launch, &name, turn),
             Event::Deregistered {
                 launch,

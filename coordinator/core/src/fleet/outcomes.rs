@@ -155,6 +155,16 @@ impl Fleet {
         self.failed(&pool, failure == MintFailure::Refused, detail, turn);
     }
 
+    pub(super) fn held_up(&mut self, launch: &LaunchId, reason: String, turn: &mut Turn) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        if runner.held_up.as_ref() != Some(&reason) {
+            turn.tell(runner, "held up", reason.clone());
+            runner.held_up = Some(reason);
+        }
+    }
+
     pub(super) fn assignment_lost(
         &mut self,
         launch: &LaunchId,

@@ -43,6 +43,9 @@ pub struct Runner {
     pub job: Option<JobId>,
     /// Name of the job as the runner printed it, a hint.
     pub job_name: Option<String>,
+    /// Why its instance or registration could not be had or ended yet, while that is tried again.
+    #[serde(default)]
+    pub held_up: Option<String>,
     /// Since when its agent is silent; none while it is connected.
     pub silent_since: Option<Timestamp>,
     /// When it passed each mark of its life.

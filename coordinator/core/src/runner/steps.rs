@@ -24,6 +24,7 @@ impl Runner {
             drain: None,
             job: None,
             job_name: None,
+            held_up: None,
             silent_since: None,
             marks: Marks {
                 created_at: now,
@@ -146,6 +147,8 @@ impl Runner {
     fn change(&mut self, now: Timestamp, change: impl FnOnce(&mut Self)) {
         let before = self.stage();
         change(self);
+        // Something went on, so whatever it waited for was had.
+        self.held_up = None;
         if self.stage() != before {
             self.marks.stage_since = now;
         }

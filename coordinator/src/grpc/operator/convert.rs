@@ -31,7 +31,7 @@ pub(super) fn runner(runner: &Runner, seen: Option<&Seen>) -> v1::Runner {
     let reason = match (&runner.work, &runner.drain) {
         (Work::Over { reason, .. }, _) => reason.clone(),
         (_, Some(drain)) => drain.reason.clone(),
-        (_, None) => String::new(),
+        (_, None) => runner.held_up.clone().unwrap_or_default(),
     };
     v1::Runner {
         name: runner.name.to_string(),

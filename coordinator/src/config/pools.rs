@@ -32,13 +32,14 @@ pub(super) fn fleet(root: &mut Section<'_>, heartbeat: Option<Duration>) -> Opti
         return None;
     };
     let mut names = BTreeSet::new();
-    let mut idle = BTreeMap::new();
+    let mut beside = Beside {
+        accounts: accounts.as_ref(),
+        idle: BTreeMap::new(),
+        heartbeat,
+    };
     let pools = all(&list.list()?, |value| {
         let mut section = value.section();
-        let pool = pool(&mut section, &mut names);
-        if let Some(pool) = &pool {
-            check(&section, pool, accounts.as_ref(), &mut idle, heartbeat);
-        }
+        let pool = pool(&mut section, &mut names, &mut beside);
         section.finish();
         pool
     });
@@ -77,7 +78,11 @@ fn accounts(section: &Section<'_>) -> Option<BTreeMap<AccountName, u32>> {
     accounts
 }
 
-fn pool(section: &mut Section<'_>, names: &mut BTreeSet<String>) -> Option<PoolSpec> {
+fn pool(
+    section: &mut Section<'_>,
+    names: &mut BTreeSet<String>,
+    beside: &mut Beside<'_>,
+) -> Option<PoolSpec> {
     section.rename("[[pool]]".to_owned());
     let name = section.required("name", |value| pool_name(value, names));
     if let Some(name) = &name {
@@ -92,6 +97,13 @@ fn pool(section: &mut Section<'_>, names: &mut BTreeSet<String>) -> Option<PoolS
     let public = section.default("public_repositories", false, Value::boolean);
     let sizes = section.default("allow", SizeRules::default(), sizes);
     let limits = section.default("limits", TimeLimits::default(), limits);
+    check(
+        section,
+        (min_idle, max),
+        limits.as_ref(),
+        account.as_ref(),
+        beside,
+    );
     Some(PoolSpec {
         name: name?,
         scope: scope?,
@@ -253,32 +265,42 @@ fn limits(value: &Value<'_>) -> Option<TimeLimits> {
     Some(limits)
 }
 
-/// What a pool must be beside the others.
+/// What a pool is checked against beside itself.
+struct Beside<'a> {
+    /// None if they are wrong themselves.
+    accounts: Option<&'a BTreeMap<AccountName, u32>>,
+    /// The sum of the idle floors so far.
+    idle: BTreeMap<AccountName, u32>,
+    heartbeat: Option<Duration>,
+}
+
+/// What the values of a pool must be to each other and to the rest, as far as each could be read.
 fn check(
     section: &Section<'_>,
-    pool: &PoolSpec,
-    accounts: Option<&BTreeMap<AccountName, u32>>,
-    idle: &mut BTreeMap<AccountName, u32>,
-    heartbeat: Option<Duration>,
+    (min_idle, max): (Option<u32>, Option<u32>),
+    limits: Option<&TimeLimits>,
+    account: Option<&AccountName>,
+    beside: &mut Beside<'_>,
 ) {
-    if pool.min_idle > pool.max {
-        let (min_idle, max) = (pool.min_idle, pool.max);
+    if let (Some(min_idle), Some(max)) = (min_idle, max)
+        && min_idle > max
+    {
         section.refuse(format_args!("min_idle {min_idle} is more than max {max}"));
     }
-    if let Some(heartbeat) = heartbeat
-        && pool.limits.silence < 2 * heartbeat
+    if let (Some(heartbeat), Some(limits)) = (beside.heartbeat, limits)
+        && limits.silence < 2 * heartbeat
     {
         section.refuse("limits: silence is less than twice heartbeat_interval of [coordinator]");
     }
-    let (Some(accounts), account) = (accounts, &pool.account) else {
+    let (Some(accounts), Some(account)) = (beside.accounts, account) else {
         return;
     };
     let Some(most) = accounts.get(account) else {
         section.refuse(format_args!("account: there is no [accounts.{account}]"));
         return;
     };
-    let sum = idle.entry(account.clone()).or_default();
-    *sum += pool.min_idle;
+    let sum = beside.idle.entry(account.clone()).or_default();
+    *sum += min_idle.unwrap_or(0);
     if *sum > *most {
         section.refuse(format_args!(
             "with this pool min_idle comes to {sum} in the account \"{account}\", \

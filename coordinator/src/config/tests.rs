@@ -406,3 +406,10 @@ fn every_file_that_is_not_as_it_should_be_is_named() {
     assert_eq!(found[2], ("local.runner_dir", "is not a directory"));
     assert_eq!(found.len(), 3);
 }
+
+#[test]
+fn a_pool_with_a_wrong_field_is_still_checked_against_the_rest() {
+    let told = errors(&with("max = 4", "max = 4\nmin_idle = 9\nrunner_group = 7"));
+    assert!(told.contains("min_idle 9 is more than max 4"), "{told}");
+    assert!(told.contains("runner_group"), "{told}");
+}

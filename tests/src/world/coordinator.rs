@@ -97,9 +97,9 @@ impl Coordinator {
             .append(true)
             .open(self.dir.join("coordinator.emf"))?;
         let mut process = Command::new(build::binary("muster-coordinator")?)
-            .arg("run")
-            .arg("--config")
-            .arg(self.config())
+            // As an operator would, from beside the file: what is relative in it must stay right.
+            .current_dir(&self.dir)
+            .args(["run", "--config", "muster.toml"])
             .stdin(std::process::Stdio::null())
             .stdout(figures)
             .stderr(log)

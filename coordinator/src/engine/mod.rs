@@ -5,6 +5,8 @@ mod executor;
 mod inbox;
 mod messages;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -66,6 +66,7 @@ impl Agent {
             phase: self.machine.phase().into(),
             runner_name: self.runner_name.clone().unwrap_or_default(),
             last_sequence: self.outbox.last_sequence(),
+            ..Hello::default()
         }
     }
 

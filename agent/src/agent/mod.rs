@@ -274,6 +274,7 @@ impl Agent {
         self.report(Kind::InterruptionNotice(InterruptionNotice {
             kind: InterruptionKind::Spot.into(),
             deadline: Some(wire::timestamp(notice.time)),
+            ..InterruptionNotice::default()
         }));
         self.draining = true;
         self.feed(Input::Drain {

@@ -158,6 +158,7 @@ impl Agent {
             reason: finish.reason,
             console_tail,
             peaks: self.sampler.peaks(),
+            ..RunnerFinished::default()
         }));
         // Reported first, so that the coordinator doesn't wait for the clearing.
         self.kill();

@@ -45,6 +45,7 @@ impl Sampler {
             cpu_percent: 0.0,
             memory_used_bytes: 0,
             disk_free_bytes_min: u64::MAX,
+            ..ResourcePeaks::default()
         });
         self.take();
     }

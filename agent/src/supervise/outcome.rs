@@ -167,6 +167,7 @@ pub(crate) fn phase_word(phase: RunnerPhase) -> &'static str {
         RunnerPhase::Unspecified => "unknown",
         RunnerPhase::Unassigned => "unassigned",
         RunnerPhase::Starting => "starting",
+        RunnerPhase::Connected => "connected",
         RunnerPhase::Listening => "listening",
         RunnerPhase::Assigned => "assigned",
         RunnerPhase::Running => "running",

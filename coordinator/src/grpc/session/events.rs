@@ -48,6 +48,7 @@ pub(super) fn to_core(launch: &LaunchId, event: AgentEvent) -> Option<Event> {
             launch,
             idle: report.idle,
         },
+        Kind::ResourceWarning(_) | Kind::RunnerTrouble(_) => return None,
     };
     Some(event)
 }
@@ -109,7 +110,7 @@ fn phase(phase: RunnerPhase) -> Option<HostPhase> {
     match phase {
         RunnerPhase::Unspecified => None,
         RunnerPhase::Unassigned => Some(HostPhase::Unassigned),
-        RunnerPhase::Starting => Some(HostPhase::Starting),
+        RunnerPhase::Starting | RunnerPhase::Connected => Some(HostPhase::Starting),
         RunnerPhase::Listening => Some(HostPhase::Listening),
         RunnerPhase::Assigned => Some(HostPhase::Assigned),
         RunnerPhase::Running => Some(HostPhase::Running),
@@ -125,8 +126,8 @@ fn outcome(outcome: RunnerOutcome) -> Outcome {
         RunnerOutcome::Interrupted => Outcome::Interrupted,
         RunnerOutcome::Abandoned => Outcome::Abandoned,
         RunnerOutcome::Unused => Outcome::Unused,
-        RunnerOutcome::StartFailed => Outcome::StartFailed,
-        RunnerOutcome::VersionRefused => Outcome::VersionRefused,
+        RunnerOutcome::StartFailed | RunnerOutcome::Conflict => Outcome::StartFailed,
+        RunnerOutcome::VersionRefused | RunnerOutcome::StaleVersion => Outcome::VersionRefused,
         RunnerOutcome::Unspecified | RunnerOutcome::Lost => Outcome::Lost,
     }
 }
@@ -135,7 +136,7 @@ fn interruption(notice: &InterruptionNotice) -> Interruption {
     match notice.kind() {
         InterruptionKind::Unspecified | InterruptionKind::Spot => Interruption::Spot,
         InterruptionKind::Rebalance => Interruption::Rebalance,
-        InterruptionKind::Maintenance => Interruption::Maintenance,
+        InterruptionKind::Maintenance | InterruptionKind::Lifecycle => Interruption::Maintenance,
     }
 }
 
@@ -201,7 +202,11 @@ mod tests {
             seconds: 100,
             nanos: -1,
         });
-        let notice = InterruptionNotice { kind, deadline };
+        let notice = InterruptionNotice {
+            kind,
+            deadline,
+            ..InterruptionNotice::default()
+        };
         let Some(Event::Interrupted { kind, deadline, .. }) =
             core(Kind::InterruptionNotice(notice))
         else {

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use url::Url;
 
+use crate::supervise::watchdog::Limits;
+
 /// How long an agent without a job waits for its coordinator, unless the configuration says otherwise.
 const COORDINATOR_LOST_DEFAULT: Duration = Duration::from_secs(600);
 /// No time in the configuration is longer than this: 30 days, in seconds.
@@ -52,6 +54,9 @@ pub(crate) struct Config {
     pub(crate) coordinator_lost: Duration,
     /// Environment of the runner, on top of what the agent gives it.
     pub(crate) runner_environment: BTreeMap<String, String>,
+    /// How long each step of the runner may take: an object of seconds, see [`Limits`]. For tests, and
+    /// for hosts that are slower than most.
+    pub(crate) runner_limits: Limits,
 }
 
 /// One listener of the coordinator.
@@ -121,6 +126,7 @@ impl Fields {
             .optional_seconds("coordinator_lost_seconds")
             .unwrap_or(COORDINATOR_LOST_DEFAULT);
         let runner_environment = self.environment();
+        let runner_limits = Limits::parse(self.map.remove("runner_limits"), &mut self.problems);
         for name in self.map.keys() {
             self.problems.push(format!("{name}: not a known field"));
         }
@@ -137,6 +143,7 @@ impl Fields {
             max_lifetime: max_lifetime?,
             coordinator_lost,
             runner_environment,
+            runner_limits,
         })
     }
 

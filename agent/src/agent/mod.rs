@@ -28,7 +28,6 @@ use crate::supervise::descendants::{kill_all, reap_adopted, worker_exists};
 use crate::supervise::listener::ListenerEvent;
 use crate::supervise::machine::{Input, Machine};
 use crate::supervise::tail::{Masker, Tail};
-use crate::supervise::watchdog::Limits;
 use crate::wire;
 
 /// Time between two heartbeats until the coordinator says otherwise.
@@ -125,7 +124,7 @@ impl Agent {
             enrolled_at: enrolled.at,
             started_at,
             life_ends: now + config.max_lifetime.saturating_sub(age.unwrap_or_default()),
-            machine: Machine::new(Limits::default()),
+            machine: Machine::new(config.runner_limits, now.into_std()),
             outbox: Outbox::default(),
             keeper: Keeper::new(now),
             sampler: Sampler::new(config.runner_dir.clone()),

@@ -1,7 +1,9 @@
 //! What passes between the agent and its runner.
 
 use muster_proto::v1::agent_event::Kind;
-use muster_proto::v1::{DrainReport, PhaseChanged, RunnerFinished, RunnerOutcome, RunnerPhase};
+use muster_proto::v1::{
+    DrainReport, PhaseChanged, RunnerFinished, RunnerOutcome, RunnerPhase, RunnerTrouble,
+};
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -62,12 +64,13 @@ impl Agent {
     pub(super) fn on_runner(&mut self, event: ListenerEvent) {
         match event {
             ListenerEvent::Line(line) => {
-                self.tail.push(self.masker.mask(&line));
-                let line = console::parse(&line);
-                if let ConsoleLine::Version(version) = &line {
+                let line = self.masker.mask(&line);
+                let meaning = console::parse(&line);
+                self.tail.push(line);
+                if let ConsoleLine::Version(version) = &meaning {
                     self.runner_version.clone_from(version);
                 }
-                self.feed(Input::Console(line));
+                self.feed(Input::Console(meaning));
             }
             ListenerEvent::Counter(counter) => self.feed(Input::Counter(counter)),
             ListenerEvent::Exited(exit) => {
@@ -105,6 +108,13 @@ impl Agent {
                 self.report(Kind::DrainReport(DrainReport {
                     idle,
                     phase: phase.into(),
+                }));
+            }
+            Action::Trouble { kind, detail } => {
+                tracing::warn!(?kind, detail, "the runner is in trouble");
+                self.report(Kind::RunnerTrouble(RunnerTrouble {
+                    kind: kind.into(),
+                    detail,
                 }));
             }
             Action::Interrupt => self.interrupt(),

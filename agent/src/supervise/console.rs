@@ -3,16 +3,36 @@
 //! The job's name in it is text that the author of the workflow chose, and the job can write to the
 //! same pipe: a line is a hint. Lines as of actions/runner 2.336.0; each form cites its source there.
 
+use serde::{Deserialize, Serialize};
+
 /// Longest line that is looked at, in bytes.
 pub(crate) const LINE_MAX: usize = 8 * 1024;
 /// Longest job name that is kept, in characters.
 const JOB_NAME_MAX: usize = 512;
+/// Longest complaint that is kept, in characters.
+const COMPLAINT_MAX: usize = 256;
+/// How lines begin that say why the runner can't go on (BrokerMessageListener.cs, Program.cs:136-156,
+/// Runner.cs:823-830, SelfUpdaterV2.cs:68-130, CommandSettings.cs).
+const COMPLAINTS: [&str; 9] = [
+    "An error occurred: ",
+    "Failed to create session. ",
+    "Failed to create a session. ",
+    "Stop retry on SessionConflictException ",
+    "The runner no longer exists on the server. ",
+    "Runner is not configured.",
+    "Fail to create and validate runner's work directory ",
+    "Runner update failed: ",
+    "Unrecognized command-line input arguments ",
+];
 
 /// The meaning of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConsoleLine {
     /// `Current runner version: '2.336.0'` (Runner.cs:490).
     Version(String),
+    /// `√ Connected to GitHub`, before the session is asked for, at each try
+    /// (BrokerMessageListener.cs:131-133).
+    Connected,
     /// `<time>: Listening for Jobs` (Runner.cs:491).
     Listening,
     /// `<time>: Running job: <name>` (JobDispatcher.cs:378).
@@ -22,14 +42,26 @@ pub(crate) enum ConsoleLine {
     /// Another session of this registration exists; the runner tries again for minutes
     /// (BrokerMessageListener.cs:472-492).
     SessionConflict,
+    /// `<time>: Runner connect error: <problem>. Retrying until reconnected.`
+    ConnectError(String),
+    /// `<time>: Runner reconnected.`
+    Reconnected,
+    /// `The local machine's clock may be out of sync with the server time …`
+    ClockSkew(String),
     /// GitHub refuses this version (Program.cs:142-147).
     VersionDeprecated,
+    /// `Runner update in progress, do not shutdown runner.` (SelfUpdaterV2.cs:68-130)
+    Updating,
+    /// `Exiting...`: it got SIGINT or SIGQUIT (Runner.cs:361).
+    Exiting,
+    /// One of the lines that say why it can't go on.
+    Complaint(String),
     /// Anything else.
     Other,
 }
 
 /// How a job ended, in the runner's words (TaskResult.cs).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum JobResult {
     /// All went well.
     Succeeded,
@@ -90,8 +122,15 @@ pub(crate) fn parse(line: &str) -> ConsoleLine {
     {
         return ConsoleLine::Version(version.chars().take(64).collect());
     }
-    if line == "A session for this runner already exists." {
-        return ConsoleLine::SessionConflict;
+    match line {
+        "√ Connected to GitHub" => return ConsoleLine::Connected,
+        "A session for this runner already exists." => return ConsoleLine::SessionConflict,
+        "Runner update in progress, do not shutdown runner." => return ConsoleLine::Updating,
+        "Exiting..." => return ConsoleLine::Exiting,
+        _ => {}
+    }
+    if line.starts_with("The local machine's clock may be out of sync with the server time") {
+        return ConsoleLine::ClockSkew(shortened(line, COMPLAINT_MAX));
     }
     // "An error occurred: [Error: Forbidden ]Runner version v2.x.y is deprecated and cannot …"
     if line.starts_with("An error occurred: ")
@@ -100,6 +139,9 @@ pub(crate) fn parse(line: &str) -> ConsoleLine {
     {
         return ConsoleLine::VersionDeprecated;
     }
+    if COMPLAINTS.iter().any(|begin| line.starts_with(begin)) {
+        return ConsoleLine::Complaint(shortened(line, COMPLAINT_MAX));
+    }
     ConsoleLine::Other
 }
 
@@ -107,8 +149,17 @@ fn timed(text: &str) -> ConsoleLine {
     if text == "Listening for Jobs" {
         return ConsoleLine::Listening;
     }
+    if text == "Runner reconnected." {
+        return ConsoleLine::Reconnected;
+    }
     if let Some(name) = text.strip_prefix("Running job: ") {
-        return ConsoleLine::RunningJob(shortened(name));
+        return ConsoleLine::RunningJob(shortened(name, JOB_NAME_MAX));
+    }
+    if let Some(problem) = text
+        .strip_prefix("Runner connect error: ")
+        .and_then(|rest| rest.strip_suffix(". Retrying until reconnected."))
+    {
+        return ConsoleLine::ConnectError(shortened(problem, COMPLAINT_MAX));
     }
     // The name may hold the same words, so the last ones count.
     if let Some((name, word)) = text
@@ -116,13 +167,13 @@ fn timed(text: &str) -> ConsoleLine {
         .and_then(|rest| rest.rsplit_once(" completed with result: "))
         && let Some(result) = JobResult::from_word(word)
     {
-        return ConsoleLine::JobCompleted(shortened(name), result);
+        return ConsoleLine::JobCompleted(shortened(name, JOB_NAME_MAX), result);
     }
     ConsoleLine::Other
 }
 
-fn shortened(name: &str) -> String {
-    name.chars().take(JOB_NAME_MAX).collect()
+fn shortened(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
 }
 
 /// What follows a leading `yyyy-MM-dd HH:mm:ssZ: `.
@@ -196,7 +247,29 @@ mod tests {
         ConsoleLine::Other
     )]
     #[case("2026-08-01T10:00:00Z: Listening for Jobs", ConsoleLine::Other)]
-    #[case("√ Connected to GitHub", ConsoleLine::Other)]
+    #[case("√ Connected to GitHub", ConsoleLine::Connected)]
+    #[case("2026-08-01 10:00:00Z: Runner reconnected.", ConsoleLine::Reconnected)]
+    #[case(
+        "2026-08-01 10:00:00Z: Runner connect error: Error: Conflict. Retrying until reconnected.",
+        ConsoleLine::ConnectError("Error: Conflict".into())
+    )]
+    #[case("Exiting...", ConsoleLine::Exiting)]
+    #[case(
+        "Runner update in progress, do not shutdown runner.",
+        ConsoleLine::Updating
+    )]
+    #[case(
+        "Failed to create session. Error: Forbidden",
+        ConsoleLine::Complaint("Failed to create session. Error: Forbidden".into())
+    )]
+    #[case(
+        "The local machine's clock may be out of sync with the server time by more than five minutes.",
+        ConsoleLine::ClockSkew(
+            "The local machine's clock may be out of sync with the server time by more than five minutes."
+                .into()
+        )
+    )]
+    #[case("√ Removed .runner", ConsoleLine::Other)]
     #[case("", ConsoleLine::Other)]
     fn lines(#[case] line: &str, #[case] meaning: ConsoleLine) {
         assert_eq!(parse(line), meaning);

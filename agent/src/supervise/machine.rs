@@ -2,40 +2,46 @@
 //!
 //! It merges what the console, the perf files, the exit status and the process table say into phases
 //! that only advance, decides when the runner must be stopped, and in the end what became of it. Each
-//! source but the exit status can be forged by the job, so none but that can end anything by itself.
+//! source but the exit status can be forged by the job. The worst that a job can do so is to have its
+//! own runner stopped: nothing that it writes makes a busy runner look idle, takes a phase back, or
+//! makes a success of an end whose exit status doesn't allow it.
 
 use std::time::Instant;
 
-use muster_proto::v1::{RunnerOutcome, RunnerPhase};
+use muster_proto::v1::{RunnerOutcome, RunnerPhase, TroubleKind};
+use serde::{Deserialize, Serialize};
 
-use super::alive::{Alive, Stop};
-use super::console::ConsoleLine;
+use super::alive::{Alive, Time};
 pub(crate) use super::messages::{Action, Finish, Input};
 use super::outcome::{Cause, Exit};
-use super::perflog::Counter;
+use super::phase::Phase;
+use super::stop::Stop;
 use super::watchdog::Limits;
 
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    limits: Limits,
-    state: State,
+    pub(super) limits: Limits,
+    /// What its times are counted from.
+    pub(super) begin: Instant,
+    pub(super) state: State,
     /// When the instance goes, once that is known.
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Time>,
 }
 
-#[derive(Debug)]
-enum State {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
     /// Nothing was ever started.
     Unassigned,
     /// The runner's process exists.
-    Alive(Alive),
+    Alive(Box<Alive>),
     /// The runner died in its job without a word, and its worker goes on. Killing it would lose a job
     /// that may still end well: the lock on it lasts 10 minutes.
     Orphaned {
-        alive: Alive,
+        alive: Box<Alive>,
         exit: Exit,
-        until: Instant,
+        since: Time,
     },
     /// The end was reported.
     Finished,
@@ -43,9 +49,10 @@ enum State {
 
 impl Machine {
     /// Nothing assigned.
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
+            begin: now,
             state: State::Unassigned,
             deadline: None,
         }
@@ -53,16 +60,20 @@ impl Machine {
 
     /// The phase at this moment.
     pub(crate) fn phase(&self) -> RunnerPhase {
+        self.own_phase().into()
+    }
+
+    fn own_phase(&self) -> Phase {
         match &self.state {
-            State::Unassigned => RunnerPhase::Unassigned,
+            State::Unassigned => Phase::Unassigned,
             State::Alive(alive) | State::Orphaned { alive, .. } => alive.phase,
-            State::Finished => RunnerPhase::Finished,
+            State::Finished => Phase::Finished,
         }
     }
 
     /// Whether a job is, or may be, the runner's.
     pub(crate) fn busy(&self) -> bool {
-        matches!(self.phase(), RunnerPhase::Assigned | RunnerPhase::Running)
+        self.own_phase().busy()
     }
 
     /// Whether the runner was told to stop and has yet to end.
@@ -72,28 +83,40 @@ impl Machine {
 
     /// Whether the process table must be looked at from time to time.
     pub(crate) fn wants_looks(&self) -> bool {
-        matches!(self.state, State::Orphaned { .. })
+        match &self.state {
+            State::Alive(alive) => alive.awaits_worker(),
+            State::Orphaned { .. } => true,
+            State::Unassigned | State::Finished => false,
+        }
     }
 
     /// When to call with [`Input::Tick`] at the latest.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        match &self.state {
+        let limits = &self.limits;
+        let next = match &self.state {
             State::Unassigned => self.interrupt_at(),
-            State::Orphaned { until, .. } => earliest([Some(*until), self.interrupt_at()]),
-            State::Alive(alive) => match &alive.stop {
-                Some(stop) => Some(stop.next()),
-                None => earliest([
-                    alive.watchdog(&self.limits).map(|(at, _)| at),
-                    self.interrupt_at(),
-                ]),
-            },
+            State::Orphaned { since, .. } => {
+                earliest([Some(*since + limits.orphaned_worker), self.interrupt_at()])
+            }
+            State::Alive(alive) => {
+                let ends = match &alive.stop {
+                    Some(stop) => Some(stop.next()),
+                    None => earliest([
+                        alive.watchdog(limits).map(|(at, _)| at),
+                        self.interrupt_at(),
+                    ]),
+                };
+                earliest([ends, alive.soft_deadline(limits)])
+            }
             State::Finished => None,
-        }
+        };
+        next.and_then(|at| self.begin.checked_add(at))
     }
 
     /// Takes in what happened at `now`, and says what is to be done, in order.
     pub(crate) fn handle(&mut self, input: Input, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
+        let at = self.time(now);
         match input {
             Input::Settings {
                 interrupt_lead,
@@ -103,45 +126,50 @@ impl Machine {
                 limits.interrupt_lead = interrupt_lead.unwrap_or(limits.interrupt_lead);
                 limits.stop_grace = stop_grace.unwrap_or(limits.stop_grace);
             }
-            Input::Started => self.started(now, &mut actions),
+            Input::Started => self.started(at, &mut actions),
             Input::StartFailed(reason) => {
                 if matches!(self.state, State::Unassigned) {
                     self.finish_without_process(RunnerOutcome::StartFailed, reason, &mut actions);
                 }
             }
-            Input::Console(line) => self.console(line, now, &mut actions),
+            Input::Console(line) => self.alive(|alive| alive.console(line, at, &mut actions)),
+            Input::ConsoleGap => self.alive(|alive| alive.console_gap = true),
             Input::Counter(counter) => {
-                let phase = match counter {
-                    Counter::SessionCreated => RunnerPhase::Listening,
-                    Counter::JobAssigned => RunnerPhase::Assigned,
-                    Counter::JobAcquired => RunnerPhase::Running,
-                };
-                self.advance(phase, now, &mut actions);
+                self.alive(|alive| alive.counter(counter, at, &mut actions));
             }
-            Input::Exited { exit, worker } => self.exited(exit, worker, now, &mut actions),
-            Input::Looked { worker } => self.looked(worker, now, &mut actions),
+            Input::Exited { exit, worker } => self.exited(exit, worker, at, &mut actions),
+            Input::Looked { worker } => self.looked(worker, at, &mut actions),
             Input::Drain { deadline, worker } => {
+                let deadline = deadline.map(|deadline| self.time(deadline));
                 self.deadline = earliest([self.deadline, deadline]);
-                self.report_look(worker, now, &mut actions);
+                self.report_look(worker, at, &mut actions);
             }
-            Input::Retire { worker } => self.retire(worker, now, &mut actions),
-            Input::Shutdown(reason) => self.stop(Cause::Shutdown(reason), now, &mut actions),
+            Input::Retire { worker } => self.retire(worker, at, &mut actions),
+            Input::Shutdown(reason) => self.stop(Cause::Shutdown(reason), at, &mut actions),
             Input::Tick => {}
         }
-        self.time_passes(now, &mut actions);
+        self.time_passes(at, &mut actions);
         actions
     }
 
-    fn interrupt_at(&self) -> Option<Instant> {
-        // A lead longer than all time so far means: at once.
-        let deadline = self.deadline?;
-        let lead = self.limits.interrupt_lead;
-        Some(deadline.checked_sub(lead).unwrap_or(deadline))
+    /// A moment in the machine's own time. What lies before its beginning is its beginning.
+    pub(super) fn time(&self, at: Instant) -> Time {
+        at.saturating_duration_since(self.begin)
     }
 
-    fn started(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn alive(&mut self, take_in: impl FnOnce(&mut Alive)) {
+        if let State::Alive(alive) = &mut self.state {
+            take_in(alive);
+        }
+    }
+
+    fn interrupt_at(&self) -> Option<Time> {
+        Some(self.deadline?.saturating_sub(self.limits.interrupt_lead))
+    }
+
+    fn started(&mut self, now: Time, actions: &mut Vec<Action>) {
         if matches!(self.state, State::Unassigned) {
-            self.state = State::Alive(Alive::new(now));
+            self.state = State::Alive(Box::new(Alive::new(now)));
             actions.push(Action::Phase {
                 phase: RunnerPhase::Starting,
                 job: None,
@@ -149,77 +177,57 @@ impl Machine {
         }
     }
 
-    fn console(&mut self, line: ConsoleLine, now: Instant, actions: &mut Vec<Action>) {
-        let State::Alive(alive) = &mut self.state else {
-            return;
-        };
-        match line {
-            ConsoleLine::Listening => self.advance(RunnerPhase::Listening, now, actions),
-            ConsoleLine::RunningJob(name) => {
-                alive.job.get_or_insert(name);
-                self.advance(RunnerPhase::Running, now, actions);
-            }
-            ConsoleLine::JobCompleted(name, result) => {
-                alive.job.get_or_insert(name);
-                alive.set_result(result, now);
-                self.advance(RunnerPhase::Running, now, actions);
-            }
-            ConsoleLine::SessionConflict => alive.conflict = true,
-            ConsoleLine::VersionDeprecated => alive.version_refused = true,
-            ConsoleLine::Version(_) | ConsoleLine::Other => {}
-        }
-    }
-
-    fn advance(&mut self, phase: RunnerPhase, now: Instant, actions: &mut Vec<Action>) {
-        if let State::Alive(alive) = &mut self.state
-            && phase > alive.phase
-        {
-            alive.phase = phase;
-            alive.since = now;
-            let job = alive.job.clone();
-            actions.push(Action::Phase { phase, job });
-        }
-    }
-
-    fn exited(&mut self, exit: Exit, worker: bool, now: Instant, actions: &mut Vec<Action>) {
-        match std::mem::replace(&mut self.state, State::Finished) {
-            State::Alive(alive) => {
-                if worker && alive.abandons_job(exit) {
-                    self.state = State::Orphaned {
-                        alive,
-                        exit,
-                        until: now + self.limits.orphaned_worker,
-                    };
-                } else {
-                    actions.push(Action::Finished(alive.finish(exit)));
-                }
-            }
-            other => self.state = other,
-        }
-    }
-
-    fn looked(&mut self, worker: bool, now: Instant, actions: &mut Vec<Action>) {
+    fn exited(&mut self, exit: Exit, worker: bool, now: Time, actions: &mut Vec<Action>) {
         if worker {
-            // A worker exists for a job only (JobDispatcher.cs: one process per job).
-            self.advance(RunnerPhase::Running, now, actions);
-        } else {
-            self.end_orphaned(actions);
+            self.alive(|alive| alive.found_worker(now, actions));
+        }
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Alive(alive) if worker && alive.abandons_worker(exit) => {
+                actions.push(Action::Trouble {
+                    kind: TroubleKind::OrphanedWorker,
+                    detail: format!(
+                        "the runner died in its job; its worker may go on for {} s",
+                        self.limits.orphaned_worker.as_secs()
+                    ),
+                });
+                self.state = State::Orphaned {
+                    alive,
+                    exit,
+                    since: now,
+                };
+            }
+            State::Alive(alive) => actions.push(Action::Finished(alive.finish(exit, None))),
+            other => self.state = other,
         }
     }
 
-    /// Reports the orphaned runner's end, and kills what is left of it.
-    fn end_orphaned(&mut self, actions: &mut Vec<Action>) {
+    fn looked(&mut self, worker: bool, now: Time, actions: &mut Vec<Action>) {
+        if worker {
+            self.alive(|alive| alive.found_worker(now, actions));
+        } else {
+            self.end_orphaned("then ended", now, actions);
+        }
+    }
+
+    /// Reports the orphaned runner's end, and kills what is left of it. `how` is what became of its
+    /// worker.
+    fn end_orphaned(&mut self, how: &str, now: Time, actions: &mut Vec<Action>) {
         match std::mem::replace(&mut self.state, State::Finished) {
-            State::Orphaned { alive, exit, .. } => {
+            State::Orphaned { alive, exit, since } => {
+                let after = now.saturating_sub(since).as_secs();
+                let orphaned = format!("its worker went on for {after} s and {how}");
                 actions.push(Action::Kill);
-                actions.push(Action::Finished(alive.finish(exit)));
+                actions.push(Action::Finished(alive.finish(exit, Some(orphaned))));
             }
             other => self.state = other,
         }
     }
 
-    /// Says whether the runner is idle, after a fresh look.
-    fn report_look(&mut self, worker: bool, now: Instant, actions: &mut Vec<Action>) -> bool {
+    /// Says whether the runner is idle, after a fresh look. Once the end is reported, that says it.
+    fn report_look(&mut self, worker: bool, now: Time, actions: &mut Vec<Action>) -> bool {
+        if matches!(self.state, State::Finished) {
+            return false;
+        }
         if worker {
             self.looked(true, now, actions);
         }
@@ -229,7 +237,7 @@ impl Machine {
         idle
     }
 
-    fn retire(&mut self, worker: bool, now: Instant, actions: &mut Vec<Action>) {
+    fn retire(&mut self, worker: bool, now: Time, actions: &mut Vec<Action>) {
         let mut looked = Vec::new();
         if self.report_look(worker, now, &mut looked) {
             self.stop(Cause::Retired, now, actions);
@@ -238,7 +246,7 @@ impl Machine {
         }
     }
 
-    fn stop(&mut self, cause: Cause, now: Instant, actions: &mut Vec<Action>) {
+    fn stop(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
         match &mut self.state {
             State::Unassigned => {
                 let reason = format!("no runner was started: {}", cause.text());
@@ -250,7 +258,10 @@ impl Machine {
                     actions.push(Action::Interrupt);
                 }
             }
-            State::Orphaned { .. } => self.end_orphaned(actions),
+            State::Orphaned { .. } => {
+                let how = format!("was killed: {}", cause.text());
+                self.end_orphaned(&how, now, actions);
+            }
             State::Finished => {}
         }
     }
@@ -271,26 +282,28 @@ impl Machine {
     }
 
     /// Does what is due at `now`.
-    fn time_passes(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn time_passes(&mut self, now: Time, actions: &mut Vec<Action>) {
         let interrupt = self.interrupt_at().is_some_and(|at| at <= now);
+        let limits = &self.limits;
+        self.state.say_what_is_due(now, limits, actions);
         match &mut self.state {
-            State::Alive(Alive {
-                stop: Some(stop), ..
-            }) => {
-                let give_up = stop.press(now, &self.limits, actions);
-                if give_up {
-                    self.exited(Exit::Unknown, false, now, actions);
-                }
-            }
             State::Alive(alive) => {
-                let overdue = alive.watchdog(&self.limits).filter(|(at, _)| *at <= now);
+                if let Some(stop) = &mut alive.stop {
+                    if stop.press(now, limits, actions) {
+                        self.exited(Exit::Unknown, false, now, actions);
+                    }
+                    return;
+                }
+                let overdue = alive.watchdog(limits).filter(|(at, _)| *at <= now);
                 if let Some((_, cause)) = overdue {
                     self.stop(cause, now, actions);
                 } else if interrupt {
                     self.stop(Cause::Deadline, now, actions);
                 }
             }
-            State::Orphaned { until, .. } if *until <= now => self.end_orphaned(actions),
+            State::Orphaned { since, .. } if *since + limits.orphaned_worker <= now => {
+                self.end_orphaned("was killed, as its lock is lost by now", now, actions);
+            }
             State::Unassigned | State::Orphaned { .. } if interrupt => {
                 self.stop(Cause::Deadline, now, actions);
             }
@@ -299,6 +312,14 @@ impl Machine {
     }
 }
 
-fn earliest<const N: usize>(times: [Option<Instant>; N]) -> Option<Instant> {
+impl State {
+    fn say_what_is_due(&mut self, now: Time, limits: &Limits, actions: &mut Vec<Action>) {
+        if let Self::Alive(alive) = self {
+            alive.say_what_is_due(now, limits, actions);
+        }
+    }
+}
+
+fn earliest<const N: usize>(times: [Option<Time>; N]) -> Option<Time> {
     times.into_iter().flatten().min()
 }

@@ -2,35 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use muster_proto::v1::{RunnerOutcome, RunnerPhase};
-use proptest::prelude::*;
+use muster_proto::v1::{RunnerOutcome, RunnerPhase, TroubleKind};
 use rstest::rstest;
 
 use super::console::{ConsoleLine, JobResult};
 use super::machine::{Action, Finish, Input, Machine};
 use super::outcome::Exit;
-use super::perflog::Counter;
+use super::perflog::Counter::{self, *};
 use super::watchdog::Limits;
 
 /// A machine, and the time.
-struct Bench {
-    machine: Machine,
+pub(super) struct Bench {
+    pub(super) machine: Machine,
     begin: Instant,
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let begin = Instant::now();
         Self {
-            machine: Machine::new(Limits::default()),
+            machine: Machine::new(Limits::default(), begin),
             begin,
             now: begin,
         }
     }
 
     /// A machine after these inputs, all at time 0.
-    fn after(inputs: impl IntoIterator<Item = Input>) -> Self {
+    pub(super) fn after(inputs: impl IntoIterator<Item = Input>) -> Self {
         let mut bench = Self::new();
         for input in inputs {
             bench.give(input);
@@ -38,14 +37,17 @@ impl Bench {
         bench
     }
 
-    fn give(&mut self, input: Input) -> Vec<Action> {
+    pub(super) fn give(&mut self, input: Input) -> Vec<Action> {
         self.machine.handle(input, self.now)
     }
 
     /// Turns the clock from deadline to deadline, up to `seconds` from the begin. What was done, with
     /// the second it was done in.
-    fn run_to(&mut self, seconds: u64) -> Vec<(u64, Action)> {
-        let end = self.begin + Duration::from_secs(seconds);
+    pub(super) fn run_to(&mut self, seconds: u64) -> Vec<(u64, Action)> {
+        self.run_until(self.begin + Duration::from_secs(seconds))
+    }
+
+    pub(super) fn run_until(&mut self, end: Instant) -> Vec<(u64, Action)> {
         let mut done = Vec::new();
         while let Some(at) = self.machine.next_deadline().filter(|at| *at <= end) {
             assert!(at > self.now || done.len() < 1000, "the clock stands still");
@@ -58,33 +60,49 @@ impl Bench {
         done
     }
 
-    fn deadline(&self, seconds: u64) -> Option<Instant> {
+    /// The machine's next deadline, in its own time.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        Some(self.machine.next_deadline()? - self.begin)
+    }
+
+    pub(super) fn deadline(&self, seconds: u64) -> Option<Instant> {
         Some(self.begin + Duration::from_secs(seconds))
     }
 }
 
-fn listening() -> [Input; 2] {
+pub(super) fn listening() -> [Input; 2] {
     [Input::Started, Input::Console(ConsoleLine::Listening)]
 }
 
-fn running() -> Vec<Input> {
+pub(super) fn running() -> Vec<Input> {
     let mut inputs = listening().to_vec();
     inputs.push(Input::Console(ConsoleLine::RunningJob("b".into())));
     inputs
 }
 
-fn result() -> Input {
+/// A runner that listens, has begun these jobs by its console, and has written these counters.
+fn counted(counters: &[Counter], jobs: &[&str]) -> Vec<Input> {
+    let jobs = jobs
+        .iter()
+        .map(|name| ConsoleLine::RunningJob((*name).into()));
+    let mut inputs = listening().to_vec();
+    inputs.extend(jobs.map(Input::Console));
+    inputs.extend(counters.iter().map(|counter| Input::Counter(*counter)));
+    inputs
+}
+
+pub(super) fn result() -> Input {
     Input::Console(ConsoleLine::JobCompleted("b".into(), JobResult::Failed))
 }
 
-fn finished(actions: &[Action]) -> Option<&Finish> {
+pub(super) fn finished(actions: &[Action]) -> Option<&Finish> {
     actions.iter().find_map(|action| match action {
         Action::Finished(finish) => Some(finish),
         _ => None,
     })
 }
 
-fn exited(code: i32) -> Input {
+pub(super) fn exited(code: i32) -> Input {
     Input::Exited {
         exit: Exit::Code(code),
         worker: false,
@@ -100,7 +118,22 @@ fn exited(code: i32) -> Input {
     vec![Input::Started, Input::Counter(Counter::SessionCreated), Input::Counter(Counter::JobAssigned)],
     90
 )]
+#[case::connected_and_no_session(vec![Input::Started, Input::Console(ConsoleLine::Connected)], 120)]
+#[case::first_renewal(counted(&[JobAssigned], &["b"]), 90)]
+#[case::worker_start(counted(&[JobAssigned, JobAcquired], &["b"]), 60)]
+#[case::job_never_sent(counted(&[JobAssigned, JobAcquired, WorkerStarting], &["b"]), 45)]
+#[case::job_never_read(
+    counted(&[JobAssigned, JobAcquired, WorkerStarting, WorkerStarted, JobSent], &["b"]), 45
+)]
+#[case::worker_exit(counted(&[JobReceived, SetUpDone, StepsDone], &["b"]), 120)]
+#[case::cancellation(counted(&[JobReceived, SetUpDone, JobCancelled], &["b"]), 600)]
+#[case::cancellation_gives_time_for_all_else(
+    counted(&[JobReceived, SetUpDone, JobCancelled, StepsDone], &["b"]), 600
+)]
 #[case::exit_after_the_result([running(), vec![result()]].concat(), 60)]
+#[case::exit_after_the_result_of_a_cancelled_job(
+    [counted(&[JobReceived, JobCancelled], &["b"]), vec![result()]].concat(), 60
+)]
 fn a_hang_is_ended_by_sigint_and_then_by_force(#[case] inputs: Vec<Input>, #[case] limit: u64) {
     let mut bench = Bench::after(inputs);
     let done = bench.run_to(limit + 14);
@@ -115,6 +148,14 @@ fn a_hang_is_ended_by_sigint_and_then_by_force(#[case] inputs: Vec<Input>, #[cas
 #[rstest]
 #[case::idle(listening().to_vec())]
 #[case::busy(running())]
+#[case::busy_without_a_perf_file_of_the_worker(
+    counted(&[JobAssigned, JobAcquired, WorkerStarting, JobSent], &["b"])
+)]
+#[case::busy_with_steps(counted(&[JobAssigned, JobAcquired, JobReceived, SetUpDone], &["b"]))]
+#[case::worker_in_the_table_and_not_in_the_perf_files(
+    [counted(&[JobAssigned], &["b"]), vec![Input::Looked { worker: true }]].concat()
+)]
+#[case::look_without_a_counter([running(), vec![Input::Looked { worker: true }]].concat())]
 fn waiting_and_working_have_no_limit(#[case] inputs: Vec<Input>) {
     let mut bench = Bench::after(inputs);
     assert_eq!(bench.run_to(100_000), []);
@@ -152,6 +193,8 @@ fn a_drain_without_a_deadline_lets_the_job_run() {
     assert_eq!(bench.give(look), std::slice::from_ref(&busy));
     assert_eq!(bench.give(Input::Retire { worker: true }), [busy]);
     assert_eq!(bench.run_to(100_000), []);
+    let line = ConsoleLine::JobCompleted("b".into(), JobResult::Succeeded);
+    bench.give(Input::Console(line));
     let end = bench.give(exited(100));
     assert_eq!(finished(&end).unwrap().outcome, RunnerOutcome::Succeeded);
 }
@@ -211,7 +254,14 @@ fn the_worker_of_a_dead_runner_may_go_on_for_ten_minutes() {
         worker: true,
     };
     let mut bench = Bench::after(running());
-    assert_eq!(bench.give(died()), []);
+    let trouble = bench.give(died());
+    assert!(matches!(
+        trouble.as_slice(),
+        [Action::Trouble {
+            kind: TroubleKind::OrphanedWorker,
+            ..
+        }]
+    ));
     assert!(bench.machine.wants_looks());
     assert_eq!(bench.give(Input::Looked { worker: true }), []);
     let end = bench.give(Input::Looked { worker: false });
@@ -227,100 +277,132 @@ fn the_worker_of_a_dead_runner_may_go_on_for_ten_minutes() {
     assert_eq!(bench.machine.phase(), RunnerPhase::Finished);
 }
 
-fn any_input() -> impl Strategy<Value = Input> {
-    let line = prop_oneof![
-        Just(ConsoleLine::Listening),
-        Just(ConsoleLine::RunningJob("b".into())),
-        Just(ConsoleLine::JobCompleted("b".into(), JobResult::Succeeded)),
-        Just(ConsoleLine::JobCompleted("b".into(), JobResult::Canceled)),
-        Just(ConsoleLine::SessionConflict),
-        Just(ConsoleLine::VersionDeprecated),
-        Just(ConsoleLine::Other),
-    ];
-    let counter = prop_oneof![
-        Just(Counter::SessionCreated),
-        Just(Counter::JobAssigned),
-        Just(Counter::JobAcquired),
-    ];
-    let exit = prop_oneof![
-        (0..110).prop_map(Exit::Code),
-        (1..16).prop_map(Exit::Signal),
-        Just(Exit::Unknown)
-    ];
-    prop_oneof![
-        4 => Just(Input::Started),
-        8 => line.prop_map(Input::Console),
-        6 => counter.prop_map(Input::Counter),
-        1 => (exit, any::<bool>()).prop_map(|(exit, worker)| Input::Exited { exit, worker }),
-        2 => any::<bool>().prop_map(|worker| Input::Looked { worker }),
-        1 => any::<bool>().prop_map(|worker| Input::Drain { deadline: None, worker }),
-        1 => any::<bool>().prop_map(|worker| Input::Retire { worker }),
-        1 => Just(Input::Shutdown("x".into())),
-        1 => Just(Input::StartFailed("x".into())),
-        4 => Just(Input::Tick),
-    ]
+#[test]
+fn each_phase_is_reported_once_also_one_that_was_passed_unseen() {
+    let mut bench = Bench::after([Input::Started]);
+    let actions = bench.give(Input::Console(ConsoleLine::RunningJob("b".into())));
+    let reported: Vec<_> = actions
+        .iter()
+        .map(|action| match action {
+            Action::Phase { phase, job } => (*phase, job.as_deref()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        reported,
+        [
+            (RunnerPhase::Connected, None),
+            (RunnerPhase::Listening, None),
+            (RunnerPhase::Assigned, None),
+            (RunnerPhase::Running, Some("b")),
+        ]
+    );
+    assert_eq!(bench.give(Input::Console(ConsoleLine::Connected)), []);
 }
 
-proptest! {
-    #[test]
-    fn phases_only_advance_and_the_end_comes_once(
-        steps in prop::collection::vec((any_input(), 0_u64..40), 0..60),
-    ) {
-        let mut bench = Bench::new();
-        let mut phase = RunnerPhase::Unassigned;
-        let mut over = false;
-        for (input, seconds) in steps {
-            bench.now += Duration::from_secs(seconds);
-            for action in bench.give(input) {
-                match action {
-                    Action::Phase { phase: next, .. } => {
-                        prop_assert!(next > phase && !over, "{:?} after {:?}", next, phase);
-                        phase = next;
-                    }
-                    Action::Drained { idle, phase } => {
-                        let busy = matches!(phase, RunnerPhase::Assigned | RunnerPhase::Running);
-                        prop_assert!(!(idle && busy));
-                    }
-                    Action::Interrupt | Action::Kill => prop_assert!(!over),
-                    Action::Finished(finish) => {
-                        prop_assert!(!over, "a second end");
-                        prop_assert!(finish.outcome != RunnerOutcome::Unspecified);
-                        prop_assert!(!finish.reason.is_empty());
-                        over = true;
-                    }
-                }
-            }
-            prop_assert_eq!(over, bench.machine.phase() == RunnerPhase::Finished);
-            let due = bench.machine.next_deadline().is_none_or(|at| at > bench.now);
-            prop_assert!(due, "something due was not done");
-        }
-    }
+#[test]
+fn a_worker_that_outlives_a_listener_killed_before_it_said_so_is_found() {
+    let mut bench = Bench::after(listening());
+    let actions = bench.give(Input::Exited {
+        exit: Exit::Signal(9),
+        worker: true,
+    });
+    assert_eq!(bench.machine.phase(), RunnerPhase::Running);
+    assert!(finished(&actions).is_none());
+    let end = bench.give(Input::Looked { worker: false });
+    let finish = finished(&end).unwrap();
+    assert_eq!(finish.outcome, RunnerOutcome::Lost);
+    assert!(
+        finish.reason.contains("went on for 0 s and then ended"),
+        "{}",
+        finish.reason
+    );
+}
 
-    #[test]
-    fn a_job_is_never_interrupted_without_a_reason(
-        inputs in prop::collection::vec(any_input(), 0..40),
-    ) {
-        // Nothing that the runner says, no look, drain or retirement stops a job that runs.
-        let mut bench = Bench::after(running());
-        for input in inputs {
-            let ends = matches!(
-                input,
-                Input::Shutdown(_) | Input::Exited { .. } | Input::Console(ConsoleLine::JobCompleted(..))
-            );
-            if !ends {
-                let actions = bench.give(input);
-                prop_assert!(!actions.contains(&Action::Interrupt) && !actions.contains(&Action::Kill));
+/// The kinds of trouble that these inputs lead to.
+fn troubles(inputs: impl IntoIterator<Item = Input>) -> Vec<TroubleKind> {
+    let mut bench = Bench::new();
+    let mut kinds = Vec::new();
+    for input in inputs {
+        for action in bench.give(input) {
+            if let Action::Trouble { kind, detail } = action {
+                assert!(!detail.is_empty());
+                kinds.push(kind);
             }
         }
     }
+    kinds
+}
 
-    #[test]
-    fn a_shutdown_ends_within_its_bound_whatever_came_before(
-        inputs in prop::collection::vec(any_input(), 0..40),
-    ) {
-        let mut bench = Bench::after(inputs);
-        bench.give(Input::Shutdown("x".into()));
-        bench.run_to(45 + 30);
-        prop_assert_eq!(bench.machine.phase(), RunnerPhase::Finished);
+#[test]
+fn trouble_is_said_once_per_streak() {
+    let error = |text: &str| Input::Console(ConsoleLine::ConnectError(text.into()));
+    let conflict = || Input::Console(ConsoleLine::SessionConflict);
+    let reconnected = || Input::Console(ConsoleLine::Reconnected);
+    let said = troubles([
+        Input::Started,
+        conflict(),
+        error("Error: Conflict"),
+        conflict(),
+        reconnected(),
+        conflict(),
+        Input::Console(ConsoleLine::Listening),
+        error("time-out"),
+        error("time-out"),
+        reconnected(),
+        error("time-out"),
+        Input::Console(ConsoleLine::ClockSkew("skew".into())),
+        Input::Counter(RenewalFailing),
+        Input::Counter(RenewalFailing),
+        Input::Counter(RenewalRecovered),
+        Input::Counter(RenewalFailing),
+    ]);
+    assert_eq!(
+        said,
+        [
+            TroubleKind::Conflict,
+            TroubleKind::Conflict,
+            TroubleKind::Connection,
+            TroubleKind::Connection,
+            TroubleKind::Renewal,
+            TroubleKind::Renewal,
+        ]
+    );
+}
+
+#[test]
+fn cancellations_are_a_storm_only_if_they_come_fast() {
+    let storm = |count: usize| {
+        let cancelled = std::iter::repeat_n(Input::Counter(JobCancelled), count);
+        troubles(running().into_iter().chain(cancelled))
+    };
+    assert_eq!(storm(9), []);
+    assert_eq!(storm(200), [TroubleKind::CancellationStorm]);
+
+    let mut bench = Bench::after(running());
+    for _ in 0..30 {
+        bench.now += Duration::from_secs(10);
+        assert_eq!(bench.give(Input::Counter(JobCancelled)), []);
     }
+}
+
+#[test]
+fn a_slow_setup_is_said_and_ends_nothing() {
+    let mut bench = Bench::after(counted(&[JobReceived], &["b"]));
+    let done = bench.run_to(100_000);
+    let [(600, Action::Trouble { kind, detail })] = done.as_slice() else {
+        panic!("{done:?}")
+    };
+    assert_eq!(*kind, TroubleKind::SlowSetup);
+    assert!(detail.contains("10 min"), "{detail}");
+    assert_eq!(bench.machine.next_deadline(), None);
+}
+
+#[test]
+fn no_runner_is_started_again() {
+    let mut bench = Bench::after(listening());
+    assert_eq!(bench.give(Input::Started), []);
+    bench.give(exited(2));
+    assert_eq!(bench.give(Input::Started), []);
+    assert_eq!(bench.machine.phase(), RunnerPhase::Finished);
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use muster_proto::v1::{RunnerOutcome, RunnerPhase};
+use muster_proto::v1::{RunnerOutcome, RunnerPhase, TroubleKind};
 
 use super::console::ConsoleLine;
 use super::outcome::Exit;
@@ -17,6 +17,12 @@ pub(crate) enum Input {
     StartFailed(String),
     /// It printed a line.
     Console(ConsoleLine),
+    /// Lines that it printed may have been missed.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for a supervisor that was restarted")
+    )]
+    ConsoleGap,
     /// A counter appeared in its perf files.
     Counter(Counter),
     /// It ended; `worker` says whether a worker process is still there.
@@ -59,7 +65,8 @@ pub(crate) enum Input {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Report that the runner advanced to this phase.
+    /// Report that the runner advanced to this phase. Each is reported, also one that was passed
+    /// without being seen.
     Phase {
         /// The phase.
         phase: RunnerPhase,
@@ -72,6 +79,13 @@ pub(crate) enum Action {
         idle: bool,
         /// Its phase.
         phase: RunnerPhase,
+    },
+    /// Report that the runner is in trouble and goes on. `detail` may hold what the job printed.
+    Trouble {
+        /// Which.
+        kind: TroubleKind,
+        /// One sentence for people.
+        detail: String,
     },
     /// Send SIGINT to the runner's process, and to it only.
     Interrupt,
@@ -90,6 +104,6 @@ pub(crate) struct Finish {
     pub(crate) exit: Option<Exit>,
     /// Name of its job.
     pub(crate) job: Option<String>,
-    /// One sentence for people.
+    /// One sentence for people. It may hold what the job printed.
     pub(crate) reason: String,
 }

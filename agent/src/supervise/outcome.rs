@@ -2,14 +2,19 @@
 //!
 //! Exit codes as in Constants.cs:150-163 of actions/runner 2.336.0, and 100 + result with
 //! `ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED` (Runner.cs:327-331,587-600). An exit code of 0 alone
-//! says nothing: it follows a stop, a deletion of the registration and a lost job too.
+//! says nothing: it follows a stop, a deletion of the registration and a lost job too. The console can
+//! be written by the job, so it makes a success of nothing that the exit status doesn't allow.
 
-use muster_proto::v1::{RunnerOutcome, RunnerPhase};
+use muster_proto::v1::RunnerOutcome;
+use serde::{Deserialize, Serialize};
 
+use super::alive::Time;
 use super::console::JobResult;
+use super::phase::Phase;
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Exit {
     /// It exited with this code.
     Code(i32),
@@ -20,7 +25,8 @@ pub(crate) enum Exit {
 }
 
 /// Why the agent told the runner to stop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Cause {
     /// Its registration is gone and it was idle.
     Retired,
@@ -30,8 +36,16 @@ pub(crate) enum Cause {
     Shutdown(String),
     /// It didn't listen in time.
     NotListening,
-    /// It got a job and didn't begin it in time.
+    /// It got a job and didn't fetch it in time.
     NotAcquired,
+    /// It fetched a job and didn't make a worker in time.
+    NoWorker,
+    /// Its worker didn't read the job in time.
+    NotReceived,
+    /// Its job was cancelled and didn't end in time.
+    NotCancelled,
+    /// The steps of its job were over and its worker didn't end in time.
+    WorkerNotExited,
     /// Its job was over and it didn't end in time.
     NotExited,
 }
@@ -45,27 +59,64 @@ impl Cause {
             Self::Shutdown(reason) => reason.clone(),
             Self::NotListening => "it did not listen in time".into(),
             Self::NotAcquired => "it was given a job and did not begin it in time".into(),
+            Self::NoWorker => "it had fetched its job and started no worker in time".into(),
+            Self::NotReceived => "its worker did not read the job in time".into(),
+            Self::NotCancelled => "its job was cancelled and did not end in time".into(),
+            Self::WorkerNotExited => "its worker did not end after the job's last step".into(),
             Self::NotExited => "it did not end after its job".into(),
         }
     }
+
+    /// Whether the runner is at fault, so that it is given less time.
+    pub(super) fn is_hang(&self) -> bool {
+        !matches!(self, Self::Retired | Self::Deadline | Self::Shutdown(_))
+    }
+}
+
+/// What the console said of the job's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Printed {
+    /// The first that it named.
+    pub(crate) result: JobResult,
+    /// When.
+    pub(crate) at: Time,
+    /// The agent had told the runner to stop before.
+    pub(crate) after_stop: bool,
+    /// It named another one later.
+    pub(crate) contradicted: bool,
 }
 
 /// What was seen of a runner before it ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// The furthest phase.
-    pub(crate) phase: RunnerPhase,
-    /// The result that the console named, and whether the agent had told the runner to stop before.
-    pub(crate) result: Option<(JobResult, bool)>,
+    pub(crate) phase: Phase,
+    /// The result that the console named.
+    pub(crate) result: Option<Printed>,
+    /// The console named the job and should have named a result.
+    pub(crate) result_missing: bool,
     /// Why it was told to stop, if it was.
     pub(crate) stop: Option<Cause>,
+    /// It met another session of its registration.
+    pub(crate) conflict: bool,
     /// The console said that GitHub refuses this version.
     pub(crate) version_refused: bool,
+    /// It was updating itself.
+    pub(crate) updating: bool,
+    /// It began to stop before the agent told it to.
+    pub(crate) stopped_by_other: bool,
+    /// What became of its worker, if that outlived it.
+    pub(crate) orphaned: Option<String>,
+    /// The last thing that it complained of.
+    pub(crate) complaint: Option<String>,
 }
 
 /// The outcome, and one sentence for people.
 pub(crate) fn judge(exit: Exit, seen: &Seen) -> (RunnerOutcome, String) {
-    let outcome = outcome(exit, seen);
+    (outcome(exit, seen), reason(exit, seen))
+}
+
+fn reason(exit: Exit, seen: &Seen) -> String {
     let how = match exit {
         Exit::Code(3 | 4) => "the runner left to update itself: the image is stale".into(),
         Exit::Code(5) => "another session of this registration exists".into(),
@@ -74,24 +125,44 @@ pub(crate) fn judge(exit: Exit, seen: &Seen) -> (RunnerOutcome, String) {
         Exit::Signal(signal) => format!("signal {signal} ended the runner"),
         Exit::Unknown => "the runner's end could not be seen".into(),
     };
-    let mut reason = format!("{how} in the phase {}", phase_word(seen.phase));
-    if let Some((result, _)) = seen.result {
-        reason.push_str(&format!(", its job's result was {}", result.word()));
+    let mut reason = format!("{how} in the phase {}", seen.phase.word());
+    if let Some(printed) = &seen.result {
+        reason.push_str(&format!(", its job's result was {}", printed.result.word()));
+        if printed.contradicted {
+            reason.push_str(" and then another");
+        }
+    } else if seen.result_missing {
+        reason.push_str(", without a word on its job's result");
     }
     if let Some(cause) = &seen.stop {
         reason.push_str(&format!(", after it was told to stop: {}", cause.text()));
     }
+    if seen.stopped_by_other {
+        reason.push_str(", after something else told it to stop");
+    }
+    if let Some(orphaned) = &seen.orphaned {
+        reason.push_str(&format!(", {orphaned}"));
+    }
     if seen.version_refused && exit != Exit::Code(7) {
         reason.push_str(", GitHub refuses its version");
     }
-    (outcome, reason)
+    if seen.conflict && exit != Exit::Code(5) {
+        reason.push_str(", it had met another session of its registration");
+    }
+    if seen.updating && !matches!(exit, Exit::Code(3 | 4)) {
+        reason.push_str(", it was updating itself");
+    }
+    if let Some(complaint) = &seen.complaint {
+        reason.push_str(&format!("; it said: {complaint}"));
+    }
+    reason
 }
 
 fn outcome(exit: Exit, seen: &Seen) -> RunnerOutcome {
     match exit {
         Exit::Code(7) => return RunnerOutcome::VersionRefused,
-        Exit::Code(3 | 4) if seen.result.is_none() => return RunnerOutcome::VersionRefused,
-        Exit::Code(5) if seen.phase < RunnerPhase::Assigned => return RunnerOutcome::StartFailed,
+        Exit::Code(3 | 4) if seen.phase < Phase::Running => return RunnerOutcome::StaleVersion,
+        Exit::Code(5) if seen.phase < Phase::Assigned => return RunnerOutcome::Conflict,
         Exit::Code(code) => {
             if let Some(result) = JobResult::from_exit_code(code) {
                 return of_exit_result(result, seen);
@@ -99,54 +170,76 @@ fn outcome(exit: Exit, seen: &Seen) -> RunnerOutcome {
         }
         Exit::Signal(_) | Exit::Unknown => {}
     }
-    if let Some((result, after_stop)) = seen.result {
-        return of_result(result, after_stop);
+    if let Some(printed) = &seen.result {
+        return of_printed(exit, *printed, seen);
     }
     match seen.phase {
-        RunnerPhase::Assigned | RunnerPhase::Running => without_result(exit, seen),
-        RunnerPhase::Listening if seen.version_refused => RunnerOutcome::VersionRefused,
-        RunnerPhase::Listening => RunnerOutcome::Unused,
+        Phase::Assigned | Phase::Running => without_result(exit, seen),
+        Phase::Listening if seen.version_refused => RunnerOutcome::VersionRefused,
+        Phase::Listening => RunnerOutcome::Unused,
         _ => not_listening(exit, seen),
     }
 }
 
 /// The exit code names a result. 100 is also the code of a Listener that threw
-/// (JobDispatcher.cs:343-355 presets it), so there the console counts.
+/// (JobDispatcher.cs:343-355 presets it), and 102 that of one whose worker never read the job, but then
+/// the console names no result.
 fn of_exit_result(result: JobResult, seen: &Seen) -> RunnerOutcome {
-    let printed = seen.result;
-    match (result, printed) {
-        (JobResult::Succeeded, Some((printed, after_stop))) => of_result(printed, after_stop),
+    match (result, seen.result) {
+        (JobResult::Succeeded, Some(printed)) => of_result(printed.result, printed.after_stop),
+        (JobResult::Succeeded | JobResult::Failed, None) if seen.result_missing => {
+            without_result(Exit::Unknown, seen)
+        }
         (_, printed) => {
-            let after_stop = printed.map_or(seen.stop.is_some(), |(_, after_stop)| after_stop);
+            let after_stop = printed.map_or(seen.stop.is_some(), |printed| printed.after_stop);
             of_result(result, after_stop)
         }
     }
 }
 
-/// A job that ended after it was told to stop was interrupted, unless it still succeeded. A skipped
-/// job had nothing to do: GitHub counts it as passed, so it counts as a success.
+/// The console alone names a result, as a runner does that ignores the variable which makes the exit
+/// code name it. Such a runner ends with 0, or with 3 or 4 if an update waits; and a success that was
+/// followed by a stop or by another result may be the job's own invention.
+fn of_printed(exit: Exit, printed: Printed, seen: &Seen) -> RunnerOutcome {
+    let claims_success = passed(printed.result);
+    let believable = matches!(exit, Exit::Code(0 | 3 | 4))
+        && seen.stop.is_none()
+        && !seen.stopped_by_other
+        && !printed.contradicted;
+    if claims_success && !believable {
+        return without_result(Exit::Unknown, seen);
+    }
+    of_result(printed.result, printed.after_stop)
+}
+
+/// A job that ended after it was told to stop was interrupted, unless it still succeeded.
 fn of_result(result: JobResult, after_stop: bool) -> RunnerOutcome {
     match result {
-        JobResult::Succeeded | JobResult::SucceededWithIssues | JobResult::Skipped => {
-            RunnerOutcome::Succeeded
-        }
+        _ if passed(result) => RunnerOutcome::Succeeded,
         _ if after_stop => RunnerOutcome::Interrupted,
-        JobResult::Failed => RunnerOutcome::Failed,
         JobResult::Canceled => RunnerOutcome::Canceled,
         JobResult::Abandoned => RunnerOutcome::Abandoned,
+        _ => RunnerOutcome::Failed,
     }
 }
 
-/// It had a job, of which no result was seen.
+/// A skipped job had nothing to do: GitHub counts it as passed, so it counts as a success.
+fn passed(result: JobResult) -> bool {
+    matches!(
+        result,
+        JobResult::Succeeded | JobResult::SucceededWithIssues | JobResult::Skipped
+    )
+}
+
+/// It had a job, of which no result is known.
 fn without_result(exit: Exit, seen: &Seen) -> RunnerOutcome {
     match &seen.stop {
-        Some(Cause::NotAcquired | Cause::NotExited | Cause::NotListening) => RunnerOutcome::Lost,
+        Some(Cause::NotCancelled) => RunnerOutcome::Canceled,
+        Some(cause) if cause.is_hang() => RunnerOutcome::Lost,
         Some(_) => RunnerOutcome::Interrupted,
         // "Job not found" as the answer to the acknowledgement (Runner.cs:699-704): the job was gone
         // before it began.
-        None if seen.phase == RunnerPhase::Assigned && exit == Exit::Code(0) => {
-            RunnerOutcome::Unused
-        }
+        None if seen.phase == Phase::Assigned && exit == Exit::Code(0) => RunnerOutcome::Unused,
         None => RunnerOutcome::Lost,
     }
 }
@@ -154,122 +247,10 @@ fn without_result(exit: Exit, seen: &Seen) -> RunnerOutcome {
 fn not_listening(exit: Exit, seen: &Seen) -> RunnerOutcome {
     match &seen.stop {
         _ if seen.version_refused => RunnerOutcome::VersionRefused,
+        Some(Cause::NotListening) if seen.conflict => RunnerOutcome::Conflict,
         Some(Cause::NotListening) => RunnerOutcome::StartFailed,
         Some(_) => RunnerOutcome::Unused,
         None if exit == Exit::Code(0) => RunnerOutcome::Unused,
         None => RunnerOutcome::StartFailed,
-    }
-}
-
-/// A phase in a sentence.
-pub(crate) fn phase_word(phase: RunnerPhase) -> &'static str {
-    match phase {
-        RunnerPhase::Unspecified => "unknown",
-        RunnerPhase::Unassigned => "unassigned",
-        RunnerPhase::Starting => "starting",
-        RunnerPhase::Connected => "connected",
-        RunnerPhase::Listening => "listening",
-        RunnerPhase::Assigned => "assigned",
-        RunnerPhase::Running => "running",
-        RunnerPhase::Finished => "finished",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use muster_proto::v1::RunnerOutcome as O;
-    use muster_proto::v1::RunnerPhase::{self, Assigned, Listening, Running, Starting};
-    use rstest::rstest;
-
-    use super::{Cause, Exit, Seen, judge};
-    use crate::supervise::console::JobResult;
-
-    const DONE: Option<(JobResult, bool)> = Some((JobResult::Succeeded, false));
-    const BAD: Option<(JobResult, bool)> = Some((JobResult::Failed, false));
-    const STOPPED: Option<(JobResult, bool)> = Some((JobResult::Canceled, true));
-
-    fn drain() -> Option<Cause> {
-        Some(Cause::Deadline)
-    }
-
-    #[rstest]
-    #[case::succeeded(Exit::Code(100), Running, DONE, None, O::Succeeded)]
-    #[case::succeeded_without_a_line(Exit::Code(100), Running, None, None, O::Succeeded)]
-    #[case::success_that_is_a_lie(Exit::Code(100), Running, BAD, None, O::Failed)]
-    #[case::with_issues(Exit::Code(101), Running, None, None, O::Succeeded)]
-    #[case::failed(Exit::Code(102), Running, BAD, None, O::Failed)]
-    #[case::the_code_counts_against_a_forged_line(Exit::Code(102), Running, DONE, None, O::Failed)]
-    #[case::canceled(Exit::Code(103), Running, None, None, O::Canceled)]
-    #[case::skipped(Exit::Code(104), Running, None, None, O::Succeeded)]
-    #[case::abandoned(Exit::Code(105), Running, None, None, O::Abandoned)]
-    #[case::interrupted_with_a_code(Exit::Code(102), Running, None, drain(), O::Interrupted)]
-    #[case::failed_just_before_the_stop(Exit::Code(102), Running, BAD, drain(), O::Failed)]
-    #[case::never_used(Exit::Code(0), Listening, None, None, O::Unused)]
-    #[case::retired(Exit::Code(0), Listening, None, Some(Cause::Retired), O::Unused)]
-    #[case::old_runner(Exit::Code(0), Running, BAD, None, O::Failed)]
-    #[case::interrupted(Exit::Code(0), Running, STOPPED, drain(), O::Interrupted)]
-    #[case::done_in_spite_of_the_stop(
-        Exit::Code(0), Running, Some((JobResult::Succeeded, true)), drain(), O::Succeeded
-    )]
-    #[case::interrupted_without_a_line(Exit::Code(0), Running, None, drain(), O::Interrupted)]
-    #[case::killed_after_the_stop(Exit::Signal(9), Running, None, drain(), O::Interrupted)]
-    #[case::first_renewal_failed(Exit::Code(0), Running, None, None, O::Lost)]
-    #[case::job_gone_at_the_acknowledgement(Exit::Code(0), Assigned, None, None, O::Unused)]
-    #[case::hangs_after_the_acknowledgement(
-        Exit::Code(0),
-        Assigned,
-        None,
-        Some(Cause::NotAcquired),
-        O::Lost
-    )]
-    #[case::hangs_after_the_job(Exit::Signal(9), Running, BAD, Some(Cause::NotExited), O::Failed)]
-    #[case::bad_configuration(Exit::Code(1), Starting, None, None, O::StartFailed)]
-    #[case::never_connected(
-        Exit::Code(0),
-        Starting,
-        None,
-        Some(Cause::NotListening),
-        O::StartFailed
-    )]
-    #[case::error_while_idle(Exit::Code(2), Listening, None, None, O::Unused)]
-    #[case::error_in_the_job(Exit::Code(2), Running, None, None, O::Lost)]
-    #[case::stale(Exit::Code(4), Listening, None, None, O::VersionRefused)]
-    #[case::stale(Exit::Code(3), Listening, None, None, O::VersionRefused)]
-    #[case::conflict(Exit::Code(5), Starting, None, None, O::StartFailed)]
-    #[case::refused(Exit::Code(7), Listening, None, None, O::VersionRefused)]
-    #[case::killed_in_the_job(Exit::Signal(9), Running, None, None, O::Lost)]
-    #[case::killed_after_the_result(Exit::Signal(9), Running, BAD, None, O::Failed)]
-    #[case::crashed_at_start(Exit::Signal(6), Starting, None, None, O::StartFailed)]
-    #[case::stopped_at_start(
-        Exit::Signal(2), Starting, None, Some(Cause::Shutdown("x".into())), O::Unused
-    )]
-    #[case::never_ended(Exit::Unknown, Running, None, None, O::Lost)]
-    fn table(
-        #[case] exit: Exit,
-        #[case] phase: RunnerPhase,
-        #[case] result: Option<(JobResult, bool)>,
-        #[case] stop: Option<Cause>,
-        #[case] expected: O,
-    ) {
-        let seen = Seen {
-            phase,
-            result,
-            stop,
-            version_refused: false,
-        };
-        let (outcome, reason) = judge(exit, &seen);
-        assert_eq!(outcome, expected, "{reason}");
-        assert!(!reason.is_empty());
-    }
-
-    #[test]
-    fn a_refused_version_is_known_from_the_console_too() {
-        let seen = Seen {
-            phase: Starting,
-            result: None,
-            stop: None,
-            version_refused: true,
-        };
-        assert_eq!(judge(Exit::Code(1), &seen).0, O::VersionRefused);
     }
 }

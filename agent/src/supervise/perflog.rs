@@ -21,28 +21,66 @@ pub(crate) enum Counter {
     SessionCreated,
     /// GitHub gave the runner a job; it has yet to fetch it.
     JobAssigned,
-    /// The job is the runner's, and begins or has begun.
+    /// The runner has fetched the job, and its lock on it was renewed for the first time.
     JobAcquired,
+    /// The runner makes a worker, or is about to send it the job.
+    WorkerStarting,
+    /// The worker lives.
+    WorkerStarted,
+    /// The job was sent to the worker.
+    JobSent,
+    /// The worker has read it.
+    JobReceived,
+    /// "Set up job" is over: hooks and steps follow.
+    SetUpDone,
+    /// The last step is over. No runner writes this: a completed hook may, as in
+    /// `echo "MusterStepsDone:" >> "$RUNNER_PERFLOG/Worker.perf"`.
+    StepsDone,
+    /// GitHub cancels the job.
+    JobCancelled,
+    /// GitHub asks for an update of the runner.
+    UpdateRequested,
+    /// The lock on the job can't be renewed.
+    RenewalFailing,
+    /// It is renewed again.
+    RenewalRecovered,
 }
+
+/// Counters by their whole names.
+const NAMES: [(&str, Counter); 13] = [
+    ("SessionCreated", Counter::SessionCreated),
+    ("MessageReceived_RunnerJobRequest", Counter::JobAssigned),
+    (
+        "MessageReceived_PipelineAgentJobRequest",
+        Counter::JobAssigned,
+    ),
+    ("MessageReceived_JobCancellation", Counter::JobCancelled),
+    ("MessageReceived_RunnerRefresh", Counter::UpdateRequested),
+    ("MessageReceived_AgentRefresh", Counter::UpdateRequested),
+    ("StartingWorkerProcess", Counter::WorkerStarting),
+    ("WorkerProcessStarted", Counter::WorkerStarted),
+    ("WorkerWaitingForJobMessage", Counter::WorkerStarted),
+    ("JobRenewReachLimit", Counter::RenewalFailing),
+    ("ResetJobRenewConnection", Counter::RenewalFailing),
+    ("JobRenewRecovered", Counter::RenewalRecovered),
+    ("MusterStepsDone", Counter::StepsDone),
+];
+
+/// Counters whose names end in an id.
+const PREFIXES: [(&str, Counter); 5] = [
+    ("JobRequestRenewed_", Counter::JobAcquired),
+    ("RunnerSendingJobToWorker_", Counter::WorkerStarting),
+    ("SentJobToWorker_", Counter::JobSent),
+    ("WorkerJobMessageReceived_", Counter::JobReceived),
+    ("WorkerJobInitialized_", Counter::SetUpDone),
+];
 
 /// Reads one line of either file.
 pub(crate) fn parse(line: &str) -> Option<Counter> {
-    let (counter, _) = line.split_once(':')?;
-    match counter {
-        "SessionCreated" => Some(Counter::SessionCreated),
-        "MessageReceived_RunnerJobRequest" | "MessageReceived_PipelineAgentJobRequest" => {
-            Some(Counter::JobAssigned)
-        }
-        "StartingWorkerProcess" | "WorkerProcessStarted" => Some(Counter::JobAcquired),
-        _ => [
-            "JobRequestRenewed_",
-            "RunnerSendingJobToWorker_",
-            "SentJobToWorker_",
-        ]
-        .iter()
-        .any(|prefix| counter.starts_with(prefix))
-        .then_some(Counter::JobAcquired),
-    }
+    let (name, _) = line.split_once(':')?;
+    let whole = NAMES.iter().find(|(known, _)| *known == name);
+    let prefixed = || PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
+    whole.or_else(prefixed).map(|(_, counter)| *counter)
 }
 
 /// Follows the two files of a directory.
@@ -145,10 +183,18 @@ mod tests {
     )]
     #[case(
         "WorkerProcessStarted:2026-08-01T10:00:00Z",
-        Some(Counter::JobAcquired)
+        Some(Counter::WorkerStarted)
     )]
+    #[case("SentJobToWorker_12:2026", Some(Counter::JobSent))]
+    #[case("WorkerJobMessageReceived_12:2026", Some(Counter::JobReceived))]
+    #[case("WorkerJobInitialized_12:2026", Some(Counter::SetUpDone))]
+    #[case("MessageReceived_JobCancellation:2026", Some(Counter::JobCancelled))]
+    #[case("MessageReceived_RunnerRefresh:2026", Some(Counter::UpdateRequested))]
+    #[case("JobRenewReachLimit:2026", Some(Counter::RenewalFailing))]
+    #[case("JobRenewRecovered:2026", Some(Counter::RenewalRecovered))]
     #[case("RunnerProcessStarted:2026-08-01T10:00:00Z", None)]
-    #[case("MessageReceived_RunnerRefresh:2026-08-01T10:00:00Z", None)]
+    #[case("MessageReceived_ForceTokenRefresh:2026", None)]
+    #[case("WorkerJobServerQueueStarted_12:2026", None)]
     #[case("SessionCreated", None)]
     fn counters(#[case] line: &str, #[case] counter: Option<Counter>) {
         assert_eq!(parse(line), counter);

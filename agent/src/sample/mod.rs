@@ -4,7 +4,7 @@
 //! a sample of everything that is 16 us and 45,000 instructions. The crate `procfs` takes 42 us and
 //! 273,000 without the cgroup, and `sysinfo` 121 us and 133,000 without disk I/O, pressure and the
 //! cgroup: they open each file anew and take all of it apart. (20,000 samples on two cores, one disk;
-//! callgrind.)
+//! callgrind.) The agent is 48 KB smaller without `sysinfo`.
 
 mod cgroup;
 mod counters;

@@ -232,12 +232,22 @@ impl Agent {
         if self.heartbeat_at <= now {
             self.heartbeat_at = now + self.heartbeat_interval;
             reap_adopted(self.runner.as_ref().and_then(runner::Running::pid));
-            let sample = self.sampler.take();
+            let sample = self.take_sample();
             self.send_heartbeat(sample);
         }
         if self.keeper.connect_at().is_some_and(|at| at <= now) {
             self.connect();
         }
+    }
+
+    /// Reads the resource use, and reports what begins to run short.
+    fn take_sample(&mut self) -> Sample {
+        let sample = self.sampler.take();
+        for warning in self.sampler.warnings(&sample) {
+            tracing::warn!(kind = warning.kind().as_str_name(), "{}", warning.detail);
+            self.report(Kind::ResourceWarning(warning));
+        }
+        sample
     }
 
     fn send_heartbeat(&self, sample: Sample) {

@@ -148,9 +148,9 @@ impl Agent {
     fn finish(&mut self, finish: Finish) {
         let outcome = finish.outcome;
         tracing::info!(?outcome, reason = finish.reason, "finished");
-        if self.sampler.peaks().is_some() {
-            self.sampler.take();
-        }
+        // What ran short may be why it ended.
+        self.take_sample();
+        let peaks = self.sampler.peaks();
         let (exit_code, signal) = match finish.exit {
             Some(Exit::Code(code)) => (Some(code), None),
             Some(Exit::Signal(signal)) => (None, Some(signal)),
@@ -167,7 +167,7 @@ impl Agent {
             job_display_name: finish.job.unwrap_or_default(),
             reason: finish.reason,
             console_tail,
-            peaks: self.sampler.peaks(),
+            peaks,
             ..RunnerFinished::default()
         }));
         // Reported first, so that the coordinator doesn't wait for the clearing.

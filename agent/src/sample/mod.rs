@@ -1,145 +1,172 @@
-//! Resource use of the instance, and its peaks over the job's life.
+//! Resource use of the instance and of the job on it, and its peaks over the job's life.
+//!
+//! Files of `/proc` and of the cgroup stay open and are read into one buffer by parsers of our own. For
+//! a sample of everything that is 16 us and 45,000 instructions. The crate `procfs` takes 42 us and
+//! 273,000 without the cgroup, and `sysinfo` 121 us and 133,000 without disk I/O, pressure and the
+//! cgroup: they open each file anew and take all of it apart. (20,000 samples on two cores, one disk;
+//! callgrind.) The agent is 48 KB smaller without `sysinfo`.
 
-use std::path::PathBuf;
+mod cgroup;
+mod counters;
+mod file;
+mod host;
+mod pressure;
+mod text;
+mod warning;
+
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use muster_proto::v1::{ResourcePeaks, Sample};
+use muster_proto::v1::{ResourcePeaks, ResourceWarning, Sample};
 use nix::sys::statvfs::statvfs;
-use sysinfo::{Networks, System};
 
+use self::cgroup::Cgroup;
+use self::file::Buffer;
+use self::host::Host;
+use self::pressure::Pressure;
+use self::warning::Watch;
 use crate::wire;
 
+const PROC: &str = "/proc";
+const SYS: &str = "/sys";
+
 /// Takes samples.
+///
+/// Disk I/O is that of whole disks with a device behind them. The network is what goes through the
+/// instance's own interfaces: neither loopback nor what containers and tunnels send through them again.
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    /// None if the system can't be read, which is logged once.
-    system: Option<System>,
-    networks: Option<Networks>,
+    host: Host,
+    pressure: Pressure,
+    /// The job's cgroup, if it is known.
+    job: Option<Cgroup>,
+    /// The file system that holds it is the runner's.
     disk: PathBuf,
+    buffer: Buffer,
     peaks: Option<ResourcePeaks>,
+    watch: Watch,
 }
 
 impl Sampler {
     /// Samples the host, and the file system that holds `disk`.
     pub(crate) fn new(disk: PathBuf) -> Self {
-        let system = System::new()
-            .inspect_err(|error| tracing::warn!(%error, "no readings of cpu and memory"))
-            .ok();
-        let networks = Networks::new_with_refreshed_list()
-            .inspect_err(|error| tracing::warn!(%error, "no readings of the network"))
-            .ok();
+        Self::rooted(Path::new(PROC), Path::new(SYS), disk)
+    }
+
+    /// The same, with other places of the kernel's file systems.
+    fn rooted(proc: &Path, sys: &Path, disk: PathBuf) -> Self {
         let mut sampler = Self {
-            system,
-            networks,
+            host: Host::new(proc, sys),
+            pressure: Pressure::new(proc),
+            job: None,
             disk,
+            buffer: Buffer::new(),
             peaks: None,
+            watch: Watch::default(),
         };
-        // The first reading of the cpu has nothing to compare with.
-        sampler.take();
+        // The first reading of a counter has nothing to compare with.
+        let first = sampler.take();
+        if first.memory_total_bytes == 0 || first.cpu_count == 0 {
+            tracing::warn!("the kernel's figures of cpu and memory can't be read");
+        }
         sampler
+    }
+
+    /// From now on the job is what runs in this cgroup (version 2; the path of its folder). It need not
+    /// exist yet. None if the runner has no cgroup of its own.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no runner has a cgroup yet"))]
+    pub(crate) fn watch_cgroup(&mut self, path: Option<&Path>) {
+        self.job = path.map(Cgroup::new);
+        self.watch.new_job();
     }
 
     /// From now on peaks are kept. The job has begun.
     pub(crate) fn begin_peaks(&mut self) {
         self.peaks.get_or_insert(ResourcePeaks {
-            cpu_percent: 0.0,
-            memory_used_bytes: 0,
             disk_free_bytes_min: u64::MAX,
             ..ResourcePeaks::default()
         });
-        self.take();
+        self.read_gauges();
     }
 
-    /// The peaks so far, if a job has begun.
-    pub(crate) fn peaks(&self) -> Option<ResourcePeaks> {
-        self.peaks
+    /// The peaks up to now, if a job has begun.
+    pub(crate) fn peaks(&mut self) -> Option<ResourcePeaks> {
+        if self.peaks.is_some() {
+            self.read_gauges();
+        }
+        let mut peaks = self.peaks?;
+        if peaks.disk_free_bytes_min == u64::MAX {
+            peaks.disk_free_bytes_min = 0;
+        }
+        Some(peaks)
     }
 
-    /// Reads everything.
+    /// Reads everything. Differences are since the last call.
     pub(crate) fn take(&mut self) -> Sample {
+        let mut sample = self.read_gauges();
+        self.host.read_counters(&mut self.buffer, &mut sample);
+        sample.pressure = self.pressure.read(&mut self.buffer);
+        self.note_peaks(&sample);
+        sample
+    }
+
+    /// What began to run short with this sample.
+    pub(crate) fn warnings(&mut self, sample: &Sample) -> Vec<ResourceWarning> {
+        let found = self.watch.judge(sample).into_iter().flatten();
+        let warning = found.map(|(kind, detail)| ResourceWarning {
+            kind: kind.into(),
+            detail,
+        });
+        warning.collect()
+    }
+
+    /// Reads what needs no earlier reading.
+    fn read_gauges(&mut self) -> Sample {
         let mut sample = Sample {
             taken_at: Some(wire::timestamp(Timestamp::now())),
             ..Sample::default()
         };
-        self.read_system(&mut sample);
-        self.read_networks(&mut sample);
+        self.host.read_gauges(&mut self.buffer, &mut sample);
+        if let Some(job) = &mut self.job {
+            sample.job = job.read(&mut self.buffer);
+        }
         self.read_disk(&mut sample);
-        if let Some(peaks) = &mut self.peaks {
-            peaks.cpu_percent = peaks.cpu_percent.max(sample.cpu_percent);
-            peaks.memory_used_bytes = peaks.memory_used_bytes.max(sample.memory_used_bytes);
-            peaks.disk_free_bytes_min = peaks.disk_free_bytes_min.min(sample.disk_free_bytes);
-        }
+        self.note_peaks(&sample);
         sample
-    }
-
-    fn read_system(&mut self, sample: &mut Sample) {
-        let Some(system) = &mut self.system else {
-            return;
-        };
-        system.refresh_cpu_usage();
-        system.refresh_memory();
-        // The first reading can be no number.
-        let cpu = f64::from(system.global_cpu_usage());
-        sample.cpu_percent = if cpu.is_finite() {
-            cpu.clamp(0.0, 100.0)
-        } else {
-            0.0
-        };
-        sample.cpu_count = u32::try_from(system.cpus().len()).unwrap_or(u32::MAX);
-        sample.load_one_minute = System::load_average().map_or(0.0, |load| load.one);
-        sample.memory_used_bytes = system.used_memory();
-        sample.memory_total_bytes = system.total_memory();
-        sample.swap_used_bytes = system.used_swap();
-    }
-
-    fn read_networks(&mut self, sample: &mut Sample) {
-        let Some(networks) = &mut self.networks else {
-            return;
-        };
-        networks.refresh(true);
-        for (_, network) in networks.iter().filter(|(name, _)| *name != "lo") {
-            sample.network_received_bytes += network.received();
-            sample.network_sent_bytes += network.transmitted();
-        }
     }
 
     fn read_disk(&self, sample: &mut Sample) {
         // One call for the one file system that matters: listing all of them would touch dead mounts.
         match statvfs(&self.disk) {
             Ok(disk) => {
-                sample.disk_free_bytes = disk.blocks_available() * disk.fragment_size();
-                sample.disk_total_bytes = disk.blocks() * disk.fragment_size();
+                let unit = disk.fragment_size();
+                sample.disk_free_bytes = disk.blocks_available().saturating_mul(unit);
+                sample.disk_total_bytes = disk.blocks().saturating_mul(unit);
             }
             Err(error) => tracing::debug!(%error, "no reading of the disk"),
+        }
+    }
+
+    fn note_peaks(&mut self, sample: &Sample) {
+        let Some(peaks) = &mut self.peaks else {
+            return;
+        };
+        peaks.cpu_percent = peaks.cpu_percent.max(sample.cpu_percent);
+        peaks.memory_used_bytes = peaks.memory_used_bytes.max(sample.memory_used_bytes);
+        peaks.swap_used_bytes = peaks.swap_used_bytes.max(sample.swap_used_bytes);
+        if sample.disk_total_bytes > 0 {
+            peaks.disk_free_bytes_min = peaks.disk_free_bytes_min.min(sample.disk_free_bytes);
+        }
+        if let Some(job) = sample.job {
+            peaks.job = Some(peaks.job.map_or(job, |before| cgroup::highest(before, job)));
         }
     }
 }
 
 /// When the kernel started, if it says so.
 pub(crate) fn kernel_started_at() -> Option<Timestamp> {
-    let seconds = System::boot_time().ok()?;
-    Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
+    host::started_at(Path::new(PROC))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Sampler;
-
-    #[test]
-    fn readings_are_plausible_and_peaks_only_rise() {
-        let mut sampler = Sampler::new("/".into());
-        let sample = sampler.take();
-        assert!(sample.cpu_count > 0);
-        assert!(sample.memory_used_bytes > 0);
-        assert!(sample.memory_used_bytes <= sample.memory_total_bytes);
-        assert!(sample.disk_free_bytes <= sample.disk_total_bytes);
-        assert!((0.0..=100.0).contains(&sample.cpu_percent));
-        assert!(sampler.peaks().is_none());
-        sampler.begin_peaks();
-        let first = sampler.peaks().unwrap();
-        sampler.take();
-        let second = sampler.peaks().unwrap();
-        assert!(second.memory_used_bytes >= first.memory_used_bytes);
-        assert!(second.disk_free_bytes_min <= first.disk_free_bytes_min);
-    }
-}
+mod tests;

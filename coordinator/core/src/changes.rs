@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::effect::Effect;
 use crate::event::JobStatus;
 use crate::ids::{JobId, LaunchId, PoolName, RunnerName};
+use crate::trouble::Trouble;
 
 /// The outcome of [`crate::Fleet::apply`]. All of it is stored in one transaction, then the effects
 /// are carried out.
@@ -21,6 +22,8 @@ pub struct Changes {
     pub jobs: BTreeSet<JobId>,
     /// Jobs that reached another status, in order; a job may skip some.
     pub moved_jobs: Vec<(JobId, JobStatus)>,
+    /// Troubles that agents told of, in order.
+    pub troubles: Vec<Trouble>,
     /// Runners whose record changed.
     pub runners: BTreeSet<LaunchId>,
     /// Pools whose state changed.

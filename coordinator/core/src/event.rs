@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
+use crate::trouble::Trouble;
 
 /// One thing that the core is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +148,17 @@ pub enum Event {
         kind: Interruption,
         /// When, if known.
         deadline: Option<Timestamp>,
+        /// The notice in the words of its source; empty if there are none.
+        detail: String,
+    },
+    /// An agent warns of something that may end its job later, or that explains why nothing happens.
+    Troubled {
+        /// The launch.
+        launch: LaunchId,
+        /// What.
+        kind: Trouble,
+        /// The agent's words.
+        detail: String,
     },
     /// An agent looked at its runner, as `Drain` and `Retire` ask.
     DrainReported {
@@ -333,4 +345,6 @@ pub enum Interruption {
     Rebalance,
     /// Scheduled maintenance.
     Maintenance,
+    /// Auto Scaling terminates the instance.
+    Lifecycle,
 }

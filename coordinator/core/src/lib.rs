@@ -17,6 +17,7 @@ mod job;
 mod matching;
 mod pool;
 mod runner;
+mod trouble;
 
 pub use changes::{Changes, TimelineEntry};
 pub use effect::Effect;
@@ -31,3 +32,4 @@ pub use job::{Decision, Job, Refusal};
 pub use matching::{Market, Shape};
 pub use pool::{PoolSpec, PoolState, Scope, SizeRules, TimeLimits};
 pub use runner::{Drain, Illegal, Instance, Marks, Registration, Runner, Stage, Work};
+pub use trouble::Trouble;

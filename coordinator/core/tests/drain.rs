@@ -121,6 +121,7 @@ impl Host {
             launch,
             kind,
             deadline,
+            detail: String::new(),
         })
     }
 
@@ -305,7 +306,8 @@ fn a_rebalance_recommendation_moves_an_idle_host_and_not_a_busy_one() {
             host.tell(Event::Interrupted {
                 launch,
                 kind,
-                deadline: None
+                deadline: None,
+                detail: String::new(),
             }),
             done
         );

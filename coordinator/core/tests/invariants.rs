@@ -25,6 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Disconnect),
         1 => any::<usize>().prop_map(Step::Vanish),
         1 => any::<usize>().prop_map(Step::Spot),
+        1 => any::<usize>().prop_map(Step::Warn),
         1 => any::<usize>().prop_map(Step::OperatorDrain),
         1 => any::<usize>().prop_map(Step::OperatorTerminate),
         1 => any::<bool>().prop_map(Step::Pause),

@@ -174,6 +174,7 @@ impl Actor {
         all.forgotten_jobs.extend(changes.forgotten_jobs);
         all.forgotten_runners.extend(changes.forgotten_runners);
         all.moved_jobs.extend(changes.moved_jobs);
+        all.troubles.extend(changes.troubles);
         all.timeline.extend(changes.timeline);
         all.effects.extend(changes.effects);
     }
@@ -230,6 +231,9 @@ impl Actor {
         }
         self.tell(entries);
         self.count(&changes.moved_jobs);
+        for trouble in changes.troubles {
+            self.metrics.trouble(trouble);
+        }
         for stored in round.stored {
             // Who asked has gone: the event is stored all the same.
             let _ = stored.send(());

@@ -118,6 +118,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         job_name: None,
         held_up: None,
         silent_since: None,
+        warnings: 0,
         marks: Marks {
             created_at: at(100),
             launched_at: None,

@@ -139,6 +139,7 @@ pub(super) fn runner(launch: &str, salt: u32) -> Runner {
         job_name: None,
         held_up: None,
         silent_since: None,
+        warnings: 0,
         marks: Marks {
             created_at: at(0),
             launched_at: Some(at(1)),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use muster_core::{JobStatus, LaunchFailure, PoolFigures, PoolName};
+use muster_core::{JobStatus, LaunchFailure, PoolFigures, PoolName, Trouble};
 use prometheus::proto::MetricFamily;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -32,6 +32,7 @@ pub struct Metrics {
     webhooks: IntCounterVec,
     github_requests: IntCounterVec,
     launches: IntCounterVec,
+    troubles: IntCounterVec,
     agents_connected: IntGauge,
     /// Exact waits in seconds, by pool: a histogram's buckets can't be turned into what CloudWatch
     /// makes percentiles of. A lock, as the emitter takes them all at once, once a minute.
@@ -108,6 +109,11 @@ impl Metrics {
                 "status",
             )?,
             launches: counter("muster_launches_total", "Launches, by outcome.", "outcome")?,
+            troubles: counter(
+                "muster_troubles_total",
+                "What agents warned of, by kind.",
+                "kind",
+            )?,
             agents_connected: IntGauge::new(
                 "muster_agents_connected",
                 "Agents that hold a stream.",
@@ -129,6 +135,7 @@ impl Metrics {
         registry.register(Box::new(self.webhooks.clone()))?;
         registry.register(Box::new(self.github_requests.clone()))?;
         registry.register(Box::new(self.launches.clone()))?;
+        registry.register(Box::new(self.troubles.clone()))?;
         registry.register(Box::new(self.agents_connected.clone()))
     }
 
@@ -145,6 +152,9 @@ impl Metrics {
         }
         for outcome in ["launched", "capacity", "throttled", "permanent"] {
             self.launches.with_label_values(&[outcome]);
+        }
+        for kind in Trouble::ALL {
+            self.troubles.with_label_values(&[trouble_label(kind)]);
         }
     }
 
@@ -220,6 +230,13 @@ impl Metrics {
         self.launches.with_label_values(&[outcome]).inc();
     }
 
+    /// An agent warned of something.
+    pub fn trouble(&self, kind: Trouble) {
+        self.troubles
+            .with_label_values(&[trouble_label(kind)])
+            .inc();
+    }
+
     /// Sets how many agents hold a stream.
     pub fn set_agents(&self, connected: usize) {
         self.agents_connected
@@ -252,6 +269,21 @@ fn gauge(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometh
     IntGaugeVec::new(Opts::new(name, help), labels)
 }
 
+fn trouble_label(kind: Trouble) -> &'static str {
+    match kind {
+        Trouble::Disk => "disk",
+        Trouble::Memory => "memory",
+        Trouble::OutOfMemoryKill => "out_of_memory_kill",
+        Trouble::Connection => "connection",
+        Trouble::Conflict => "conflict",
+        Trouble::Renewal => "renewal",
+        Trouble::CancellationStorm => "cancellation_storm",
+        Trouble::SlowSetup => "slow_setup",
+        Trouble::OrphanedWorker => "orphaned_worker",
+        Trouble::Unknown => "unknown",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,6 +314,7 @@ mod tests {
         metrics.github_request(None);
         metrics.launch(Ok(()));
         metrics.launch(Err(LaunchFailure::Capacity));
+        metrics.trouble(Trouble::Disk);
         metrics.set_agents(1);
         insta::assert_snapshot!(metrics.render());
         metrics.set_agents(0);
@@ -297,6 +330,7 @@ mod tests {
             "muster_webhooks_total{answer=\"unavailable\"} 0",
             "muster_github_requests_total{status=\"5xx\"} 0",
             "muster_launches_total{outcome=\"capacity\"} 0",
+            "muster_troubles_total{kind=\"out_of_memory_kill\"} 0",
         ] {
             assert!(text.contains(series), "{series} is not in\n{text}");
         }

@@ -7,7 +7,12 @@ use super::turn::Turn;
 use crate::effect::Effect;
 use crate::event::{HostPhase, Interruption, Outcome};
 use crate::ids::{InstanceId, LaunchId, RunnerName};
-use crate::runner::{Registration, Work};
+use crate::runner::{Registration, Runner, Work};
+use crate::trouble::Trouble;
+
+/// Most entries that the warnings and notices of one agent make in the timeline: the job on its host may
+/// have taken it over.
+const WARNINGS_MAX: u32 = 100;
 
 impl Fleet {
     pub(super) fn enrolled(&mut self, launch: &LaunchId, instance: &InstanceId, turn: &mut Turn) {
@@ -200,9 +205,10 @@ impl Fleet {
         launch: &LaunchId,
         kind: Interruption,
         deadline: Option<Timestamp>,
+        detail: &str,
         turn: &mut Turn,
     ) {
-        let Some(runner) = self.runners.get(launch) else {
+        let Some(runner) = self.runners.get_mut(launch) else {
             return;
         };
         if runner.is_over() {
@@ -212,11 +218,142 @@ impl Fleet {
             Interruption::Spot => "EC2 takes the Spot instance back",
             Interruption::Rebalance => "EC2 recommends to leave the instance",
             Interruption::Maintenance => "EC2 will maintain the host",
+            Interruption::Lifecycle => "Auto Scaling takes the instance away",
         };
-        turn.tell(runner, "interruption notice", words);
+        let told = if detail.is_empty() {
+            words.to_owned()
+        } else {
+            format!("{words}: {detail}")
+        };
+        warn(runner, "interruption notice", told, turn);
         if kind == Interruption::Rebalance && runner.work == Work::Busy {
             return;
         }
         self.drain(launch, words.to_owned(), deadline, turn);
+    }
+
+    pub(super) fn troubled(
+        &mut self,
+        launch: &LaunchId,
+        kind: Trouble,
+        detail: String,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            turn.refuse(format!("troubled: no launch {launch}"));
+            return;
+        };
+        if !runner.is_over() && warn(runner, kind.words(), detail, turn) {
+            turn.changes.troubles.push(kind);
+        }
+    }
+}
+
+/// Tells what an agent warns of, up to a number of times.
+fn warn(runner: &mut Runner, what: &str, detail: String, turn: &mut Turn) -> bool {
+    if runner.warnings > WARNINGS_MAX {
+        return false;
+    }
+    runner.warnings += 1;
+    if runner.warnings > WARNINGS_MAX {
+        let more = format!("after {WARNINGS_MAX} warnings no more of its agent's are kept");
+        turn.tell(runner, "warnings left out", more);
+        return false;
+    }
+    turn.tell(runner, what, detail);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::fixtures::{at, pool, report};
+    use crate::fleet::{FleetSpec, Stored};
+
+    /// A fleet with one launch.
+    fn launched() -> (Fleet, LaunchId) {
+        let spec = FleetSpec {
+            pools: vec![pool("linux")],
+            accounts: [("local".into(), 9)].into(),
+        };
+        let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+        fleet.apply(Event::Job(Box::new(report(1))), at(0));
+        let launch = fleet.runners().next().unwrap().launch.clone();
+        (fleet, launch)
+    }
+
+    fn told(fleet: &mut Fleet, event: Event) -> Vec<(String, String)> {
+        let entries = fleet.apply(event, at(1)).timeline.into_iter();
+        entries.map(|entry| (entry.what, entry.detail)).collect()
+    }
+
+    fn troubled(launch: &LaunchId, kind: Trouble) -> Event {
+        Event::Troubled {
+            launch: launch.clone(),
+            kind,
+            detail: "812 MiB are left".into(),
+        }
+    }
+
+    #[test]
+    fn a_warning_is_told_and_counted_and_decides_nothing() {
+        let (mut fleet, launch) = launched();
+        let changes = fleet.apply(troubled(&launch, Trouble::Disk), at(1));
+        assert_eq!(changes.troubles, [Trouble::Disk]);
+        assert_eq!(changes.effects, []);
+        let entry = &changes.timeline[0];
+        assert_eq!(
+            (entry.what.as_str(), entry.detail.as_str()),
+            ("disk low", "812 MiB are left")
+        );
+        assert_eq!(entry.launch.as_ref(), Some(&launch));
+    }
+
+    #[test]
+    fn the_warnings_of_one_agent_are_kept_up_to_a_number() {
+        let (mut fleet, launch) = launched();
+        let mut entries = Vec::new();
+        for _ in 0..WARNINGS_MAX + 50 {
+            entries.extend(told(&mut fleet, troubled(&launch, Trouble::Memory)));
+        }
+        let (last, kept) = entries.split_last().unwrap();
+        assert_eq!(kept.len(), WARNINGS_MAX as usize);
+        assert_eq!(last.0, "warnings left out");
+    }
+
+    #[test]
+    fn an_unknown_or_ended_launch_has_no_warnings() {
+        let (mut fleet, launch) = launched();
+        let unknown = fleet.apply(troubled(&"nobody".into(), Trouble::Disk), at(1));
+        assert_eq!(unknown.refused.len(), 1);
+        let reason = "test".to_owned();
+        fleet.apply(
+            Event::OperatorTerminate {
+                launch: launch.clone(),
+                reason,
+            },
+            at(1),
+        );
+        assert_eq!(told(&mut fleet, troubled(&launch, Trouble::Disk)), []);
+    }
+
+    #[test]
+    fn a_notice_is_told_with_the_words_of_its_source() {
+        let (mut fleet, launch) = launched();
+        let notice = Event::Interrupted {
+            launch,
+            kind: Interruption::Lifecycle,
+            deadline: None,
+            detail: "target state is Terminated".into(),
+        };
+        let entries = told(&mut fleet, notice);
+        assert_eq!(entries[0].0, "interruption notice");
+        assert_eq!(
+            entries[0].1,
+            "Auto Scaling takes the instance away: target state is Terminated"
+        );
+        let reason = &entries[1];
+        assert_eq!(reason.1, "Auto Scaling takes the instance away");
     }
 }

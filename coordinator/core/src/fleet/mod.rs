@@ -163,8 +163,16 @@ impl Fleet {
                 launch,
                 kind,
                 deadline,
+                detail,
             } => {
-                self.interrupted(&launch, kind, deadline, turn);
+                self.interrupted(&launch, kind, deadline, &detail, turn);
+            }
+            Event::Troubled {
+                launch,
+                kind,
+                detail,
+            } => {
+                self.troubled(&launch, kind, detail, turn);
             }
             Event::DrainReported { launch, idle } => self.drain_reported(&launch, idle, turn),
             Event::OperatorDrain { launch, reason } => {

@@ -48,6 +48,9 @@ pub struct Runner {
     pub held_up: Option<String>,
     /// Since when its agent is silent; none while it is connected.
     pub silent_since: Option<Timestamp>,
+    /// Warnings and notices of its agent that the timeline has, and one more once some are left out.
+    #[serde(default)]
+    pub warnings: u32,
     /// When it passed each mark of its life.
     pub marks: Marks,
 }

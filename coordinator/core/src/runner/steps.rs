@@ -26,6 +26,7 @@ impl Runner {
             job_name: None,
             held_up: None,
             silent_since: None,
+            warnings: 0,
             marks: Marks {
                 created_at: now,
                 launched_at: None,

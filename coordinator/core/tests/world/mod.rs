@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use muster_core::{
     DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId,
     Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId, MintFailure, Outcome,
-    PoolSpec, Repository, RunnerName, Scope, SizeRules, Stage, Stored, TimeLimits, Work,
+    PoolSpec, Repository, RunnerName, Scope, SizeRules, Stage, Stored, TimeLimits, Trouble, Work,
 };
 
 pub(crate) const POOL_MAX: u32 = 3;
@@ -43,6 +43,7 @@ pub(crate) enum Step {
     Disconnect(usize),
     Vanish(usize),
     Spot(usize),
+    Warn(usize),
     OperatorDrain(usize),
     OperatorTerminate(usize),
     Pause(bool),
@@ -275,6 +276,17 @@ impl World {
                         launch: host.launch.clone(),
                         kind,
                         deadline,
+                        detail: String::new(),
+                    });
+                }
+            }
+            Step::Warn(index) => {
+                if let Some(host) = pick_key(&self.hosts, index).and_then(|id| self.hosts.get(&id))
+                {
+                    self.events.push(Event::Troubled {
+                        launch: host.launch.clone(),
+                        kind: Trouble::Memory,
+                        detail: "test".into(),
                     });
                 }
             }

@@ -1,10 +1,10 @@
 //! From the agent's words to the core's. Texts are cut to a length; unknown kinds are nothing.
 
-use muster_core::{Event, HostPhase, Interruption, LaunchId, Outcome, RunnerName};
+use muster_core::{Event, HostPhase, Interruption, LaunchId, Outcome, RunnerName, Trouble};
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::{
-    AgentEvent, Hello, InterruptionKind, InterruptionNotice, RunnerFinished, RunnerOutcome,
-    RunnerPhase,
+    AgentEvent, Hello, InterruptionKind, InterruptionNotice, ResourceKind, RunnerFinished,
+    RunnerOutcome, RunnerPhase, TroubleKind,
 };
 use tracing::{debug, warn};
 
@@ -12,6 +12,8 @@ use crate::grpc::time::from_wire;
 
 /// Most bytes of a reason.
 const MAX_REASON: usize = 1024;
+/// Most bytes of the words of a notice or a warning.
+const MAX_DETAIL: usize = 256;
 /// Most bytes of the display name of a job.
 const MAX_JOB_NAME: usize = 256;
 /// Most bytes of the name of a runner; GitHub allows 64 characters.
@@ -43,12 +45,22 @@ pub(super) fn to_core(launch: &LaunchId, event: AgentEvent) -> Option<Event> {
             launch,
             kind: interruption(&notice),
             deadline: notice.deadline.as_ref().and_then(from_wire),
+            detail: one_line(&notice.detail, MAX_DETAIL),
         },
         Kind::DrainReport(report) => Event::DrainReported {
             launch,
             idle: report.idle,
         },
-        Kind::ResourceWarning(_) | Kind::RunnerTrouble(_) => return None,
+        Kind::ResourceWarning(warning) => Event::Troubled {
+            launch,
+            kind: resource(warning.kind()),
+            detail: one_line(&warning.detail, MAX_DETAIL),
+        },
+        Kind::RunnerTrouble(met) => Event::Troubled {
+            launch,
+            kind: trouble(met.kind()),
+            detail: one_line(&met.detail, MAX_DETAIL),
+        },
     };
     Some(event)
 }
@@ -101,6 +113,11 @@ pub(super) fn shortened(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 
+/// The beginning of a text as one line: what could break it up is blank.
+fn one_line(text: &str, bytes: usize) -> String {
+    shortened(text, bytes).replace(char::is_control, " ")
+}
+
 /// The end of a text, at most so many bytes.
 fn tail(text: &str, bytes: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(bytes))..]
@@ -136,13 +153,37 @@ fn interruption(notice: &InterruptionNotice) -> Interruption {
     match notice.kind() {
         InterruptionKind::Unspecified | InterruptionKind::Spot => Interruption::Spot,
         InterruptionKind::Rebalance => Interruption::Rebalance,
-        InterruptionKind::Maintenance | InterruptionKind::Lifecycle => Interruption::Maintenance,
+        InterruptionKind::Maintenance => Interruption::Maintenance,
+        InterruptionKind::Lifecycle => Interruption::Lifecycle,
+    }
+}
+
+fn resource(kind: ResourceKind) -> Trouble {
+    match kind {
+        ResourceKind::Unspecified => Trouble::Unknown,
+        ResourceKind::Disk => Trouble::Disk,
+        ResourceKind::Memory => Trouble::Memory,
+        ResourceKind::OutOfMemoryKill => Trouble::OutOfMemoryKill,
+    }
+}
+
+fn trouble(kind: TroubleKind) -> Trouble {
+    match kind {
+        TroubleKind::Unspecified => Trouble::Unknown,
+        TroubleKind::Connection => Trouble::Connection,
+        TroubleKind::Conflict => Trouble::Conflict,
+        TroubleKind::Renewal => Trouble::Renewal,
+        TroubleKind::CancellationStorm => Trouble::CancellationStorm,
+        TroubleKind::SlowSetup => Trouble::SlowSetup,
+        TroubleKind::OrphanedWorker => Trouble::OrphanedWorker,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::v1::{AssignmentAccepted, DrainReport, PhaseChanged};
+    use muster_proto::v1::{
+        AssignmentAccepted, DrainReport, PhaseChanged, ResourceWarning, RunnerTrouble,
+    };
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -193,6 +234,7 @@ mod tests {
     #[case(0, Interruption::Spot)]
     #[case(2, Interruption::Rebalance)]
     #[case(3, Interruption::Maintenance)]
+    #[case(4, Interruption::Lifecycle)]
     #[case(99, Interruption::Spot)]
     fn a_notice_of_an_unknown_kind_is_a_spot_notice(
         #[case] kind: i32,
@@ -205,14 +247,43 @@ mod tests {
         let notice = InterruptionNotice {
             kind,
             deadline,
-            ..InterruptionNotice::default()
+            detail: "instance-action:\nterminate".to_owned(),
         };
-        let Some(Event::Interrupted { kind, deadline, .. }) =
-            core(Kind::InterruptionNotice(notice))
-        else {
-            panic!("no interruption");
+        assert_eq!(
+            core(Kind::InterruptionNotice(notice)),
+            Some(Event::Interrupted {
+                launch: "a".into(),
+                kind: expected,
+                deadline: None,
+                detail: "instance-action: terminate".to_owned(),
+            })
+        );
+    }
+
+    fn warned(kind: i32) -> Kind {
+        let detail = "x".repeat(4_000);
+        Kind::ResourceWarning(ResourceWarning { kind, detail })
+    }
+
+    fn met(kind: i32) -> Kind {
+        let detail = "x".repeat(4_000);
+        Kind::RunnerTrouble(RunnerTrouble { kind, detail })
+    }
+
+    #[rstest]
+    #[case(warned(1), Trouble::Disk)]
+    #[case(warned(3), Trouble::OutOfMemoryKill)]
+    #[case(warned(99), Trouble::Unknown)]
+    #[case(met(1), Trouble::Connection)]
+    #[case(met(6), Trouble::OrphanedWorker)]
+    #[case(met(99), Trouble::Unknown)]
+    fn warnings_are_passed_on_and_their_words_cut(#[case] kind: Kind, #[case] expected: Trouble) {
+        let expected = Event::Troubled {
+            launch: "a".into(),
+            kind: expected,
+            detail: "x".repeat(MAX_DETAIL),
         };
-        assert_eq!((kind, deadline), (expected, None));
+        assert_eq!(core(kind), Some(expected));
     }
 
     #[test]

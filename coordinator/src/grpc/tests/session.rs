@@ -1,11 +1,13 @@
 use muster_core::{GithubRunnerId, RunnerName, Stage};
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::agent_service_client::AgentServiceClient;
+use muster_proto::v1::operator_service_client::OperatorServiceClient;
 use muster_proto::v1::session_request::Message as Said;
 use muster_proto::v1::session_response::Message as Told;
 use muster_proto::v1::{
-    AgentEvent, AssignmentAccepted, Heartbeat, Hello, PhaseChanged, RenewCertificateRequest,
-    RunnerPhase, Sample, SessionRequest, SessionResponse,
+    AgentEvent, AssignmentAccepted, GetRunnerRequest, Heartbeat, Hello, JobUse, PhaseChanged,
+    Pressure, RenewCertificateRequest, ResourceKind, ResourceWarning, RunnerPhase, Sample,
+    SessionRequest, SessionResponse,
 };
 use tonic::{Code, Streaming};
 
@@ -142,6 +144,39 @@ async fn a_session_goes_from_hello_to_an_idle_runner() {
     world
         .until("silent", |runner| runner.silent_since.is_some())
         .await;
+}
+
+#[tokio::test]
+async fn an_operator_sees_the_whole_sample_and_the_warnings() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    let sample = Some(Sample {
+        memory_available_bytes: 5,
+        pressure: Some(Pressure {
+            memory_full: 12.5,
+            ..Pressure::default()
+        }),
+        job: Some(JobUse {
+            out_of_memory_kills: 1,
+            ..JobUse::default()
+        }),
+        ..Sample::default()
+    });
+    stream.say(Said::Heartbeat(Heartbeat { sample })).await;
+    let warning = Kind::ResourceWarning(ResourceWarning {
+        kind: ResourceKind::Disk.into(),
+        detail: "the runner's disk has 812.0 MiB of 20.0 GiB left".into(),
+    });
+    stream.event(1, Some(warning)).await;
+    assert_eq!(stream.acknowledged().await, 1);
+
+    let mut operator = OperatorServiceClient::new(world.as_operator());
+    let shown = operator.get_runner(GetRunnerRequest::default()).await;
+    let shown = shown.unwrap().into_inner();
+    assert_eq!(shown.latest_sample, sample);
+    let entry = shown.timeline.iter().find(|entry| entry.what == "disk low");
+    assert!(entry.unwrap().detail.contains("812.0 MiB"));
 }
 
 #[tokio::test]

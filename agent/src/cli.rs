@@ -9,19 +9,39 @@ use thiserror::Error;
 /// What `--help` says.
 pub(crate) const USAGE: &str = "\
 Usage: muster-agent run --config <FILE | ->
+       muster-agent supervise --config <FILE | ->
+       muster-agent launch-runner [--socket <FILE>]
+       muster-agent record-exit [--dir <DIR>]
        muster-agent --version
 
-Runs one job on this host for a Muster coordinator. The configuration is one JSON document; with `-`
-it is read from standard input to its end, so that the join token is in no file and no argument.
+run            Faces the network: enrols this host at a Muster coordinator and reports. Has the runner
+               too, unless the configuration names a supervisor's socket.
+supervise      Has the runner: root, without a network.
+launch-runner  For the runner's unit: becomes the runner that the supervisor describes at its socket
+               (/run/muster/launch.sock).
+record-exit    For the runner's unit, as ExecStopPost: writes how it ended to the supervisor's directory
+               (/run/muster).
+
+A configuration is one JSON document; with `-` it is read from standard input to its end, so that the
+join token is in no file and no argument.
 
 Exit codes: 0 the work is over, 1 failed, 64 usage or configuration.
 ";
 
+/// The supervisor's directory, unless the command line names another.
+const WORK_DIR: &str = "/run/muster";
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Run, with this configuration.
+    /// Face the network, with this configuration.
     Run(ConfigSource),
+    /// Have the runner, with this configuration.
+    Supervise(ConfigSource),
+    /// Become the runner that is described at this socket.
+    LaunchRunner(PathBuf),
+    /// Record in this directory how the runner's unit ended.
+    RecordExit(PathBuf),
     /// Print the version.
     Version,
     /// Print [`USAGE`].
@@ -44,9 +64,9 @@ pub(crate) enum UsageError {
     #[error("{0}")]
     Arguments(#[from] lexopt::Error),
     /// No subcommand.
-    #[error("no command; expected `run`")]
+    #[error("no command; expected `run` or `supervise`")]
     NoCommand,
-    /// `run` without `--config`.
+    /// `run` or `supervise` without `--config`.
     #[error("no --config; expected --config FILE or --config -")]
     NoConfig,
 }
@@ -54,26 +74,38 @@ pub(crate) enum UsageError {
 /// Reads the arguments, without the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut parser = lexopt::Parser::from_args(arguments);
-    let mut run = false;
-    let mut config = None;
+    let mut word = None;
+    let mut path = None;
     while let Some(argument) = parser.next()? {
-        match argument {
-            Long("version") | Short('V') => return Ok(Command::Version),
-            Long("help") | Short('h') => return Ok(Command::Help),
-            Long("config") if run => config = Some(parser.value()?),
-            Value(word) if !run && word == "run" => run = true,
-            other => return Err(other.unexpected().into()),
+        match (argument, word.as_deref()) {
+            (Long("version") | Short('V'), _) => return Ok(Command::Version),
+            (Long("help") | Short('h'), _) => return Ok(Command::Help),
+            (Long("config"), Some("run" | "supervise"))
+            | (Long("socket"), Some("launch-runner"))
+            | (Long("dir"), Some("record-exit")) => path = Some(parser.value()?),
+            (Value(value), None) if is_command(&value) => word = Some(value.string()?),
+            (other, _) => return Err(other.unexpected().into()),
         }
     }
-    if !run {
-        return Err(UsageError::NoCommand);
+    let config = || match path.clone() {
+        Some(path) if path == "-" => Ok(ConfigSource::Stdin),
+        Some(path) => Ok(ConfigSource::File(path.into())),
+        None => Err(UsageError::NoConfig),
+    };
+    let or = |default: &str| PathBuf::from(path.clone().unwrap_or_else(|| default.into()));
+    match word.as_deref() {
+        Some("run") => Ok(Command::Run(config()?)),
+        Some("supervise") => Ok(Command::Supervise(config()?)),
+        Some("launch-runner") => Ok(Command::LaunchRunner(or("/run/muster/launch.sock"))),
+        Some("record-exit") => Ok(Command::RecordExit(or(WORK_DIR))),
+        _ => Err(UsageError::NoCommand),
     }
-    let config = config.ok_or(UsageError::NoConfig)?;
-    Ok(Command::Run(if config == "-" {
-        ConfigSource::Stdin
-    } else {
-        ConfigSource::File(config.into())
-    }))
+}
+
+fn is_command(word: &OsString) -> bool {
+    ["run", "supervise", "launch-runner", "record-exit"]
+        .iter()
+        .any(|command| word == command)
 }
 
 #[cfg(test)]
@@ -89,6 +121,10 @@ mod tests {
     #[rstest]
     #[case("run --config -", Command::Run(ConfigSource::Stdin))]
     #[case("run --config=a.json", Command::Run(ConfigSource::File("a.json".into())))]
+    #[case("supervise --config -", Command::Supervise(ConfigSource::Stdin))]
+    #[case("launch-runner", Command::LaunchRunner("/run/muster/launch.sock".into()))]
+    #[case("launch-runner --socket /s", Command::LaunchRunner("/s".into()))]
+    #[case("record-exit --dir /d", Command::RecordExit("/d".into()))]
     #[case("--version", Command::Version)]
     #[case("run --help", Command::Help)]
     fn understood(#[case] line: &str, #[case] command: Command) {
@@ -98,9 +134,11 @@ mod tests {
     #[rstest]
     #[case("", "no command")]
     #[case("run", "no --config")]
+    #[case("supervise", "no --config")]
     #[case("--config - run", "--config")]
     #[case("run --config", "missing argument")]
     #[case("run extra --config -", "extra")]
+    #[case("launch-runner --config x", "--config")]
     fn refused(#[case] line: &str, #[case] named: &str) {
         let error = parse(words(line)).unwrap_err().to_string();
         assert!(error.contains(named), "{error}");

@@ -1,12 +1,17 @@
-//! The agent's key and certificate. The key never leaves memory.
+//! The agent's key and certificate. The key never leaves memory: neither for a disk nor for another host.
 
+use std::io;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -28,6 +33,27 @@ pub(crate) struct Identity {
     pub(crate) anchors: Vec<CertificateDer<'static>>,
     /// When to ask for the next certificate: at half of this one's life.
     pub(crate) renew_at: Instant,
+    parts: Arc<Parts>,
+}
+
+/// What an identity is made of.
+#[derive(Debug)]
+struct Parts {
+    /// PKCS#8, base64.
+    key: SecretString,
+    certificate: CertificateDer<'static>,
+    not_after: Timestamp,
+}
+
+/// An identity as it is kept for the next process of the same agent.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    instance_id: String,
+    enrolled_at: Timestamp,
+    not_after: Timestamp,
+    key: String,
+    certificate: String,
+    anchors: Vec<String>,
 }
 
 /// No identity could be made.
@@ -42,6 +68,9 @@ pub(crate) enum IdentityError {
     /// No end, or one that is past.
     #[error("the certificate's end is missing or past")]
     Expired,
+    /// What was kept for this process is not an identity.
+    #[error("use the identity that an earlier process left: it is not readable")]
+    Kept,
 }
 
 impl Request {
@@ -72,21 +101,80 @@ impl Request {
         } else {
             anchors.into_iter().map(CertificateDer::from).collect()
         };
-        let life = not_after
+        let not_after = not_after
             .and_then(wire::time)
-            .filter(|end| *end > Timestamp::now())
-            .map(wire::until)
             .ok_or(IdentityError::Expired)?;
         let key = Zeroizing::new(self.key.serialize_der());
+        Identity::new(&key, certificate.into(), anchors, not_after)
+    }
+}
+
+impl Identity {
+    fn new(
+        key: &[u8],
+        certificate: CertificateDer<'static>,
+        anchors: Vec<CertificateDer<'static>>,
+        not_after: Timestamp,
+    ) -> Result<Self, IdentityError> {
+        if not_after <= Timestamp::now() {
+            return Err(IdentityError::Expired);
+        }
         let auth = ClientAuth {
-            certificate: CertificateDer::from(certificate),
+            certificate: certificate.clone(),
             key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec())),
         };
-        Ok(Identity {
+        Ok(Self {
             tls: tls::client_config(&anchors, Some(auth))?,
             anchors,
-            renew_at: Instant::now() + life / 2,
+            renew_at: Instant::now() + wire::until(not_after) / 2,
+            parts: Arc::new(Parts {
+                key: BASE64_STANDARD.encode(key).into(),
+                certificate,
+                not_after,
+            }),
         })
+    }
+
+    /// This identity as text, key included: for [`crate::systemd::DescriptorStore`] and nothing else.
+    pub(crate) fn kept(
+        &self,
+        instance_id: &str,
+        enrolled_at: Timestamp,
+    ) -> io::Result<Zeroizing<Vec<u8>>> {
+        let encode = |bytes: &CertificateDer<'_>| BASE64_STANDARD.encode(bytes);
+        let kept = Kept {
+            instance_id: instance_id.to_owned(),
+            enrolled_at,
+            not_after: self.parts.not_after,
+            key: self.parts.key.expose_secret().to_owned(),
+            certificate: encode(&self.parts.certificate),
+            anchors: self.anchors.iter().map(encode).collect(),
+        };
+        Ok(Zeroizing::new(serde_json::to_vec(&kept)?))
+    }
+
+    /// The identity in a text that [`Identity::kept`] gave, with the instance id and the time of enrolment.
+    pub(crate) fn restore(text: &[u8]) -> Result<(Self, String, Timestamp), IdentityError> {
+        // The parser's error would show text of it.
+        let kept: Kept = serde_json::from_slice(text).map_err(|_| IdentityError::Kept)?;
+        let key = Zeroizing::new(kept.key);
+        let decode = |text: &str| {
+            BASE64_STANDARD
+                .decode(text)
+                .map_err(|_| IdentityError::Kept)
+        };
+        let anchors: Result<Vec<_>, _> = kept
+            .anchors
+            .iter()
+            .map(|text| decode(text).map(CertificateDer::from))
+            .collect();
+        let identity = Self::new(
+            &Zeroizing::new(decode(&key)?),
+            decode(&kept.certificate)?.into(),
+            anchors?,
+            kept.not_after,
+        )?;
+        Ok((identity, kept.instance_id, kept.enrolled_at))
     }
 }
 
@@ -133,6 +221,17 @@ mod tests {
         assert!(matches!(
             accept(b"not a certificate", Some(&end)),
             Err(IdentityError::Certificate(_))
+        ));
+        let text = identity.kept("i-1", Timestamp::UNIX_EPOCH).unwrap();
+        let (again, instance, enrolled_at) = super::Identity::restore(&text).unwrap();
+        assert_eq!(
+            (instance.as_str(), enrolled_at),
+            ("i-1", Timestamp::UNIX_EPOCH)
+        );
+        assert_eq!(again.anchors, identity.anchors);
+        assert!(matches!(
+            super::Identity::restore(b"{\"key\": \"s3cret\"}"),
+            Err(IdentityError::Kept)
         ));
         assert!(matches!(
             accept(&certificate, None),

@@ -46,14 +46,7 @@ pub(crate) fn claim(work_dir: &Path) -> Result<Claim, ClaimError> {
         path: work_dir.join(name),
         source,
     };
-    // The standard library opens files close-on-exec, so the runner doesn't inherit the lock.
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(work_dir.join(LOCK))
-        .map_err(|e| failed(LOCK, e))?;
+    let file = open_lock(work_dir).map_err(|e| failed(LOCK, e))?;
     let Some(lock) = lock(file, work_dir).map_err(|errno| failed(LOCK, errno.into()))? else {
         return Ok(Claim::AlreadyRunning);
     };
@@ -67,6 +60,26 @@ pub(crate) fn claim(work_dir: &Path) -> Result<Claim, ClaimError> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(Claim::RanBefore),
         Err(e) => Err(failed(STARTED, e)),
     }
+}
+
+/// Holds `work_dir` for this process. It is an error if another one has it.
+pub(crate) fn hold(work_dir: &Path) -> Result<Flock<File>, ClaimError> {
+    let failed = |source| ClaimError {
+        path: work_dir.join(LOCK),
+        source,
+    };
+    let file = open_lock(work_dir).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| failed(errno.into()))
+}
+
+/// The standard library opens files close-on-exec, so the runner doesn't inherit the lock.
+fn open_lock(work_dir: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(work_dir.join(LOCK))
 }
 
 /// Takes the lock; none if another agent holds it. One that looks whether an agent lives holds it for

@@ -1,18 +1,21 @@
 //! The Muster agent: proves which instance it is, becomes one GitHub Actions runner, reports, ends.
 
-mod agent;
 mod backoff;
+mod boot;
 mod cli;
 mod config;
 mod enroll;
+mod front;
 mod identity;
 mod imds;
 mod instance;
+mod local;
 mod sample;
 mod session;
 mod signals;
 mod start;
 mod supervise;
+mod systemd;
 mod tls;
 mod wire;
 
@@ -28,28 +31,41 @@ const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let started_at = Timestamp::now();
-    let source = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run(source)) => source,
-        Ok(Command::Version) => return print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Command::Help) => return print(cli::USAGE),
+    let command = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
         Err(error) => return unusable(&format!("{error}\n\n{}", cli::USAGE)),
     };
-    let config = match start::load(&source) {
-        Ok(config) => config,
-        Err(error) => return unusable(&format!("{error:#}\n")),
+    let ended = match command {
+        Command::Version => return print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Help => return print(cli::USAGE),
+        Command::Run(source) => match start::load_run(&source) {
+            Ok(config) => logged(|| start::run(config, started_at)),
+            Err(error) => return unusable(&format!("{error:#}\n")),
+        },
+        Command::Supervise(source) => match start::load_supervise(&source) {
+            Ok(config) => logged(|| start::supervise(config)),
+            Err(error) => return unusable(&format!("{error:#}\n")),
+        },
+        Command::LaunchRunner(socket) => logged(|| start::launch_runner(&socket)),
+        Command::RecordExit(dir) => logged(|| start::record_exit(&dir)),
     };
-    tracing_subscriber::fmt()
-        .json()
-        .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::INFO)
-        .init();
-    match start::run(config, started_at) {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "the agent failed");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Does `work` with the log on standard error.
+fn logged(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .init();
+    work()
 }
 
 fn print(text: &str) -> ExitCode {

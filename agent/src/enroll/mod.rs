@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::backoff::Backoff;
-use crate::config::Config;
+use crate::config::NetworkConfig;
 use crate::identity::{Identity, IdentityError, Request};
 use crate::tls::{self, TlsError};
 
@@ -99,7 +99,7 @@ impl From<Status> for EnrollError {
 }
 
 /// Enrols, trying again while the coordinator is not available, for 5 minutes at most.
-pub(crate) async fn enroll(config: &Config) -> Result<Enrolled, EnrollError> {
+pub(crate) async fn enroll(config: &NetworkConfig) -> Result<Enrolled, EnrollError> {
     // One key for all tries: should an answer be lost, it is the same request that comes again.
     let request = Request::new()?;
     let end = Instant::now() + TOTAL;
@@ -119,7 +119,7 @@ pub(crate) async fn enroll(config: &Config) -> Result<Enrolled, EnrollError> {
     }
 }
 
-async fn attempt(config: &Config, request: &Request) -> Result<Enrolled, EnrollError> {
+async fn attempt(config: &NetworkConfig, request: &Request) -> Result<Enrolled, EnrollError> {
     let tls = tls::client_config(&config.trust_anchors, None)?;
     let channel = tls::connect(&config.enroll, tls).await?;
     let (steps, stream) = mpsc::channel(2);
@@ -180,7 +180,7 @@ async fn next(answers: &mut Streaming<EnrollResponse>) -> Result<Answer, EnrollE
 }
 
 fn accept(
-    config: &Config,
+    config: &NetworkConfig,
     request: &Request,
     issued: EnrollIssued,
 ) -> Result<Enrolled, EnrollError> {

@@ -39,6 +39,12 @@ pub(crate) struct Notice {
     pub(crate) action: String,
     /// When.
     pub(crate) time: Timestamp,
+    #[serde(skip)]
+    pub(crate) kind: muster_proto::v1::InterruptionKind,
+    #[serde(skip)]
+    pub(crate) deadline: Option<Timestamp>,
+    #[serde(skip)]
+    pub(crate) detail: String,
 }
 
 /// A request failed.
@@ -60,13 +66,34 @@ enum ImdsError {
     Notice(#[from] serde_json::Error),
 }
 
+/// stub
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cadence {
+    /// a
+    Busy,
+    /// b
+    Idle,
+}
+/// stub
+pub(crate) struct NoticeStub;
+/// stub
+pub(crate) async fn watch(
+    base: Url,
+    _c: tokio::sync::watch::Receiver<Cadence>,
+    notices: mpsc::Sender<Notice>,
+) {
+    watch_spot(base, notices).await
+}
+
 /// Looks every 2 s, with jitter, until there is a notice; sends it and ends.
 pub(crate) async fn watch_spot(base: Url, notices: mpsc::Sender<Notice>) {
     let mut client = Client { base, token: None };
     let mut failures = 0_u32;
     loop {
         match client.spot_notice().await {
-            Ok(Some(notice)) => {
+            Ok(Some(mut notice)) => {
+                notice.deadline = Some(notice.time);
+                notice.kind = muster_proto::v1::InterruptionKind::Spot;
                 tracing::warn!(action = notice.action, time = %notice.time, "interruption notice");
                 if notices.send(notice).await.is_err() {
                     tracing::debug!("nobody waits for the notice any more");

@@ -74,7 +74,6 @@ impl Sampler {
 
     /// From now on the job is what runs in this cgroup (version 2; the path of its folder). It need not
     /// exist yet. None if the runner has no cgroup of its own.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no runner has a cgroup yet"))]
     pub(crate) fn watch_cgroup(&mut self, path: Option<&Path>) {
         self.job = path.map(Cgroup::new);
         self.watch.new_job();

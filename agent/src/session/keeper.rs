@@ -1,4 +1,4 @@
-//! When to connect, and whether the coordinator counts as lost.
+//! When to connect.
 
 use std::time::Duration;
 
@@ -23,8 +23,6 @@ pub(crate) struct Keeper {
     state: State,
     backoff: Backoff,
     generation: u64,
-    /// Since when there is no stream.
-    down_since: Instant,
 }
 
 #[derive(Debug)]
@@ -46,7 +44,6 @@ impl Keeper {
             state: State::Waiting { at: now },
             backoff: Backoff::new(BACKOFF_BASE, BACKOFF_CAP),
             generation: 0,
-            down_since: now,
         }
     }
 
@@ -120,18 +117,7 @@ impl Keeper {
     }
 
     fn wait(&mut self, wait: Duration, now: Instant) {
-        if let State::Held { open: true, .. } = self.state {
-            self.down_since = now;
-        }
         self.state = State::Waiting { at: now + wait };
-    }
-
-    /// Since when there is no stream; none while there is one.
-    pub(crate) fn down_since(&self) -> Option<Instant> {
-        match self.state {
-            State::Held { open: true, .. } => None,
-            _ => Some(self.down_since),
-        }
     }
 }
 
@@ -153,20 +139,17 @@ mod tests {
         let (first, cancel) = keeper.begin(mpsc::channel(1).0);
         assert!(keeper.is_present(first) && keeper.connect_at().is_none());
         assert!(keeper.requests().is_none(), "not open yet");
-        assert_eq!(keeper.down_since(), Some(now));
         keeper.opened();
-        assert!(keeper.requests().is_some() && keeper.down_since().is_none());
+        assert!(keeper.requests().is_some());
 
         let later = now + Duration::from_secs(60);
         keeper.closed(&Closed::Ended, later);
         assert!(cancel.is_cancelled() && !keeper.is_present(first));
-        assert_eq!(keeper.down_since(), Some(later));
         assert!(keeper.connect_at().unwrap() <= later + BACKOFF_BASE);
 
         keeper.begin(mpsc::channel(1).0);
         assert!(!keeper.is_present(first));
         keeper.closed(&Closed::NoAnswer, later + Duration::from_secs(9));
-        assert_eq!(keeper.down_since(), Some(later), "it was never open");
     }
 
     #[test]

@@ -1,12 +1,9 @@
-//! Events that the coordinator has yet to acknowledge.
+//! Events of the supervisor that the coordinator has yet to acknowledge.
 
 use std::collections::VecDeque;
 
-use jiff::Timestamp;
 use muster_proto::v1::AgentEvent;
 use muster_proto::v1::agent_event::Kind;
-
-use crate::wire;
 
 /// Most events that wait. An instance's life has a dozen; more is a coordinator that asks in circles.
 const CAPACITY: usize = 256;
@@ -21,8 +18,12 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Adds what happened at `at`. If the queue is full, the oldest event that isn't the end is lost.
-    pub(crate) fn push(&mut self, kind: Kind, at: Timestamp) {
+    /// Adds an event of the supervisor, which may say one again. If the queue is full, the oldest event
+    /// that isn't the end is lost.
+    pub(crate) fn push(&mut self, event: AgentEvent) {
+        if event.sequence <= self.last_sequence {
+            return;
+        }
         if self.events.len() >= CAPACITY {
             let lost = self
                 .events
@@ -36,27 +37,13 @@ impl Outbox {
                 }
             }
         }
-        self.last_sequence += 1;
-        self.events.push_back(AgentEvent {
-            sequence: self.last_sequence,
-            at: Some(wire::timestamp(at)),
-            kind: Some(kind),
-        });
-    }
-
-    /// The highest number given so far.
-    pub(crate) fn last_sequence(&self) -> u64 {
-        self.last_sequence
+        self.last_sequence = event.sequence;
+        self.events.push_back(event);
     }
 
     /// Whether there is something to send on the present stream.
     pub(crate) fn has_unsent(&self) -> bool {
         self.sent < self.events.len()
-    }
-
-    /// Whether everything was acknowledged.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty()
     }
 
     /// The next event to send on the present stream.
@@ -82,20 +69,24 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use muster_proto::v1::agent_event::Kind;
-    use muster_proto::v1::{DrainReport, RunnerFinished};
+    use muster_proto::v1::{AgentEvent, DrainReport, RunnerFinished};
     use proptest::prelude::*;
 
     use super::{CAPACITY, Outbox};
 
-    fn report() -> Kind {
-        Kind::DrainReport(DrainReport::default())
+    fn event(sequence: u64) -> AgentEvent {
+        AgentEvent {
+            sequence,
+            at: None,
+            kind: Some(Kind::DrainReport(DrainReport::default())),
+        }
     }
 
     #[derive(Clone, Debug)]
     enum Step {
         Push,
+        SayAgain,
         Send,
         Reconnect,
         Acknowledge,
@@ -107,16 +98,21 @@ mod tests {
         fn each_event_arrives_in_order_whatever_breaks(
             steps in prop::collection::vec(prop_oneof![
                 3 => Just(Step::Push),
+                1 => Just(Step::SayAgain),
                 4 => Just(Step::Send),
                 1 => Just(Step::Reconnect),
                 2 => Just(Step::Acknowledge),
             ], 0..200),
         ) {
             let mut outbox = Outbox::default();
-            let mut received = 0;
+            let (mut last, mut received, mut acknowledged) = (0, 0, 0);
             for step in steps {
                 match step {
-                    Step::Push => outbox.push(report(), Timestamp::UNIX_EPOCH),
+                    Step::Push => {
+                        last += 1;
+                        outbox.push(event(last));
+                    }
+                    Step::SayAgain => (acknowledged + 1..=last).for_each(|n| outbox.push(event(n))),
                     Step::Send => {
                         if let Some(event) = outbox.next_unsent() {
                             prop_assert!(event.sequence <= received + 1, "a gap");
@@ -124,7 +120,10 @@ mod tests {
                         }
                     }
                     Step::Reconnect => outbox.rewind(),
-                    Step::Acknowledge => outbox.acknowledge(received),
+                    Step::Acknowledge => {
+                        outbox.acknowledge(received);
+                        acknowledged = received;
+                    }
                 }
             }
             outbox.rewind();
@@ -132,19 +131,21 @@ mod tests {
                 prop_assert!(event.sequence <= received + 1, "a gap");
                 received = received.max(event.sequence);
             }
-            prop_assert_eq!(received, outbox.last_sequence());
+            prop_assert_eq!(received, last);
             outbox.acknowledge(u64::MAX);
-            prop_assert!(outbox.is_empty() && !outbox.has_unsent());
+            prop_assert!(outbox.events.is_empty() && !outbox.has_unsent());
         }
     }
 
     #[test]
     fn a_full_queue_keeps_the_end_and_its_bound() {
         let mut outbox = Outbox::default();
-        let end = Kind::RunnerFinished(RunnerFinished::default());
-        outbox.push(end, Timestamp::UNIX_EPOCH);
-        for _ in 0..2 * CAPACITY {
-            outbox.push(report(), Timestamp::UNIX_EPOCH);
+        outbox.push(AgentEvent {
+            kind: Some(Kind::RunnerFinished(RunnerFinished::default())),
+            ..event(1)
+        });
+        for number in 0..2 * CAPACITY as u64 {
+            outbox.push(event(2 + number));
         }
         assert_eq!(outbox.events.len(), CAPACITY);
         assert!(matches!(

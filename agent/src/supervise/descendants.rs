@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 /// The variable that marks every process of an instance's runner.
 pub(crate) const INSTANCE_VARIABLE: &str = "MUSTER_INSTANCE_ID";
 /// Name of the worker process in `/proc/<pid>/comm`.
-const WORKER: &str = "Runner.Worker";
+pub(super) const WORKER: &str = "Runner.Worker";
 /// How many children are collected at a time.
 const REAPED_MAX: usize = 1024;
 /// Between two rounds of killing.
@@ -93,6 +93,14 @@ fn kill_round(instance_id: &str, runner: Option<Pid>) -> usize {
         }
     }
     left
+}
+
+/// Whether a process exists and has not ended.
+pub(super) fn is_live_process(pid: Pid) -> bool {
+    fs::read(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| parse_stat(&String::from_utf8_lossy(&stat)))
+        .is_some_and(|process| !process.zombie)
 }
 
 /// Collects an adopted child that has ended.

@@ -3,6 +3,8 @@
 //! base64 of a JSON object from file names to the base64 of their content; the runner writes each to
 //! its own directory and checks no name (Runner.cs:234-261).
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use secrecy::zeroize::Zeroizing;
@@ -10,10 +12,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::files::ForeignDir;
+
 /// Largest configuration that is looked at, in bytes. Real ones have less than 10 KiB.
 const SIZE_MAX: usize = 256 * 1024;
 /// The names in the configurations of 2.336.0.
-const KNOWN: [&str; 3] = [".runner", ".credentials", ".credentials_rsaparams"];
+const KNOWN: [&str; 3] = [".runner", CREDENTIALS_FILE, KEY_FILE];
+const CREDENTIALS_FILE: &str = ".credentials";
+const KEY_FILE: &str = ".credentials_rsaparams";
+/// Largest of these files, in bytes.
+const KEY_FILE_MAX: u64 = 64 * 1024;
 
 /// A configuration that is well-formed.
 #[derive(Debug)]
@@ -75,14 +83,39 @@ pub(crate) fn check(encoded: SecretString) -> Result<JitConfig, JitError> {
             .map(Zeroizing::new)
             .map_err(|_| JitError::Content(index))?;
         parts.push(content.to_owned().into());
-        if name == ".credentials_rsaparams"
-            && let Ok(Value::Object(numbers)) = serde_json::from_slice(&decoded)
-        {
-            let texts = numbers.values().filter_map(Value::as_str);
-            parts.extend(texts.map(|text| SecretString::from(text.to_owned())));
+        if name == KEY_FILE {
+            parts.extend(key_numbers(&decoded));
         }
     }
     Ok(JitConfig { encoded, parts })
+}
+
+/// The secrets of a configuration that the runner has written to its directory: it keeps them there while
+/// it works (Runner.cs:241-256). None if they are not there.
+pub(crate) fn parts_on_disk(runner_dir: &Path) -> Option<Vec<SecretString>> {
+    let root = ForeignDir::open(runner_dir, ".").ok()?;
+    let key = Zeroizing::new(root.tail(KEY_FILE, KEY_FILE_MAX).ok()?);
+    let mut parts: Vec<SecretString> = key_numbers(&key).collect();
+    if parts.is_empty() {
+        return None;
+    }
+    parts.push(BASE64_STANDARD.encode(&*key).into());
+    if let Ok(credentials) = root.tail(CREDENTIALS_FILE, KEY_FILE_MAX) {
+        parts.push(BASE64_STANDARD.encode(&credentials).into());
+    }
+    Some(parts)
+}
+
+/// The numbers of the private key, as texts.
+fn key_numbers(json: &[u8]) -> impl Iterator<Item = SecretString> + use<> {
+    let numbers = match serde_json::from_slice(json) {
+        Ok(Value::Object(numbers)) => numbers,
+        _ => Map::new(),
+    };
+    numbers.into_iter().filter_map(|(_, number)| match number {
+        Value::String(text) => Some(text.into()),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -108,6 +141,18 @@ mod tests {
         assert_eq!(jit.encoded.expose_secret(), text);
         let parts: Vec<_> = jit.parts.iter().map(SecretString::expose_secret).collect();
         assert!(parts.contains(&"cHJpdmF0ZS1udW1iZXI=") && parts.contains(&key.as_str()));
+    }
+
+    #[test]
+    fn a_supervisor_that_comes_later_finds_the_secrets_beside_the_runner() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(super::parts_on_disk(dir.path()).is_none());
+        let key = json!({"d": "cHJpdmF0ZS1udW1iZXI=", "exponent": "AQAB"}).to_string();
+        std::fs::write(dir.path().join(".credentials_rsaparams"), &key).unwrap();
+        let parts = super::parts_on_disk(dir.path()).unwrap();
+        let parts: Vec<_> = parts.iter().map(SecretString::expose_secret).collect();
+        assert!(parts.contains(&"cHJpdmF0ZS1udW1iZXI="));
+        assert!(parts.contains(&BASE64_STANDARD.encode(&key).as_str()));
     }
 
     #[rstest]

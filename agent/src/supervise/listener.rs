@@ -12,7 +12,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid, User};
+use nix::unistd::Pid;
 use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
@@ -21,12 +21,19 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::cgroup::Cgroup;
 use super::console::LINE_MAX;
 use super::descendants::INSTANCE_VARIABLE;
+use super::launch::Errand;
 use super::lines::Lines;
 use super::outcome::Exit;
 use super::perflog::{Counter, PerfLog};
+use super::unit::{self, UnitError, UnitProcess};
+use super::{account, announce, files};
+use crate::config::{Mode, UnitSettings};
 
+/// The variable that the configuration goes in (CommandSettings.cs:110-140).
+const JIT_VARIABLE: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 /// Between two looks at the perf files.
 const PERF_INTERVAL: Duration = Duration::from_millis(250);
 /// After the process's end its last lines are in the pipe already; once none came for this long, there
@@ -34,17 +41,18 @@ const PERF_INTERVAL: Duration = Duration::from_millis(250);
 const LAST_LINES_IDLE: Duration = Duration::from_millis(25);
 /// The longest that the last lines are read for: a descendant may go on printing.
 const LAST_LINES: Duration = Duration::from_millis(500);
-const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a runner is started with.
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
     /// The unpacked runner.
     pub(crate) runner_dir: &'a Path,
-    /// Where its perf files go.
-    pub(crate) perf_dir: &'a Path,
+    /// The supervisor's own directory.
+    pub(crate) work_dir: &'a Path,
     /// Marks its processes.
-    pub(crate) instance_id: &'a str,
+    pub(crate) mark: &'a str,
+    /// How its process comes about.
+    pub(crate) mode: &'a Mode,
     /// Its configuration. It goes by the environment, since every user can read arguments.
     pub(crate) jit_config: &'a SecretString,
     /// More environment, which wins over the defaults.
@@ -59,7 +67,7 @@ pub(crate) enum StartError {
     Pipe(#[source] io::Error),
     /// The directory for its perf files could not be made.
     #[error("create {path}: {source}", path = .path.display())]
-    PerfDir {
+    JobDir {
         /// The directory.
         path: PathBuf,
         /// Why.
@@ -73,6 +81,9 @@ pub(crate) enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Its unit.
+    #[error("{0}")]
+    Unit(#[from] UnitError),
 }
 
 /// What the process does.
@@ -96,59 +107,71 @@ pub(crate) enum ListenerCommand {
 /// The running process. Whoever holds it must [`run`](Listener::run) it.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    child: Child,
+    process: Process,
     output: pipe::Receiver,
     perf: PerfLog,
+    cgroup: Option<Cgroup>,
+}
+
+#[derive(Debug)]
+enum Process {
+    Child(Child),
+    Unit(UnitProcess),
 }
 
 impl Listener {
-    /// Starts the process, in its own process group, with nothing of this process but its signal
-    /// mask cleared and its dispositions default. Needs the runtime.
-    pub(crate) fn start(launch: &Launch<'_>) -> Result<Self, StartError> {
-        std::fs::create_dir_all(launch.perf_dir).map_err(|source| StartError::PerfDir {
-            path: launch.perf_dir.to_owned(),
+    /// Starts the process with nothing of this process in it but a signal mask cleared and default
+    /// dispositions: as a child in its own process group, or in its unit.
+    pub(crate) async fn start(launch: &Launch<'_>) -> Result<Self, StartError> {
+        let job_dir = job_dir(launch.work_dir);
+        let perf_dir = perf_dir(launch.work_dir);
+        let failed = |source| StartError::JobDir {
+            path: perf_dir.clone(),
             source,
-        })?;
-        // One pipe for both streams keeps their order.
-        let (reader, writer) = io::pipe().map_err(StartError::Pipe)?;
-        let second = writer.try_clone().map_err(StartError::Pipe)?;
-        let output =
-            pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(StartError::Pipe)?;
-        let program = launch.runner_dir.join("bin/Runner.Listener");
-        let mut command = Command::new(&program);
-        command
-            .arg("run")
-            .current_dir(launch.runner_dir)
-            .stdin(Stdio::null())
-            .stdout(writer)
-            .stderr(second)
-            .process_group(0)
-            .env_clear()
-            .envs(account())
-            .envs(launch.environment)
-            .env(
-                "ACTIONS_RUNNER_INPUT_JITCONFIG",
-                launch.jit_config.expose_secret().trim(),
-            )
-            .env("ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED", "1")
-            .env("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1")
-            .env("RUNNER_PERFLOG", launch.perf_dir)
-            .env(INSTANCE_VARIABLE, launch.instance_id);
-        let child = command.spawn().map_err(|source| StartError::Spawn {
-            path: program,
-            source,
-        })?;
+        };
+        if let Mode::Unit(unit) = launch.mode {
+            for dir in [&job_dir, &perf_dir] {
+                files::give_directory(dir, &unit.user).map_err(failed)?;
+            }
+            let started = unit::start(unit, launch.work_dir, &launch.errand()).await?;
+            return Ok(Self::of_unit(started, launch.work_dir));
+        }
+        std::fs::create_dir_all(&perf_dir).map_err(failed)?;
+        let (process, output) = launch.spawn()?;
         Ok(Self {
-            child,
+            process: Process::Child(process),
             output,
-            perf: PerfLog::new(launch.perf_dir),
+            perf: PerfLog::new(&perf_dir),
+            cgroup: None,
         })
+    }
+
+    /// Finds the process again that an earlier supervisor has started in its unit.
+    pub(crate) async fn find(unit: &UnitSettings, work_dir: &Path) -> Result<Self, StartError> {
+        let found = unit::find(unit, work_dir).await?;
+        Ok(Self::of_unit(found, work_dir))
+    }
+
+    fn of_unit(unit: unit::Started, work_dir: &Path) -> Self {
+        Self {
+            process: Process::Unit(unit.process),
+            output: unit.console,
+            perf: PerfLog::new(&perf_dir(work_dir)),
+            cgroup: unit.cgroup,
+        }
     }
 
     /// Its process id.
     pub(crate) fn pid(&self) -> Option<Pid> {
-        let id = i32::try_from(self.child.id()?).ok()?;
-        Some(Pid::from_raw(id))
+        match &self.process {
+            Process::Child(child) => Some(Pid::from_raw(i32::try_from(child.id()?).ok()?)),
+            Process::Unit(process) => process.pid(),
+        }
+    }
+
+    /// The cgroup that holds it and nothing else.
+    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
     }
 
     /// Watches the process until it ends, and obeys.
@@ -162,9 +185,9 @@ impl Listener {
         let mut open = true;
         let mut perf_tick = interval(PERF_INTERVAL);
         perf_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let status = loop {
+        let exit = loop {
             tokio::select! {
-                status = self.child.wait() => break status,
+                exit = self.process.wait() => break exit,
                 read = self.output.read(&mut buffer), if open => {
                     open = forward(read, &buffer, &mut lines, &events).await;
                 }
@@ -184,7 +207,7 @@ impl Listener {
             send(&events, ListenerEvent::Line(line)).await;
         }
         self.forward_counters(&events).await;
-        send(&events, ListenerEvent::Exited(exit(status))).await;
+        send(&events, ListenerEvent::Exited(exit)).await;
     }
 
     async fn forward_counters(&mut self, events: &mpsc::Sender<ListenerEvent>) {
@@ -194,18 +217,120 @@ impl Listener {
     }
 
     fn obey(&self, command: ListenerCommand) {
-        // There is no id once it has been waited for, so the signal can't reach another process.
-        let Some(pid) = self.pid() else {
-            return;
-        };
         match command {
             ListenerCommand::Interrupt => {
-                if let Err(error) = kill(pid, Signal::SIGINT) {
-                    tracing::warn!(%pid, %error, "runner can't be interrupted");
+                if let Err(error) = self.process.interrupt() {
+                    tracing::warn!(%error, "runner can't be interrupted");
                 }
             }
         }
     }
+}
+
+impl Process {
+    /// Waits for its end. May be cancelled and called again.
+    async fn wait(&mut self) -> Exit {
+        match self {
+            Self::Child(child) => exit(child.wait().await),
+            Self::Unit(process) => process.wait().await,
+        }
+    }
+
+    fn interrupt(&self) -> io::Result<()> {
+        match self {
+            // There is no id once it has been waited for, so the signal can't reach another process.
+            Self::Child(child) => match child.id().and_then(|id| i32::try_from(id).ok()) {
+                Some(id) => Ok(kill(Pid::from_raw(id), Signal::SIGINT)?),
+                None => Ok(()),
+            },
+            Self::Unit(process) => process.interrupt(),
+        }
+    }
+}
+
+impl Launch<'_> {
+    fn program(&self) -> PathBuf {
+        self.runner_dir.join("bin/Runner.Listener")
+    }
+
+    /// What the agent sets, without the secret and without what the account sets.
+    fn environment(&self) -> BTreeMap<String, String> {
+        let own = [
+            (
+                "ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED",
+                "1".to_owned(),
+            ),
+            (
+                "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE",
+                "1".to_owned(),
+            ),
+            ("RUNNER_PERFLOG", text(&perf_dir(self.work_dir))),
+            (INSTANCE_VARIABLE, self.mark.to_owned()),
+            (
+                announce::FILE_VARIABLE,
+                text(&announce::file(self.work_dir)),
+            ),
+            (
+                announce::HOOK_VARIABLE,
+                text(&announce::hook(self.work_dir)),
+            ),
+        ];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        self.environment.clone().into_iter().chain(own).collect()
+    }
+
+    fn jit_config(&self) -> &str {
+        self.jit_config.expose_secret().trim()
+    }
+
+    fn errand(&self) -> Errand {
+        Errand {
+            program: self.program(),
+            directory: self.runner_dir.to_owned(),
+            console: unit::console_path(self.work_dir),
+            environment: self.environment(),
+            secrets: [(JIT_VARIABLE.to_owned(), self.jit_config().to_owned().into())].into(),
+        }
+    }
+
+    fn spawn(&self) -> Result<(Child, pipe::Receiver), StartError> {
+        // One pipe for both streams keeps their order.
+        let (reader, writer) = io::pipe().map_err(StartError::Pipe)?;
+        let second = writer.try_clone().map_err(StartError::Pipe)?;
+        let output =
+            pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(StartError::Pipe)?;
+        let program = self.program();
+        let mut command = Command::new(&program);
+        command
+            .arg("run")
+            .current_dir(self.runner_dir)
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(second)
+            .process_group(0)
+            .env_clear()
+            .envs(account::environment())
+            .envs(self.environment())
+            .env(JIT_VARIABLE, self.jit_config());
+        let child = command.spawn().map_err(|source| StartError::Spawn {
+            path: program,
+            source,
+        })?;
+        Ok((child, output))
+    }
+}
+
+/// The directory that the job may write to.
+pub(crate) fn job_dir(work_dir: &Path) -> PathBuf {
+    work_dir.join("job")
+}
+
+fn perf_dir(work_dir: &Path) -> PathBuf {
+    job_dir(work_dir).join("perf")
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Passes on what was read. False once there is nothing more to read.
@@ -247,26 +372,4 @@ fn exit(status: io::Result<ExitStatus>) -> Exit {
             Exit::Unknown
         }
     }
-}
-
-/// What a login of this account would set. The agent's own environment is not for the job.
-fn account() -> Vec<(&'static str, String)> {
-    let user = User::from_uid(Uid::current()).ok().flatten();
-    let (name, home, shell) = match user {
-        Some(user) => (
-            user.name,
-            user.dir.display().to_string(),
-            user.shell.display().to_string(),
-        ),
-        None => ("runner".into(), "/tmp".into(), "/bin/sh".into()),
-    };
-    let path = std::env::var("PATH").unwrap_or_else(|_| PATH_DEFAULT.into());
-    vec![
-        ("PATH", path),
-        ("HOME", home),
-        ("USER", name.clone()),
-        ("LOGNAME", name),
-        ("SHELL", shell),
-        ("LANG", "C.UTF-8".into()),
-    ]
 }

@@ -76,6 +76,11 @@ impl Machine {
         self.own_phase().busy()
     }
 
+    /// How long after `now` a job is told to stop, if its instance is to go at a known time.
+    pub(crate) fn stops_in(&self, now: Instant) -> Option<std::time::Duration> {
+        Some(self.interrupt_at()?.saturating_sub(self.time(now)))
+    }
+
     /// Whether the runner was told to stop and has yet to end.
     pub(crate) fn stopping(&self) -> bool {
         matches!(&self.state, State::Alive(alive) if alive.stop.is_some())

@@ -18,10 +18,6 @@ pub(crate) enum Input {
     /// It printed a line.
     Console(ConsoleLine),
     /// Lines that it printed may have been missed.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for a supervisor that was restarted")
-    )]
     ConsoleGap,
     /// A counter appeared in its perf files.
     Counter(Counter),

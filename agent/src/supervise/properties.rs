@@ -325,13 +325,14 @@ proptest! {
             plain.now += wait;
             restored.now += wait;
             if index == cut {
-                let text = serde_json::to_string(&restored.machine.snapshot(restored.now)).unwrap();
+                let text = serde_json::to_string(&restored.machine.snapshot()).unwrap();
                 let snapshot = serde_json::from_str(&text).unwrap();
                 // The process is away for a while, and the clock goes on.
-                let taken = restored.now;
                 plain.now += Duration::from_secs(away);
                 restored.now += Duration::from_secs(away);
-                restored.machine = Machine::restore(snapshot, Limits::default(), taken);
+                let age = restored.machine.age(restored.now.into());
+                let now = restored.now;
+                restored.machine = Machine::restore(snapshot, Limits::default(), age, now);
             }
             prop_assert_eq!(
                 plain.next_deadline(), restored.next_deadline(), "after step {}", index

@@ -12,8 +12,6 @@ use super::watchdog::Limits;
 /// every time in it is counted from the machine's beginning.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
-    /// How long after the machine's beginning it was taken.
-    age: Time,
     state: State,
     deadline: Option<Time>,
     interrupt_lead: Duration,
@@ -21,10 +19,9 @@ pub(crate) struct Snapshot {
 }
 
 impl Machine {
-    /// All that it knows at `now`.
-    pub(crate) fn snapshot(&self, now: Instant) -> Snapshot {
+    /// All that it knows. The same as before, if it has learned nothing since.
+    pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            age: self.time(now),
             state: self.state.clone(),
             deadline: self.deadline,
             interrupt_lead: self.limits.interrupt_lead,
@@ -32,9 +29,14 @@ impl Machine {
         }
     }
 
-    /// The machine again. `taken` is when the snapshot was: the time since then counts. The lead and the
-    /// grace are those of the snapshot, since the coordinator set them.
-    pub(crate) fn restore(snapshot: Snapshot, limits: Limits, taken: Instant) -> Self {
+    /// How long ago it began.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.time(now)
+    }
+
+    /// The machine again, `age` after it began. The lead and the grace are those of the snapshot, since
+    /// the coordinator set them.
+    pub(crate) fn restore(snapshot: Snapshot, limits: Limits, age: Duration, now: Instant) -> Self {
         Self {
             limits: Limits {
                 interrupt_lead: snapshot.interrupt_lead,
@@ -42,7 +44,7 @@ impl Machine {
                 ..limits
             },
             // A clock that began later than the machine did would give it more time, never less.
-            begin: taken.checked_sub(snapshot.age).unwrap_or(taken),
+            begin: now.checked_sub(age).unwrap_or(now),
             state: snapshot.state,
             deadline: snapshot.deadline,
         }

@@ -1,5 +1,6 @@
-//! What passes between the agent and its runner.
+//! What passes between the supervisor and its runner.
 
+use jiff::Timestamp;
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::{
     DrainReport, PhaseChanged, RunnerFinished, RunnerOutcome, RunnerPhase, RunnerTrouble,
@@ -8,16 +9,23 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Agent, CLEAR_LIMIT, Ending, UNREACHABLE_LIMIT};
+use super::{CLEAR_LIMIT, Ending, Supervisor, UNREACHABLE_LIMIT};
+use crate::config::Mode;
+use crate::supervise::cgroup::Cgroup;
 use crate::supervise::console::{self, ConsoleLine};
-use crate::supervise::descendants::{kill_all, worker_exists};
-use crate::supervise::jit::JitConfig;
+use crate::supervise::diagnostics;
+use crate::supervise::grounds::Grounds;
+use crate::supervise::jit::{self, JitConfig};
 use crate::supervise::listener::{Launch, Listener, ListenerCommand, ListenerEvent};
 use crate::supervise::machine::{Action, Finish, Input};
 use crate::supervise::outcome::Exit;
 
 /// Commands that may wait for the runner's executor. It takes them at once; more are repetitions.
 const COMMANDS: usize = 4;
+
+/// What stands for the logs when the secrets in them can't be masked.
+const UNMASKABLE: &str = "left out: the supervisor was started anew, and the runner's secrets, which would have to \
+     be masked, were not found any more\n";
 
 /// The runner's process.
 #[derive(Debug)]
@@ -33,32 +41,77 @@ impl Running {
     }
 }
 
-impl Agent {
-    pub(super) fn start_runner(&mut self, config: JitConfig) {
-        let perf_dir = self.config.work_dir.join("perf");
+impl Supervisor {
+    /// Starts the runner. Bounded by systemd's answer, if it runs in a unit.
+    pub(super) async fn start_runner(&mut self, config: JitConfig) {
         let started = Listener::start(&Launch {
             runner_dir: &self.config.runner_dir,
-            perf_dir: &perf_dir,
-            instance_id: &self.instance_id,
+            work_dir: &self.config.work_dir,
+            mark: &self.mark,
+            mode: &self.config.mode,
             jit_config: &config.encoded,
             environment: &self.config.runner_environment,
-        });
+        })
+        .await;
         self.masker.add(config.encoded);
         for part in config.parts {
             self.masker.add(part);
         }
         match started {
             Ok(listener) => {
-                let (commands, received) = mpsc::channel(COMMANDS);
-                let pid = listener.pid();
-                tracing::info!(pid = pid.map(Pid::as_raw), "runner started");
-                self.runner = Some(Running { pid, commands });
-                let events = self.runner_events.sender.clone();
-                self.tasks.spawn(listener.run(events, received));
+                self.known.marks.spawned = Some(Timestamp::now());
+                self.watch(listener);
                 self.feed(Input::Started);
             }
             Err(error) => self.feed(Input::StartFailed(format!("failed to {error}"))),
         }
+    }
+
+    /// Finds the runner that an earlier process has started.
+    pub(super) async fn find_runner(&mut self) {
+        let Mode::Unit(unit) = &self.config.mode else {
+            return;
+        };
+        match jit::parts_on_disk(&self.config.runner_dir) {
+            Some(parts) => parts.into_iter().for_each(|part| self.masker.add(part)),
+            None => self.secrets_unknown = true,
+        }
+        match Listener::find(unit, &self.config.work_dir).await {
+            Ok(listener) => {
+                if self.machine.phase() == RunnerPhase::Unassigned {
+                    // It died between the order and the start, or just after it.
+                    self.feed(Input::Started);
+                }
+                self.watch(listener);
+                // What the other process had read and not yet saved is lost.
+                self.feed(Input::ConsoleGap);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the runner's unit can't be found");
+                self.feed(Input::Started);
+                self.feed(Input::Exited {
+                    exit: Exit::Unknown,
+                    worker: false,
+                });
+            }
+        }
+    }
+
+    fn watch(&mut self, listener: Listener) {
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let pid = listener.pid();
+        tracing::info!(pid = pid.map(Pid::as_raw), "runner started");
+        if let Some(cgroup) = listener.cgroup() {
+            self.found_cgroup(cgroup.clone());
+        }
+        self.runner = Some(Running { pid, commands });
+        let events = self.runner_events_sender.clone();
+        self.tasks.spawn(listener.run(events, received));
+    }
+
+    pub(super) fn found_cgroup(&mut self, cgroup: Cgroup) {
+        self.sampler.watch_cgroup(Some(cgroup.path()));
+        self.grounds = Grounds::Cgroup(Some(cgroup));
     }
 
     pub(super) fn on_runner(&mut self, event: ListenerEvent) {
@@ -68,7 +121,7 @@ impl Agent {
                 let meaning = console::parse(&line);
                 self.tail.push(line);
                 if let ConsoleLine::Version(version) = &meaning {
-                    self.runner_version.clone_from(version);
+                    self.known.runner_version.clone_from(version);
                 }
                 self.feed(Input::Console(meaning));
             }
@@ -76,10 +129,8 @@ impl Agent {
             ListenerEvent::Exited(exit) => {
                 tracing::info!(?exit, "runner ended");
                 self.runner = None;
-                self.feed(Input::Exited {
-                    exit,
-                    worker: worker_exists(),
-                });
+                let worker = self.grounds.worker_exists();
+                self.feed(Input::Exited { exit, worker });
             }
         }
     }
@@ -93,16 +144,7 @@ impl Agent {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Phase { phase, job } => {
-                tracing::info!(?phase, job, "runner advanced");
-                if phase == RunnerPhase::Running {
-                    self.sampler.begin_peaks();
-                }
-                self.report(Kind::PhaseChanged(PhaseChanged {
-                    phase: phase.into(),
-                    job_display_name: job.unwrap_or_default(),
-                }));
-            }
+            Action::Phase { phase, job } => self.on_phase(phase, job),
             Action::Drained { idle, phase } => {
                 tracing::info!(idle, ?phase, "looked at the runner");
                 self.report(Kind::DrainReport(DrainReport {
@@ -123,6 +165,25 @@ impl Agent {
         }
     }
 
+    fn on_phase(&mut self, phase: RunnerPhase, job: Option<String>) {
+        tracing::info!(?phase, job, "runner advanced");
+        let marks = &mut self.known.marks;
+        match phase {
+            RunnerPhase::Listening => {
+                marks.listening.get_or_insert_with(Timestamp::now);
+            }
+            RunnerPhase::Running => {
+                marks.job_started.get_or_insert_with(Timestamp::now);
+                self.sampler.begin_peaks();
+            }
+            _ => {}
+        }
+        self.report(Kind::PhaseChanged(PhaseChanged {
+            phase: phase.into(),
+            job_display_name: job.unwrap_or_default(),
+        }));
+    }
+
     fn interrupt(&self) {
         tracing::info!("telling the runner to stop");
         if let Some(runner) = &self.runner
@@ -137,10 +198,10 @@ impl Agent {
 
     /// Begins to kill everything of the runner.
     fn kill(&mut self) {
-        let instance_id = self.instance_id.clone();
+        let grounds = self.grounds.clone();
         let runner = self.runner.as_ref().and_then(Running::pid);
         self.tasks.spawn(async move {
-            let left = kill_all(&instance_id, runner, CLEAR_LIMIT).await;
+            let left = grounds.kill_all(runner, CLEAR_LIMIT).await;
             tracing::info!(left, "cleared the runner's processes");
         });
     }
@@ -156,9 +217,13 @@ impl Agent {
             Some(Exit::Signal(signal)) => (None, Some(signal)),
             Some(Exit::Unknown) | None => (None, None),
         };
-        let console_tail = match outcome {
-            RunnerOutcome::Succeeded => String::new(),
-            _ => self.tail.text(),
+        let (console_tail, diagnostic_tail) = match outcome {
+            RunnerOutcome::Succeeded => Default::default(),
+            _ if self.secrets_unknown => (UNMASKABLE.to_owned(), String::new()),
+            _ => (
+                self.tail.text(),
+                diagnostics::tail(&self.config.runner_dir, &self.masker),
+            ),
         };
         self.report(Kind::RunnerFinished(RunnerFinished {
             outcome: outcome.into(),
@@ -167,8 +232,8 @@ impl Agent {
             job_display_name: finish.job.unwrap_or_default(),
             reason: finish.reason,
             console_tail,
+            diagnostic_tail,
             peaks,
-            ..RunnerFinished::default()
         }));
         // Reported first, so that the coordinator doesn't wait for the clearing.
         self.kill();

@@ -3,6 +3,7 @@
 mod authority;
 pub mod coordinator;
 pub mod host;
+pub mod manager;
 pub mod metadata;
 
 use std::future::Future;

@@ -85,13 +85,17 @@ impl Host {
 
     /// Starts an agent, its log in the file `log`.
     pub async fn start(&self) -> Agent {
+        self.start_with(agent_command("run"), &self.config).await
+    }
+
+    /// Starts `command` with `config` on its standard input and the log in the file `log`.
+    pub async fn start_with(&self, mut command: Command, config: &Value) -> Agent {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path("log"))
             .unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_muster-agent"))
-            .args(["run", "--config", "-"])
+        let mut child = command
             .env("AGENT_SECRET", "not-for-the-job")
             .stdin(Stdio::piped())
             .stderr(log)
@@ -100,11 +104,49 @@ impl Host {
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin
-            .write_all(self.config.to_string().as_bytes())
+            .write_all(config.to_string().as_bytes())
             .await
             .unwrap();
         Agent(child)
     }
+
+    /// What the supervisor of this host reads.
+    pub fn supervisor_config(&self) -> Value {
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::current())
+            .unwrap()
+            .unwrap();
+        json!({
+            "runner_dir": self.config["runner_dir"],
+            "work_dir": self.config["work_dir"],
+            "max_lifetime_seconds": 600,
+            "runner_unit": "none",
+            "instance_id": self.config["instance_id"],
+            "agent_user": user.name,
+            "runner_user": user.name,
+            "power_off": false,
+        })
+    }
+
+    /// What the front of this host reads.
+    pub fn front_config(&self) -> Value {
+        let mut config = self.config.clone();
+        let fields = config.as_object_mut().unwrap();
+        for name in ["runner_dir", "work_dir", "max_lifetime_seconds"] {
+            fields.remove(name);
+        }
+        fields.insert(
+            "supervisor_socket".into(),
+            json!(self.path("work/supervisor.sock")),
+        );
+        config
+    }
+}
+
+/// The agent's binary with one of its commands, to be configured on standard input.
+pub fn agent_command(command: &str) -> Command {
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_muster-agent"));
+    agent.args([command, "--config", "-"]);
+    agent
 }
 
 /// A running agent.

@@ -1,12 +1,4 @@
-//! The agent's binary against a coordinator in the test, with shell scripts as the runner.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    unreachable_pub,
-    reason = "a test and its support, not a library"
-)]
-
-mod support;
+//! The agent as one process.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,10 +12,10 @@ use muster_proto::v1::{
 use nix::sys::signal::Signal;
 use tonic::Status;
 
-use support::coordinator::{Coordinator, Session, TOKEN};
-use support::host::{Host, jit_config, lives, unique_instance_id};
-use support::metadata::Metadata;
-use support::until;
+use crate::support::coordinator::{Coordinator, Session, TOKEN};
+use crate::support::host::{Host, jit_config, lives, unique_instance_id};
+use crate::support::metadata::Metadata;
+use crate::support::until;
 
 fn phase(kind: &Kind) -> Option<(RunnerPhase, &str)> {
     match kind {

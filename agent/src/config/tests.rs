@@ -1,0 +1,138 @@
+use serde_json::{Value, json};
+
+use super::{Mode, RunConfig, parse_run, parse_supervise};
+
+fn document() -> Value {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = rcgen::CertificateParams::default()
+        .self_signed(&key)
+        .unwrap()
+        .pem();
+    json!({
+        "enroll_url": "https://127.0.0.1:7001",
+        "agents_url": "https://coordinator.test:7002",
+        "trust_anchors_pem": pem,
+        "join_token": "hunter2-hunter2",
+        "runner_dir": "/",
+        "work_dir": "/tmp",
+        "launch": "l-1",
+        "max_lifetime_seconds": 3600,
+    })
+}
+
+#[test]
+fn the_smallest_document_is_enough() {
+    let RunConfig::Alone { network, host } = parse_run(&document().to_string()).unwrap() else {
+        panic!("no supervisor was named")
+    };
+    assert_eq!(host.coordinator_lost.as_secs(), 600);
+    assert_eq!(network.agents.server_name.to_str(), "coordinator.test");
+    assert_eq!(network.enroll.server_name.to_str(), "127.0.0.1");
+    assert_eq!(network.instance_id, None);
+}
+
+#[test]
+fn one_server_name_serves_both_listeners() {
+    let mut document = document();
+    document["server_name"] = "muster.test".into();
+    let config = parse_run(&document.to_string()).unwrap();
+    let network = config.network();
+    assert_eq!(network.enroll.server_name.to_str(), "muster.test");
+    assert_eq!(network.agents.server_name.to_str(), "muster.test");
+}
+
+#[test]
+fn all_problems_are_named_at_once() {
+    let mut document = document();
+    document["enroll_url"] = "http://host:1".into();
+    document["agents_url"] = 7.into();
+    document["runner_dir"] = "relative".into();
+    document["work_dir"] = "/nonexistent/dir".into();
+    document["max_lifetime_seconds"] = 0.into();
+    document["trust_anchors_pem"] = "nothing".into();
+    document["metadata_endpoint"] = "ftp://x".into();
+    document["runner_environment"] = json!({"RUNNER_PERFLOG": "x", "A=B": "x", "OK": 1});
+    document["surprise"] = true.into();
+    document.as_object_mut().unwrap().remove("launch");
+    let error = parse_run(&document.to_string()).unwrap_err().to_string();
+    for named in [
+        "enroll_url: \"http://host:1\"; expected https://host:port",
+        "agents_url: a number; expected a string",
+        "runner_dir: \"relative\"; expected an absolute path",
+        "work_dir: \"/nonexistent/dir\"; expected a directory that exists",
+        "max_lifetime_seconds: 0;",
+        "trust_anchors_pem: no certificate in it",
+        "metadata_endpoint: \"ftp://x\"",
+        "runner_environment.RUNNER_PERFLOG: set by the agent",
+        "runner_environment.A=B: not a name",
+        "runner_environment.OK: a number",
+        "surprise: not a known field",
+        "launch: missing",
+    ] {
+        assert!(error.contains(named), "{named:?} is not in:\n{error}");
+    }
+    assert_eq!(error.lines().count(), 13, "{error}");
+}
+
+#[test]
+fn neither_debug_nor_errors_show_the_token() {
+    let mut document = document();
+    let config = parse_run(&document.to_string()).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    document["join_token"] = json!(["hunter2-hunter2"]);
+    let error = parse_run(&document.to_string()).unwrap_err().to_string();
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn with_a_supervisor_the_host_is_not_ours_to_configure() {
+    let mut document = document();
+    document["supervisor_socket"] = "/run/muster/supervisor.sock".into();
+    let error = parse_run(&document.to_string()).unwrap_err().to_string();
+    for field in ["runner_dir", "work_dir", "max_lifetime_seconds"] {
+        assert!(
+            error.contains(&format!("{field}: not a known field")),
+            "{error}"
+        );
+        document.as_object_mut().unwrap().remove(field);
+    }
+    let RunConfig::Front { supervisor, .. } = parse_run(&document.to_string()).unwrap() else {
+        panic!("a supervisor was named")
+    };
+    assert_eq!(supervisor.to_str(), Some("/run/muster/supervisor.sock"));
+}
+
+#[test]
+fn a_supervisor_takes_its_users_and_its_unit_from_the_document() {
+    let mut document = json!({
+        "runner_dir": "/",
+        "work_dir": "/tmp",
+        "max_lifetime_seconds": 3600,
+        "agent_user": "root",
+        "runner_user": "nobody",
+    });
+    let config = parse_supervise(&document.to_string()).unwrap();
+    assert_eq!(config.agent_uid, 0);
+    assert!(config.power_off);
+    let Mode::Unit(unit) = config.host.mode else {
+        panic!("a unit is the default")
+    };
+    assert_eq!(unit.name, "muster-runner.service");
+    assert_eq!(unit.user.name, "nobody");
+
+    document["agent_user"] = "no-such-user".into();
+    document["runner_unit"] = "runner".into();
+    document["power_off"] = 1.into();
+    document["join_token"] = "hunter2-hunter2".into();
+    let error = parse_supervise(&document.to_string())
+        .unwrap_err()
+        .to_string();
+    for named in [
+        "agent_user: \"no-such-user\"; expected a user of this host",
+        "runner_unit: \"runner\"; expected a name that ends with .service, or none",
+        "power_off: a number; expected true or false",
+        "join_token: not a known field",
+    ] {
+        assert!(error.contains(named), "{named:?} is not in:\n{error}");
+    }
+}

@@ -1,0 +1,169 @@
+//! The agent as two processes, a supervisor and a front, against a coordinator in the test.
+
+use muster_proto::v1::agent_event::Kind;
+use muster_proto::v1::session_response::Message;
+use muster_proto::v1::{Retire, RunnerOutcome, RunnerPhase, Shutdown};
+use nix::sys::signal::Signal;
+
+use crate::support::coordinator::{Coordinator, Session};
+use crate::support::host::{Agent, Host, agent_command, jit_config, lives, unique_instance_id};
+use crate::support::manager::Manager;
+use crate::support::until;
+
+/// Runs a job until the file `go` exists.
+const JOB: &str = r#"
+    trap 'complete b Canceled; exit 0' INT
+    echo $$ > ../pid; listen; run_job b
+    while [ ! -e ../go ]; do sleep 0.02; done
+    complete b Succeeded; exit 100
+"#;
+
+async fn supervisor(host: &Host) -> Agent {
+    let config = host.supervisor_config();
+    host.start_with(agent_command("supervise"), &config).await
+}
+
+async fn front(host: &Host) -> Agent {
+    host.start_with(agent_command("run"), &host.front_config())
+        .await
+}
+
+async fn reach(session: &mut Session, wanted: RunnerPhase) {
+    session
+        .take_until(|kind| matches!(kind, Kind::PhaseChanged(p) if p.phase() == wanted))
+        .await;
+}
+
+#[tokio::test]
+async fn two_processes_run_one_job() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, JOB);
+    let (supervisor, front) = (supervisor(&host).await, front(&host).await);
+    let mut session = coordinator.session().await;
+    assert_eq!(session.hello.phase(), RunnerPhase::Unassigned);
+    session.assign("runner-1", &jit_config()).await;
+    reach(&mut session, RunnerPhase::Running).await;
+    std::fs::write(host.path("go"), "").unwrap();
+    let finished = session.finished().await;
+    assert_eq!(finished.outcome(), RunnerOutcome::Succeeded, "{finished:?}");
+    assert!(finished.peaks.unwrap().memory_used_bytes > 0);
+    assert!(front.exit().await.success());
+    assert!(supervisor.exit().await.success());
+    // The runner is the supervisor's child, and nothing of it is left.
+    assert!(!lives(&host.read("pid")));
+}
+
+#[tokio::test]
+async fn a_front_that_is_killed_goes_on_with_its_identity_and_the_job_does_not_notice() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, JOB);
+    let manager = Manager::new(host.dir.path());
+    let supervisor = supervisor(&host).await;
+    let mut command = agent_command("run");
+    manager.manage(&mut command);
+    let first = host.start_with(command, &host.front_config()).await;
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    reach(&mut session, RunnerPhase::Running).await;
+    let mut notices = Vec::new();
+    until("the stored identity", || {
+        notices.extend(manager.notices());
+        notices.iter().any(|n| n.contains("FDSTORE=1"))
+    })
+    .await;
+    assert!(notices.iter().any(|n| n.contains("READY=1")), "{notices:?}");
+
+    first.signal(Signal::SIGKILL);
+    first.exit().await;
+    let pid = host.read("pid");
+    assert!(lives(&pid), "the runner died with the front");
+    // What happens meanwhile is not lost.
+    std::fs::write(host.path("go"), "").unwrap();
+    until("the runner's end", || !lives(&pid)).await;
+
+    let second = host
+        .start_with(manager.restart("run"), &host.front_config())
+        .await;
+    let mut session = coordinator.session().await;
+    assert_eq!(session.hello.runner_name, "runner-1");
+    assert!(session.hello.job_started_at.is_some());
+    let finished = session.finished().await;
+    assert_eq!(finished.outcome(), RunnerOutcome::Succeeded, "{finished:?}");
+    assert!(second.exit().await.success());
+    assert!(supervisor.exit().await.success());
+    let enrolments = &coordinator.behaviour.enrolments;
+    assert_eq!(enrolments.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_front_can_come_before_its_supervisor() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, "");
+    let front = front(&host).await;
+    until("the enrolment", || {
+        host.read("log").contains("no supervisor")
+    })
+    .await;
+    let supervisor = supervisor(&host).await;
+    let mut session = coordinator.session().await;
+    session
+        .send(Message::Retire(Retire {
+            reason: "test".into(),
+        }))
+        .await;
+    assert_eq!(session.finished().await.outcome(), RunnerOutcome::Unused);
+    assert!(front.exit().await.success());
+    assert!(supervisor.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_supervisor_without_a_front_ends_when_no_job_runs() {
+    let coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, "");
+    let mut config = host.supervisor_config();
+    config["coordinator_lost_seconds"] = 1.into();
+    let supervisor = host.start_with(agent_command("supervise"), &config).await;
+    until("the end", || {
+        host.read("log").contains("out of reach for too long")
+    })
+    .await;
+    // It would wait a minute for somebody to tell.
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.exit().await;
+}
+
+#[tokio::test]
+async fn a_front_that_is_told_to_end_leaves_the_runner_alone() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, JOB);
+    let (supervisor, front) = (supervisor(&host).await, front(&host).await);
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    reach(&mut session, RunnerPhase::Running).await;
+    front.signal(Signal::SIGTERM);
+    assert!(front.exit().await.success());
+    assert!(lives(&host.read("pid")));
+    supervisor.signal(Signal::SIGTERM);
+    until("the end", || host.read("log").contains("\"finished\"")).await;
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.exit().await;
+}
+
+#[tokio::test]
+async fn a_second_supervisor_of_one_directory_is_refused() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, "");
+    let first = supervisor(&host).await;
+    let front = front(&host).await;
+    let mut session = coordinator.session().await;
+    assert_eq!(supervisor(&host).await.exit().await.code(), Some(1));
+    assert!(host.read("log").contains("instance.lock"));
+    session
+        .send(Message::Shutdown(Shutdown {
+            reason: "test".into(),
+        }))
+        .await;
+    session.finished().await;
+    assert!(front.exit().await.success());
+    assert!(first.exit().await.success());
+}

@@ -67,7 +67,7 @@ pub(crate) fn run(config: RunConfig, started_at: Timestamp) -> anyhow::Result<()
     let span = tracing::info_span!("agent", launch = config.network().launch);
     let _entered = span.enter();
     match config {
-        RunConfig::Alone { network, host } => alone(network, host, started_at),
+        RunConfig::Alone { network, host } => alone(network, *host, started_at),
         RunConfig::Front {
             network,
             supervisor,

@@ -27,7 +27,7 @@ pub(crate) enum RunConfig {
         /// The network's part.
         network: NetworkConfig,
         /// The host's part.
-        host: HostConfig,
+        host: Box<HostConfig>,
     },
     /// A supervisor has the runner.
     Front {
@@ -88,7 +88,7 @@ pub(crate) fn parse_run(text: &str) -> Result<RunConfig, ConfigError> {
         let host = HostConfig::read_alone(fields, instance_id);
         Some(RunConfig::Alone {
             network: network?,
-            host: host?,
+            host: Box::new(host?),
         })
     })
 }

@@ -76,7 +76,7 @@ impl Front {
                 tracing::info!("session opened");
                 self.keeper.opened();
                 self.order(Order::Contact { up: true });
-                if let Some(sample) = self.sample.clone() {
+                if let Some(sample) = self.sample {
                     self.send_heartbeat(sample);
                 }
             }

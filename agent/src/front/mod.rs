@@ -205,7 +205,7 @@ impl Front {
             Report::State(host) => self.on_state(host),
             Report::Event(event) => self.outbox.push(event),
             Report::Sample(sample) => {
-                self.send_heartbeat(sample.clone());
+                self.send_heartbeat(sample);
                 self.sample = Some(sample);
             }
             Report::Done => self.done = true,

@@ -75,8 +75,6 @@ pub(crate) enum Cadence {
     Idle,
 }
 /// stub
-pub(crate) struct NoticeStub;
-/// stub
 pub(crate) async fn watch(
     base: Url,
     _c: tokio::sync::watch::Receiver<Cadence>,

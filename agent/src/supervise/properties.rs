@@ -330,7 +330,7 @@ proptest! {
                 // The process is away for a while, and the clock goes on.
                 plain.now += Duration::from_secs(away);
                 restored.now += Duration::from_secs(away);
-                let age = restored.machine.age(restored.now.into());
+                let age = restored.machine.age(restored.now);
                 let now = restored.now;
                 restored.machine = Machine::restore(snapshot, Limits::default(), age, now);
             }

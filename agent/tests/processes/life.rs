@@ -88,6 +88,7 @@ async fn a_job_runs_and_each_step_is_reported_in_order() {
     assert_eq!(accepted.runner_name, "runner-1");
     for wanted in [
         (RunnerPhase::Starting, ""),
+        (RunnerPhase::Connected, ""),
         (RunnerPhase::Listening, ""),
         (RunnerPhase::Assigned, ""),
         (RunnerPhase::Running, "build (linux)"),
@@ -249,7 +250,7 @@ async fn events_come_again_in_order_after_a_lost_stream() {
     let mut first = coordinator.session().await;
     first.assign("runner-1", &jit_config()).await;
     let mut seen = Vec::new();
-    while seen.len() < 3 {
+    while seen.len() < 4 {
         seen.push(first.event().await);
     }
     first.acknowledge(1).await;
@@ -257,20 +258,21 @@ async fn events_come_again_in_order_after_a_lost_stream() {
     first.end(Status::unavailable("test")).await;
 
     let mut second = coordinator.session().await;
-    assert_eq!(second.hello.last_sequence, 3);
+    assert_eq!(second.hello.last_sequence, 4);
     assert_eq!(second.hello.phase(), RunnerPhase::Listening);
     assert_eq!(second.hello.runner_name, "runner-1");
     assert_eq!(second.hello.runner_version, "2.336.0");
     assert_eq!(second.event().await, seen[1]);
     assert_eq!(second.event().await, seen[2]);
+    assert_eq!(second.event().await, seen[3]);
     // The same assignment again changes nothing, and another one is refused.
     second.assign("runner-1", &jit_config()).await;
     second.assign("runner-2", &jit_config()).await;
     std::fs::write(host.path("go"), "").unwrap();
     let end = second.event().await;
-    assert_eq!(end.sequence, 4);
+    assert_eq!(end.sequence, 5);
     assert!(matches!(end.kind, Some(Kind::RunnerFinished(_))));
-    second.acknowledge(4).await;
+    second.acknowledge(5).await;
     assert!(agent.exit().await.success());
     assert!(host.read("log").contains("a second assignment is refused"));
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::session_request::Message;
-use muster_proto::v1::{Heartbeat, InterruptionKind, InterruptionNotice, Sample, SessionRequest};
-use tokio::sync::mpsc;
+use muster_proto::v1::{Heartbeat, InterruptionNotice, Sample, SessionRequest};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::enroll::Enrolled;
 use crate::identity::Identity;
-use crate::imds::{self, Notice};
+use crate::imds::{self, Cadence, Notice};
 use crate::sample::Sampler;
 use crate::session::keeper::Keeper;
 use crate::session::link::{Closed, LinkEvent};
@@ -81,6 +81,8 @@ pub(crate) struct Agent {
     link_events: Inbox<(u64, LinkEvent)>,
     runner_events: Inbox<ListenerEvent>,
     notices: Inbox<Notice>,
+    /// How often to look for notices.
+    cadence: watch::Sender<Cadence>,
     tasks: JoinSet<()>,
     cancel: CancellationToken,
 }
@@ -143,6 +145,7 @@ impl Agent {
             link_events: Inbox::new(),
             runner_events: Inbox::new(),
             notices: Inbox::new(),
+            cadence: watch::Sender::new(Cadence::Idle),
             tasks: JoinSet::new(),
             cancel: CancellationToken::new(),
             config,
@@ -162,7 +165,7 @@ impl Agent {
                 Some((generation, event)) = self.link_events.receiver.recv() => {
                     self.on_link(generation, event);
                 }
-                Some(notice) = self.notices.receiver.recv() => self.on_notice(&notice),
+                Some(notice) = self.notices.receiver.recv() => self.on_notice(notice),
                 signal = self.signals.recv() => self.shut_down(format!("the agent got {signal}")),
                 permit = room(requests), if unsent => self.send_event(permit),
                 Some(ended) = self.tasks.join_next() => {
@@ -173,18 +176,30 @@ impl Agent {
                 () = sleep_until(wake) => {}
             }
             self.time_passes();
+            self.set_cadence();
         }
         self.clear_away().await;
     }
 
     fn watch_metadata(&mut self) {
         if let Some(base) = self.config.metadata_endpoint.clone() {
-            let watch = imds::watch_spot(base, self.notices.sender.clone());
+            let looks = self.cadence.subscribe();
+            let watch = imds::watch(base, looks, self.notices.sender.clone());
             let cancel = self.cancel.clone();
             self.tasks.spawn(async move {
                 let _ended = cancel.run_until_cancelled(watch).await;
             });
         }
+    }
+
+    fn set_cadence(&self) {
+        let cadence = if self.machine.busy() {
+            Cadence::Busy
+        } else {
+            Cadence::Idle
+        };
+        self.cadence
+            .send_if_modified(|before| std::mem::replace(before, cadence) != cadence);
     }
 
     /// When the loop must turn at the latest.
@@ -270,15 +285,16 @@ impl Agent {
         }
     }
 
-    fn on_notice(&mut self, notice: &Notice) {
+    /// A notice without a deadline is a hint: it lets no new job in, and leaves a running one alone.
+    fn on_notice(&mut self, notice: Notice) {
         self.report(Kind::InterruptionNotice(InterruptionNotice {
-            kind: InterruptionKind::Spot.into(),
-            deadline: Some(wire::timestamp(notice.time)),
-            ..InterruptionNotice::default()
+            kind: notice.kind.into(),
+            deadline: notice.deadline.map(wire::timestamp),
+            detail: notice.detail,
         }));
         self.draining = true;
         self.feed(Input::Drain {
-            deadline: Some(self.instant(notice.time)),
+            deadline: notice.deadline.map(|deadline| self.instant(deadline)),
             worker: worker_exists(),
         });
     }

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::connection::{Answer, Connection, Place};
 use super::error::ImdsError;
-use crate::backoff::Backoff;
+use super::patience::Patience;
 
 const TOKEN_PATH: &str = "api/token";
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
@@ -18,14 +18,6 @@ const TTL_HEADER: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token
 const TTL_ASKED: u64 = 21_600;
 /// A token is renewed this long before it ends; one of a short life, at half of it.
 const RENEW_EARLY: Duration = Duration::from_secs(120);
-
-/// How often something is asked for that must appear. Credentials take a while at boot:
-/// <https://github.com/awslabs/amazon-eks-ami> asks 60 times, with at most a second between.
-const TRIES_MAX: u32 = 60;
-const WAIT_BASE: Duration = Duration::from_millis(100);
-const WAIT_MAX: Duration = Duration::from_secs(1);
-/// How long all of these tries may take.
-const APPEAR_LIMIT: Duration = Duration::from_secs(60);
 
 /// One service.
 pub(crate) struct Client {
@@ -40,14 +32,6 @@ pub(crate) struct Client {
 struct Token {
     value: HeaderValue,
     renew_at: Instant,
-}
-
-/// Waits between tries, until there were enough.
-#[derive(Debug)]
-struct Patience {
-    backoff: Backoff,
-    begun: Instant,
-    tries: u32,
 }
 
 impl Client {
@@ -177,35 +161,6 @@ fn until_renewal(ttl: Duration) -> Duration {
 fn ttl(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(TTL_HEADER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds.min(TTL_ASKED)))
-}
-
-impl Patience {
-    const fn new(now: Instant) -> Self {
-        Self {
-            backoff: Backoff::new(WAIT_BASE, WAIT_MAX),
-            begun: now,
-            tries: 1,
-        }
-    }
-
-    fn ends(&self) -> Instant {
-        self.begun + APPEAR_LIMIT
-    }
-
-    fn absent(&self) -> ImdsError {
-        ImdsError::Absent {
-            tries: self.tries,
-            waited: self.begun.elapsed(),
-        }
-    }
-
-    /// The wait before the next try, if there is to be one.
-    fn next_wait(&mut self) -> Option<Duration> {
-        let wait = self.backoff.next();
-        let go_on = self.tries < TRIES_MAX && Instant::now() + wait < self.ends();
-        self.tries += 1;
-        go_on.then_some(wait)
-    }
 }
 
 #[cfg(test)]

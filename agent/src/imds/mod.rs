@@ -8,6 +8,7 @@ mod endpoint;
 mod error;
 mod maintenance;
 mod notice;
+mod patience;
 mod reported;
 #[cfg(test)]
 mod service;

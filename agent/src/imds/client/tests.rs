@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
-use super::{APPEAR_LIMIT, Client, Patience, TRIES_MAX, Token, WAIT_MAX, until_renewal};
+use super::{Client, Token, until_renewal};
 use crate::imds::connection::BODY_MAX;
 use crate::imds::error::ImdsError;
 use crate::imds::service::{Reply, Service, TOKEN, guarded};
@@ -118,38 +118,33 @@ async fn a_token_is_used_until_its_renewal() {
     client.token().await.unwrap_err();
 }
 
+#[rstest]
+// At once over: said with the token, or with what was read by it.
+#[case("0", "0", 3)]
+#[case("21600", "0", 3)]
+// Unreadable, or longer than was asked for: as long as was asked for, at most.
+#[case("soon", "", 1)]
+#[case("99999999999999999999", "-1", 1)]
+#[case("4294967296", "4294967296", 1)]
 #[tokio::test]
-async fn the_life_that_the_service_states_counts() {
-    // At once over: said with the token, or with what was read by it.
-    for (put, get) in [("0", "0"), ("21600", "0")] {
-        let guard = guarded(move |_| Reply::text(200, "ok").with(TTL, get));
-        let service = Service::start(move |head| match head.starts_with("put ") {
-            true => Reply::text(200, TOKEN).with(TTL, put),
-            false => guard(head),
-        })
-        .await;
-        let mut client = client(&service);
-        for _ in 0..3 {
-            client.get("x").await.unwrap();
-        }
-        assert_eq!(service.log().count("put "), 3, "{put} {get}");
+async fn the_life_that_the_service_states_counts(
+    #[case] put: &'static str,
+    #[case] get: &'static str,
+    #[case] tokens: usize,
+) {
+    let guard = guarded(move |_| Reply::text(200, "ok").with(TTL, get));
+    let service = Service::start(move |head| match head.starts_with("put ") {
+        true => Reply::text(200, TOKEN).with(TTL, put),
+        false => guard(head),
+    })
+    .await;
+    let mut client = client(&service);
+    for _ in 0..3 {
+        client.get("x").await.unwrap();
     }
-    // Unreadable, or longer than was asked for: as long as was asked for, at most.
-    for stated in ["soon", "99999999999999999999", "4294967296"] {
-        let guard = guarded(move |_| Reply::text(200, "ok").with(TTL, stated));
-        let service = Service::start(move |head| match head.starts_with("put ") {
-            true => Reply::text(200, TOKEN).with(TTL, stated),
-            false => guard(head),
-        })
-        .await;
-        let mut client = client(&service);
-        for _ in 0..3 {
-            client.get("x").await.unwrap();
-        }
-        let left = client.token.unwrap().renew_at - Instant::now();
-        assert!(left <= Duration::from_secs(21_480), "{left:?}");
-        assert_eq!(service.log().count("put "), 1, "{stated}");
-    }
+    assert_eq!(service.log().count("put "), tokens);
+    let left = client.token.unwrap().renew_at - Instant::now();
+    assert!(left <= Duration::from_secs(21_480), "{left:?}");
 }
 
 #[rstest]
@@ -349,31 +344,6 @@ async fn what_can_never_appear_is_not_waited_for() {
         "{error}"
     );
     assert_eq!(service.log().count("get "), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn patience_ends_by_tries_or_by_time() {
-    // Tries that take no time of their own.
-    let mut patience = Patience::new(Instant::now());
-    let mut tries = 1;
-    while let Some(wait) = patience.next_wait() {
-        assert!(wait <= WAIT_MAX, "{wait:?}");
-        sleep(wait).await;
-        tries += 1;
-    }
-    assert_eq!(tries, TRIES_MAX);
-    // Tries that take a second.
-    let begun = Instant::now();
-    let mut patience = Patience::new(begun);
-    let mut tries = 1;
-    while let Some(wait) = patience.next_wait() {
-        sleep(wait + Duration::from_secs(1)).await;
-        tries += 1;
-    }
-    assert!(tries < TRIES_MAX, "{tries}");
-    assert!(begun.elapsed() <= APPEAR_LIMIT + Duration::from_secs(1));
-    let absent = patience.absent().to_string();
-    assert!(absent.starts_with("nothing there after "), "{absent}");
 }
 
 #[tokio::test]

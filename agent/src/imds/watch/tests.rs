@@ -275,3 +275,47 @@ async fn a_cadence_that_nobody_sets_any_more_stays() {
         assert!(around(2).contains(&waited(&mut pace, false).await));
     }
 }
+
+/// Nanoseconds of cpu that this thread has used, the kernel's part included.
+fn cpu() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Prints what a minute of watching costs while a job runs, without the service's own work:
+/// `cargo nextest run -p muster-agent --run-ignored only --no-capture cost_of`.
+#[test]
+#[ignore = "a measurement that takes two minutes"]
+fn cost_of_a_minute() {
+    for (way, head) in [("kept", ""), ("closed", "connection: close\r\n")] {
+        let answer = guarded(move |_| Reply::Answer(404, head.to_owned(), Vec::new()));
+        let (sender, base) = std::sync::mpsc::sync_channel(1);
+        // The service is a thread of its own, which ends with the process.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let service = Service::start(answer).await;
+                sender.send(service.base.clone()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        let base = base.recv().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let used = runtime.block_on(async {
+            let (notices, _received) = mpsc::channel(1);
+            let (_cadence, looks) = watch::channel(Cadence::Busy);
+            let before = cpu();
+            let minute = Duration::from_secs(60);
+            let _ended = timeout(minute, super::watch(base, looks, notices)).await;
+            cpu() - before
+        });
+        let percent = Duration::from_nanos(used).as_secs_f64() / 60.0 * 100.0;
+        println!("connections {way}: {used} ns in 60 s, {percent:.4} % of a core");
+    }
+}

@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::fields::Fields;
+use crate::imds::{self, Configured};
 
 /// The network's part of the configuration, checked.
 #[derive(Debug)]
@@ -107,13 +108,17 @@ fn trust_anchors(fields: &mut Fields) -> Option<Vec<CertificateDer<'static>>> {
     }
 }
 
+/// The service that the document names, or the environment (`AWS_EC2_METADATA_SERVICE_ENDPOINT`).
 fn metadata_endpoint(fields: &mut Fields) -> Option<Url> {
-    const NAME: &str = "metadata_endpoint";
-    let text = fields.optional_string(NAME)?;
-    match Url::parse(text.trim_end_matches('/')) {
-        Ok(url) if url.scheme() == "http" && url.has_host() && url.query().is_none() => Some(url),
-        _ => {
-            fields.problem(NAME, &format!("{text:?}"), "http://host[:port][/path]");
+    let resolved = match fields.optional_string(Configured::FIELD) {
+        Some(text) => Configured::parse(&text),
+        None => Ok(Configured::Unset),
+    }
+    .and_then(|configured| imds::resolve(&configured, |name| std::env::var(name).ok()));
+    match resolved {
+        Ok(url) => url,
+        Err(error) => {
+            fields.problems().push(error.to_string());
             None
         }
     }

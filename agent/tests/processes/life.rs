@@ -538,6 +538,77 @@ async fn a_spot_notice_is_reported_and_stops_the_job_in_time() {
 }
 
 #[tokio::test]
+async fn hints_and_far_deadlines_are_reported_once_and_leave_the_job_alone() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let mut host = Host::new(
+        &coordinator,
+        r#"
+        listen; run_job b
+        while [ -e ../runner ] && [ ! -e ../go ]; do sleep 0.02; done
+        complete b Succeeded; exit 100
+        "#,
+    );
+    let metadata = Metadata::start().await;
+    host.config["metadata_endpoint"] = format!("http://{}/i-1/", metadata.address).into();
+    let agent = host.start().await;
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    reach(&mut session, RunnerPhase::Running).await;
+    metadata.publish_at(
+        "events/recommendations/rebalance",
+        r#"{"noticeTime":"2026-01-01T00:00:00Z"}"#.into(),
+    );
+    metadata.publish_at(
+        "events/maintenance/scheduled",
+        r#"[{"EventId":"instance-event-1","Code":"instance-retirement","State":"active",
+            "NotBefore":"01 Feb 2099 09:00:43 GMT","Description":"The instance retires"}]"#
+            .into(),
+    );
+    metadata.publish_at("autoscaling/target-lifecycle-state", "Terminated".into());
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let kind = session
+            .take_until(|kind| matches!(kind, Kind::InterruptionNotice(_)))
+            .await;
+        let Kind::InterruptionNotice(notice) = kind else {
+            unreachable!()
+        };
+        let deadline = notice.deadline.map(|deadline| deadline.seconds);
+        seen.push((notice.kind(), deadline, notice.detail));
+    }
+    // A look may fall between two publications.
+    seen.sort_by_key(|(kind, ..)| *kind);
+    let retires = "instance-event-1: instance-retirement from 01 Feb 2099 09:00:43 GMT: \
+                   The instance retires";
+    let expected = [
+        (
+            InterruptionKind::Rebalance,
+            None,
+            "recommended at 2026-01-01T00:00:00Z",
+        ),
+        (InterruptionKind::Maintenance, Some(4_073_619_643), retires),
+        (
+            InterruptionKind::Lifecycle,
+            None,
+            "target lifecycle state Terminated",
+        ),
+    ];
+    assert_eq!(
+        seen,
+        expected.map(|(kind, time, text)| (kind, time, text.to_owned()))
+    );
+    std::fs::write(host.path("go"), "").unwrap();
+    // Nothing else is said before the end of a job that nobody stopped.
+    let Kind::DrainReport(last) = session.take().await else {
+        panic!("each notice is followed by a look")
+    };
+    assert!(!last.idle, "{last:?}");
+    let finished = session.finished().await;
+    assert_eq!(finished.outcome(), RunnerOutcome::Succeeded, "{finished:?}");
+    assert!(agent.exit().await.success());
+}
+
+#[tokio::test]
 async fn a_runner_that_is_told_to_stop_while_the_coordinator_refuses_it_still_ends() {
     let mut coordinator = Coordinator::start(&unique_instance_id()).await;
     let host = Host::new(

@@ -1,25 +1,50 @@
 //! The instance metadata service, version 2, for any number of instances: each has its own path
 //! prefix, `/{instance_id}/latest/…`, in place of its own link-local address.
 //!
+//! It can be told to misbehave, for all of an instance's paths or for one, and its clock can be moved.
+//!
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+const TTL_HEADER: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 /// Six hours.
 const LONGEST_TTL_SECS: u64 = 21_600;
+/// Where tokens are made, below `latest/`.
+const TOKEN_PATH: &str = "api/token";
+/// Where scheduled maintenance is listed, below `latest/`.
+const MAINTENANCE_PATH: &str = "meta-data/events/maintenance/scheduled";
+/// Where Auto Scaling says what it will do, below `latest/`.
+const LIFECYCLE_PATH: &str = "meta-data/autoscaling/target-lifecycle-state";
+/// Where the instance identity role's credentials are, below `latest/`.
+const CREDENTIALS_PATH: &str =
+    "meta-data/identity-credentials/ec2/security-credentials/ec2-instance";
+
+/// What the service does with one request, in place of what it should.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Answers with this status and no text.
+    Status(u16),
+    /// Answers with this text, whatever it means.
+    Text(String),
+    /// Answers as it should, after this time.
+    Slow(Duration),
+    /// Never answers.
+    Silence,
+}
 
 /// What one instance can read of itself.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +55,29 @@ struct Instance {
     /// How many requests came, by path.
     requests: HashMap<String, u64>,
     broken: bool,
+    /// What happens to the next requests, by path.
+    faults: HashMap<String, VecDeque<Fault>>,
+    /// So many reads are answered 401 still, whatever their token.
+    refusals: u32,
+    /// Tokens live no longer than this, whatever was asked for.
+    longest_ttl: Option<Duration>,
+    /// How far the clock is ahead.
+    ahead: Duration,
+}
+
+impl Instance {
+    fn now(&self) -> Instant {
+        Instant::now() + self.ahead
+    }
+
+    /// Counts a request and says what is to happen to it.
+    fn begin(&mut self, path: &str) -> Option<Fault> {
+        *self.requests.entry(path.to_owned()).or_default() += 1;
+        if self.broken {
+            return Some(Fault::Status(500));
+        }
+        self.faults.get_mut(path)?.pop_front()
+    }
 }
 
 type Instances = Arc<Mutex<HashMap<String, Instance>>>;
@@ -119,10 +167,8 @@ impl FakeImds {
             ("meta-data/services/domain", "amazonaws.com"),
             ("meta-data/services/partition", "aws"),
             ("dynamic/instance-identity/document", &document.to_string()),
-            (
-                "meta-data/identity-credentials/ec2/security-credentials/ec2-instance",
-                &credentials.to_string(),
-            ),
+            (CREDENTIALS_PATH, &credentials.to_string()),
+            (MAINTENANCE_PATH, "[]"),
         ] {
             self.set(instance_id, path, value);
         }
@@ -159,14 +205,80 @@ impl FakeImds {
         );
     }
 
+    /// Adds an event to the list of scheduled maintenance, such as `instance-retirement` in the state
+    /// `active`. One with the same id is replaced.
+    pub fn schedule_maintenance(
+        &self,
+        instance_id: &str,
+        event_id: &str,
+        code: &str,
+        state: &str,
+        not_before: Timestamp,
+    ) {
+        self.with(instance_id, |instance| {
+            let list = instance.values.get(MAINTENANCE_PATH);
+            let mut events: Vec<serde_json::Value> = list
+                .and_then(|list| serde_json::from_str(list).ok())
+                .unwrap_or_default();
+            events.retain(|event| event["EventId"] != event_id);
+            // This list alone has times in this form.
+            let time = not_before.strftime("%d %b %Y %H:%M:%S GMT").to_string();
+            events.push(json!({
+                "NotBefore": time, "NotAfter": time, "Code": code, "State": state,
+                "Description": format!("fake {code}"), "EventId": event_id,
+            }));
+            let list = serde_json::Value::Array(events).to_string();
+            instance.values.insert(MAINTENANCE_PATH.to_owned(), list);
+        });
+    }
+
+    /// Auto Scaling moves the instance to `state`, such as `Terminated`.
+    pub fn set_target_lifecycle_state(&self, instance_id: &str, state: &str) {
+        self.set(instance_id, LIFECYCLE_PATH, state);
+    }
+
     /// While broken, the instance's service answers 500 to everything.
     pub fn set_broken(&self, instance_id: &str, broken: bool) {
         self.with(instance_id, |instance| instance.broken = broken);
     }
 
+    /// The next requests for `path` below `latest/` meet these faults, one each and in this order.
+    pub fn script(&self, instance_id: &str, path: &str, faults: impl IntoIterator<Item = Fault>) {
+        self.with(instance_id, |instance| {
+            let queue = instance.faults.entry(path.to_owned()).or_default();
+            queue.extend(faults);
+        });
+    }
+
+    /// The identity role's credentials are not there for the next `reads`, as early at boot.
+    pub fn delay_credentials(&self, instance_id: &str, reads: usize) {
+        let absent = std::iter::repeat_n(Fault::Status(404), reads);
+        self.script(instance_id, CREDENTIALS_PATH, absent);
+    }
+
     /// Makes all tokens of an instance invalid, as after a long pause.
     pub fn expire_tokens(&self, instance_id: &str) {
         self.with(instance_id, |instance| instance.tokens.clear());
+    }
+
+    /// The next `reads` are answered 401, with new tokens too.
+    pub fn refuse_tokens(&self, instance_id: &str, reads: u32) {
+        self.with(instance_id, |instance| instance.refusals = reads);
+    }
+
+    /// Tokens made from now on live no longer than `ttl`, in whole seconds, and say so.
+    pub fn limit_tokens(&self, instance_id: &str, ttl: Duration) {
+        self.with(instance_id, |instance| instance.longest_ttl = Some(ttl));
+    }
+
+    /// Moves the instance's clock on: tokens grow older by so much.
+    pub fn advance(&self, instance_id: &str, by: Duration) {
+        self.with(instance_id, |instance| instance.ahead += by);
+    }
+
+    /// How many tokens were asked for.
+    pub fn token_requests(&self, instance_id: &str) -> u64 {
+        self.reads(instance_id, TOKEN_PATH)
     }
 
     /// How often `path` below `latest/` was read.
@@ -177,60 +289,101 @@ impl FakeImds {
     }
 
     fn with<R>(&self, instance_id: &str, step: impl FnOnce(&mut Instance) -> R) -> R {
-        let mut all = self
-            .instances
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        step(all.entry(instance_id.to_owned()).or_default())
+        with_or_new(&self.instances, instance_id, step)
     }
+}
+
+fn with_or_new<R>(
+    instances: &Instances,
+    instance_id: &str,
+    step: impl FnOnce(&mut Instance) -> R,
+) -> R {
+    let mut all = instances.lock().unwrap_or_else(PoisonError::into_inner);
+    step(all.entry(instance_id.to_owned()).or_default())
+}
+
+/// Looks up an instance, lets a fault happen, then answers.
+async fn answer(
+    instances: &Instances,
+    instance_id: &str,
+    path: &str,
+    proper: impl FnOnce(&mut Instance) -> Response,
+) -> Response {
+    let fault = {
+        let mut all = instances.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(instance_id) {
+            Some(instance) => instance.begin(path),
+            None => return StatusCode::NOT_FOUND.into_response(),
+        }
+    };
+    match fault {
+        None => {}
+        Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
+        Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Text(text)) => return text.into_response(),
+        Some(Fault::Status(status)) => {
+            let status = StatusCode::from_u16(status);
+            return status
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+                .into_response();
+        }
+    }
+    with_or_new(instances, instance_id, proper)
 }
 
 async fn token(
     State(instances): State<Instances>,
     Path(instance): Path<String>,
     headers: HeaderMap,
-) -> Result<String, StatusCode> {
-    let ttl: u64 = headers
+) -> Response {
+    let ttl: Option<u64> = headers
         .get(TTL_HEADER)
         .and_then(|value| value.to_str().ok()?.parse().ok())
-        .filter(|ttl| (1..=LONGEST_TTL_SECS).contains(ttl))
-        .ok_or(StatusCode::BAD_REQUEST)?;
+        .filter(|ttl| (1..=LONGEST_TTL_SECS).contains(ttl));
+    let Some(ttl) = ttl else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    // What came through a proxy did not come from this instance alone.
     if headers.contains_key("x-forwarded-for") {
-        return Err(StatusCode::FORBIDDEN);
+        return StatusCode::FORBIDDEN.into_response();
     }
-    let mut all = instances.lock().unwrap_or_else(PoisonError::into_inner);
-    let instance = all.get_mut(&instance).ok_or(StatusCode::NOT_FOUND)?;
-    if instance.broken {
-        return Err(StatusCode::INTERNAL_SERVER_ERROR);
-    }
-    let token = format!("AQAE{:032x}==", rand::random::<u128>());
-    instance
-        .tokens
-        .insert(token.clone(), Instant::now() + Duration::from_secs(ttl));
-    Ok(token)
+    answer(&instances, &instance, TOKEN_PATH, |instance| {
+        let longest = instance
+            .longest_ttl
+            .map_or(ttl, |longest| longest.as_secs());
+        let ttl = ttl.min(longest);
+        let token = format!("AQAE{:032x}==", rand::random::<u128>());
+        let until = instance.now() + Duration::from_secs(ttl);
+        instance.tokens.insert(token.clone(), until);
+        ([(TTL_HEADER, ttl.to_string())], token).into_response()
+    })
+    .await
 }
 
 async fn value(
     State(instances): State<Instances>,
     Path((instance, path)): Path<(String, String)>,
     headers: HeaderMap,
-) -> Result<String, StatusCode> {
-    let mut all = instances.lock().unwrap_or_else(PoisonError::into_inner);
-    let instance = all.get_mut(&instance).ok_or(StatusCode::NOT_FOUND)?;
-    *instance.requests.entry(path.clone()).or_default() += 1;
-    if instance.broken {
-        return Err(StatusCode::INTERNAL_SERVER_ERROR);
-    }
-    let valid = headers
-        .get(TOKEN_HEADER)
-        .and_then(|value| instance.tokens.get(value.to_str().ok()?))
-        .is_some_and(|until| *until > Instant::now());
-    if !valid {
-        return Err(StatusCode::UNAUTHORIZED);
-    }
-    instance
-        .values
-        .get(&path)
-        .cloned()
-        .ok_or(StatusCode::NOT_FOUND)
+) -> Response {
+    answer(&instances, &instance, &path, |instance| {
+        let now = instance.now();
+        let until = headers
+            .get(TOKEN_HEADER)
+            .and_then(|value| instance.tokens.get(value.to_str().ok()?))
+            .filter(|until| **until > now);
+        let Some(until) = until else {
+            return StatusCode::UNAUTHORIZED.into_response();
+        };
+        if instance.refusals > 0 {
+            instance.refusals -= 1;
+            return StatusCode::UNAUTHORIZED.into_response();
+        }
+        // Each answer says how long the token still lives.
+        let left = [(TTL_HEADER, until.duration_since(now).as_secs().to_string())];
+        match instance.values.get(&path) {
+            Some(value) => (left, value.clone()).into_response(),
+            None => (StatusCode::NOT_FOUND, left).into_response(),
+        }
+    })
+    .await
 }

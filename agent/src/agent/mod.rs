@@ -32,8 +32,6 @@ use crate::wire;
 
 /// Time between two heartbeats until the coordinator says otherwise.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
-/// Between two looks at the process table, while one is due.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end waits for its acknowledgement once it was sent.
 const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the end waits for a coordinator that can't be reached.
@@ -192,7 +190,7 @@ impl Agent {
             Some(self.heartbeat_at),
             self.machine.next_deadline().map(Instant::from_std),
             self.keeper.connect_at(),
-            self.machine.wants_looks().then_some(self.look_at),
+            self.machine.look_every().map(|_| self.look_at),
             self.ending.as_ref().map(|ending| ending.until),
             self.ending.is_none().then_some(self.life_ends),
             self.lost_at(),
@@ -216,8 +214,10 @@ impl Agent {
     fn time_passes(&mut self) {
         let now = Instant::now();
         self.feed(Input::Tick);
-        if self.machine.wants_looks() && self.look_at <= now {
-            self.look_at = now + LOOK_INTERVAL;
+        if let Some(interval) = self.machine.look_every()
+            && self.look_at <= now
+        {
+            self.look_at = now + interval;
             let worker = worker_exists();
             self.feed(Input::Looked { worker });
         }

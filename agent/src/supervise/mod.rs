@@ -26,5 +26,7 @@ mod properties;
 pub(crate) mod snapshot;
 mod stop;
 pub(crate) mod tail;
+#[cfg(test)]
+mod trouble_tests;
 mod troubles;
 pub(crate) mod watchdog;

@@ -11,12 +11,14 @@ use tokio::task::JoinSet;
 
 /// The running service.
 pub struct Metadata {
+    /// Where it listens.
     pub address: SocketAddr,
     deadline: Arc<Mutex<Option<Timestamp>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Metadata {
+    /// Starts it on a port of its own.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,12 +1,5 @@
 //! The agent's binary against a coordinator in the test, with shell scripts as the runner.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    unreachable_pub,
-    reason = "a test and its support, not a library"
-)]
-
-mod support;
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::time::{Duration, SystemTime};
 
@@ -20,10 +13,10 @@ use muster_proto::v1::{
 use nix::sys::signal::Signal;
 use tonic::Status;
 
-use support::coordinator::{Coordinator, Session, TOKEN};
-use support::host::{Host, jit_config, lives, unique_instance_id};
-use support::metadata::Metadata;
-use support::until;
+use muster_tests::scripted::coordinator::{Coordinator, Session, TOKEN};
+use muster_tests::scripted::host::{Host, jit_config, lives, unique_instance_id};
+use muster_tests::scripted::metadata::Metadata;
+use muster_tests::scripted::until;
 
 fn phase(kind: &Kind) -> Option<(RunnerPhase, &str)> {
     match kind {
@@ -96,6 +89,7 @@ async fn a_job_runs_and_each_step_is_reported_in_order() {
     assert_eq!(accepted.runner_name, "runner-1");
     for wanted in [
         (RunnerPhase::Starting, ""),
+        (RunnerPhase::Connected, ""),
         (RunnerPhase::Listening, ""),
         (RunnerPhase::Assigned, ""),
         (RunnerPhase::Running, "build (linux)"),
@@ -257,7 +251,7 @@ async fn events_come_again_in_order_after_a_lost_stream() {
     let mut first = coordinator.session().await;
     first.assign("runner-1", &jit_config()).await;
     let mut seen = Vec::new();
-    while seen.len() < 3 {
+    while seen.len() < 4 {
         seen.push(first.event().await);
     }
     first.acknowledge(1).await;
@@ -265,20 +259,21 @@ async fn events_come_again_in_order_after_a_lost_stream() {
     first.end(Status::unavailable("test")).await;
 
     let mut second = coordinator.session().await;
-    assert_eq!(second.hello.last_sequence, 3);
+    assert_eq!(second.hello.last_sequence, 4);
     assert_eq!(second.hello.phase(), RunnerPhase::Listening);
     assert_eq!(second.hello.runner_name, "runner-1");
     assert_eq!(second.hello.runner_version, "2.336.0");
     assert_eq!(second.event().await, seen[1]);
     assert_eq!(second.event().await, seen[2]);
+    assert_eq!(second.event().await, seen[3]);
     // The same assignment again changes nothing, and another one is refused.
     second.assign("runner-1", &jit_config()).await;
     second.assign("runner-2", &jit_config()).await;
     std::fs::write(host.path("go"), "").unwrap();
     let end = second.event().await;
-    assert_eq!(end.sequence, 4);
+    assert_eq!(end.sequence, 5);
     assert!(matches!(end.kind, Some(Kind::RunnerFinished(_))));
-    second.acknowledge(4).await;
+    second.acknowledge(5).await;
     assert!(agent.exit().await.success());
     assert!(host.read("log").contains("a second assignment is refused"));
 }

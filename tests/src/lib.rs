@@ -3,5 +3,11 @@
 
 pub mod demo;
 pub mod fakes;
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test can't go on without fails the test"
+)]
+pub mod scripted;
 pub mod standin;
 pub mod world;

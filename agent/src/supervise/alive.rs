@@ -14,6 +14,9 @@ use super::stop::Stop;
 use super::troubles::Troubles;
 use super::watchdog::Limits;
 
+/// Between two looks at the process table while a worker is awaited.
+pub(super) const LOOK_SOON: Duration = Duration::from_secs(1);
+
 /// A moment, counted from the machine's beginning.
 pub(super) type Time = Duration;
 
@@ -29,6 +32,8 @@ pub(super) struct Alive {
     stage_since: Time,
     /// The worker writes a perf file.
     worker_counts: bool,
+    /// Since when no worker is in the process table, although a job runs.
+    no_worker_since: Option<Time>,
     /// Name of its job.
     pub(super) job: Option<String>,
     /// The console's word on the job.
@@ -88,6 +93,7 @@ impl Alive {
             stage: Stage::Unknown,
             stage_since: now,
             worker_counts: false,
+            no_worker_since: None,
             job: None,
             result: None,
             job_named: false,
@@ -201,16 +207,29 @@ impl Alive {
     /// A look at the process table showed a worker. It exists for a job only (JobDispatcher.cs: one
     /// process per job).
     pub(super) fn found_worker(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.no_worker_since = None;
         if self.stage > Stage::Unknown {
             self.reach(Stage::WorkerFound, now);
         }
         self.advance(Phase::Running, actions);
     }
 
-    /// Whether a worker must be looked for: the runner is about to make one, and would be stopped if
-    /// it didn't say so.
-    pub(super) fn awaits_worker(&self) -> bool {
-        self.stop.is_none() && matches!(self.stage, Stage::Assigned | Stage::Acquired)
+    /// A look at the process table showed no worker.
+    pub(super) fn found_no_worker(&mut self, now: Time) {
+        if self.phase == Phase::Running {
+            self.no_worker_since.get_or_insert(now);
+        }
+    }
+
+    /// How often the process table must be looked at. A runner that is about to make a worker would be
+    /// stopped if its files didn't say that it has; one that runs a job may have been stopped itself.
+    pub(super) fn look_every(&self, limits: &Limits) -> Option<Duration> {
+        let soon = matches!(self.stage, Stage::Assigned | Stage::Acquired);
+        match &self.stop {
+            None if soon => Some(limits.look.min(LOOK_SOON)),
+            None if self.phase == Phase::Running => Some(limits.look),
+            _ => None,
+        }
     }
 
     fn reach(&mut self, stage: Stage, now: Time) {
@@ -266,6 +285,9 @@ impl Alive {
         let ignored = self
             .cancelled_at
             .map(|at| (at + limits.cancel, Cause::NotCancelled));
+        let gone = self
+            .no_worker_since
+            .map(|at| (at + limits.worker_gone, Cause::WorkerGone));
         let since = self.stage_since;
         let due = match self.stage {
             Stage::Unknown if self.phase < Phase::Listening => {
@@ -283,10 +305,10 @@ impl Alive {
                 (since + limits.worker_message, Cause::NotReceived)
             }
             Stage::StepsDone => (since + limits.worker_exit, Cause::WorkerNotExited),
-            _ => return ignored,
+            _ => return ignored.or(gone),
         };
         // A cancelled job has its minutes before anything else is expected of it.
-        ignored.or(Some(due))
+        ignored.or(gone.filter(|gone| gone.0 < due.0)).or(Some(due))
     }
 
     /// When something is to be said that ends nothing.
@@ -314,6 +336,7 @@ impl Alive {
             result_missing: self.job_named && self.result.is_none() && !self.console_gap,
             result: self.result,
             stop: self.stop.map(|stop| stop.cause),
+            cancelled: self.cancelled_at.is_some(),
             conflict: self.conflict,
             version_refused: self.version_refused,
             updating: self.updating,

@@ -187,12 +187,14 @@ impl Listener {
         perf_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let exit = loop {
             tokio::select! {
+                // The console first: what it says before a counter happened before it.
+                biased;
                 exit = self.process.wait() => break exit,
+                Some(command) = commands.recv() => self.obey(command),
                 read = self.output.read(&mut buffer), if open => {
                     open = forward(read, &buffer, &mut lines, &events).await;
                 }
                 _ = perf_tick.tick() => self.forward_counters(&events).await,
-                Some(command) = commands.recv() => self.obey(command),
             }
         };
         // What it wrote before its end counts, so it must arrive before the end does.

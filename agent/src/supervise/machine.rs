@@ -6,12 +6,12 @@
 //! own runner stopped: nothing that it writes makes a busy runner look idle, takes a phase back, or
 //! makes a success of an end whose exit status doesn't allow it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use muster_proto::v1::{RunnerOutcome, RunnerPhase, TroubleKind};
 use serde::{Deserialize, Serialize};
 
-use super::alive::{Alive, Time};
+use super::alive::{Alive, LOOK_SOON, Time};
 pub(crate) use super::messages::{Action, Finish, Input};
 use super::outcome::{Cause, Exit};
 use super::phase::Phase;
@@ -86,12 +86,12 @@ impl Machine {
         matches!(&self.state, State::Alive(alive) if alive.stop.is_some())
     }
 
-    /// Whether the process table must be looked at from time to time.
-    pub(crate) fn wants_looks(&self) -> bool {
+    /// How often the process table must be looked at, if at all, for [`Input::Looked`].
+    pub(crate) fn look_every(&self) -> Option<Duration> {
         match &self.state {
-            State::Alive(alive) => alive.awaits_worker(),
-            State::Orphaned { .. } => true,
-            State::Unassigned | State::Finished => false,
+            State::Alive(alive) => alive.look_every(&self.limits),
+            State::Orphaned { .. } => Some(self.limits.look.min(LOOK_SOON)),
+            State::Unassigned | State::Finished => None,
         }
     }
 
@@ -210,6 +210,7 @@ impl Machine {
         if worker {
             self.alive(|alive| alive.found_worker(now, actions));
         } else {
+            self.alive(|alive| alive.found_no_worker(now));
             self.end_orphaned("then ended", now, actions);
         }
     }

@@ -81,7 +81,7 @@ pub(super) fn running() -> Vec<Input> {
 }
 
 /// A runner that listens, has begun these jobs by its console, and has written these counters.
-fn counted(counters: &[Counter], jobs: &[&str]) -> Vec<Input> {
+pub(super) fn counted(counters: &[Counter], jobs: &[&str]) -> Vec<Input> {
     let jobs = jobs
         .iter()
         .map(|name| ConsoleLine::RunningJob((*name).into()));
@@ -160,6 +160,19 @@ fn waiting_and_working_have_no_limit(#[case] inputs: Vec<Input>) {
     let mut bench = Bench::after(inputs);
     assert_eq!(bench.run_to(100_000), []);
     assert_eq!(bench.machine.next_deadline(), None);
+}
+
+#[test]
+fn a_runner_that_its_job_has_stopped_ends_after_its_worker() {
+    let mut bench = Bench::after(running());
+    assert_eq!(bench.machine.look_every(), Some(Duration::from_secs(30)));
+    bench.give(Input::Looked { worker: false });
+    bench.give(Input::Looked { worker: true });
+    assert_eq!(bench.machine.next_deadline(), None);
+    bench.give(Input::Looked { worker: false });
+    bench.now += Duration::from_secs(30);
+    bench.give(Input::Looked { worker: false });
+    assert_eq!(bench.run_to(600), [(600, Action::Interrupt)]);
 }
 
 #[test]
@@ -262,7 +275,7 @@ fn the_worker_of_a_dead_runner_may_go_on_for_ten_minutes() {
             ..
         }]
     ));
-    assert!(bench.machine.wants_looks());
+    assert_eq!(bench.machine.look_every(), Some(Duration::from_secs(1)));
     assert_eq!(bench.give(Input::Looked { worker: true }), []);
     let end = bench.give(Input::Looked { worker: false });
     assert_eq!(finished(&end).unwrap().outcome, RunnerOutcome::Lost);
@@ -317,85 +330,6 @@ fn a_worker_that_outlives_a_listener_killed_before_it_said_so_is_found() {
         "{}",
         finish.reason
     );
-}
-
-/// The kinds of trouble that these inputs lead to.
-fn troubles(inputs: impl IntoIterator<Item = Input>) -> Vec<TroubleKind> {
-    let mut bench = Bench::new();
-    let mut kinds = Vec::new();
-    for input in inputs {
-        for action in bench.give(input) {
-            if let Action::Trouble { kind, detail } = action {
-                assert!(!detail.is_empty());
-                kinds.push(kind);
-            }
-        }
-    }
-    kinds
-}
-
-#[test]
-fn trouble_is_said_once_per_streak() {
-    let error = |text: &str| Input::Console(ConsoleLine::ConnectError(text.into()));
-    let conflict = || Input::Console(ConsoleLine::SessionConflict);
-    let reconnected = || Input::Console(ConsoleLine::Reconnected);
-    let said = troubles([
-        Input::Started,
-        conflict(),
-        error("Error: Conflict"),
-        conflict(),
-        reconnected(),
-        conflict(),
-        Input::Console(ConsoleLine::Listening),
-        error("time-out"),
-        error("time-out"),
-        reconnected(),
-        error("time-out"),
-        Input::Console(ConsoleLine::ClockSkew("skew".into())),
-        Input::Counter(RenewalFailing),
-        Input::Counter(RenewalFailing),
-        Input::Counter(RenewalRecovered),
-        Input::Counter(RenewalFailing),
-    ]);
-    assert_eq!(
-        said,
-        [
-            TroubleKind::Conflict,
-            TroubleKind::Conflict,
-            TroubleKind::Connection,
-            TroubleKind::Connection,
-            TroubleKind::Renewal,
-            TroubleKind::Renewal,
-        ]
-    );
-}
-
-#[test]
-fn cancellations_are_a_storm_only_if_they_come_fast() {
-    let storm = |count: usize| {
-        let cancelled = std::iter::repeat_n(Input::Counter(JobCancelled), count);
-        troubles(running().into_iter().chain(cancelled))
-    };
-    assert_eq!(storm(9), []);
-    assert_eq!(storm(200), [TroubleKind::CancellationStorm]);
-
-    let mut bench = Bench::after(running());
-    for _ in 0..30 {
-        bench.now += Duration::from_secs(10);
-        assert_eq!(bench.give(Input::Counter(JobCancelled)), []);
-    }
-}
-
-#[test]
-fn a_slow_setup_is_said_and_ends_nothing() {
-    let mut bench = Bench::after(counted(&[JobReceived], &["b"]));
-    let done = bench.run_to(100_000);
-    let [(600, Action::Trouble { kind, detail })] = done.as_slice() else {
-        panic!("{done:?}")
-    };
-    assert_eq!(*kind, TroubleKind::SlowSetup);
-    assert!(detail.contains("10 min"), "{detail}");
-    assert_eq!(bench.machine.next_deadline(), None);
 }
 
 #[test]

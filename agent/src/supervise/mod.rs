@@ -31,6 +31,8 @@ pub(crate) mod snapshot;
 mod stop;
 pub(crate) mod supervisor;
 pub(crate) mod tail;
+#[cfg(test)]
+mod trouble_tests;
 mod troubles;
 pub(crate) mod unit;
 pub(crate) mod watchdog;

@@ -44,6 +44,8 @@ pub(crate) enum Cause {
     NotReceived,
     /// Its job was cancelled and didn't end in time.
     NotCancelled,
+    /// Its worker went away and it named no result in time.
+    WorkerGone,
     /// The steps of its job were over and its worker didn't end in time.
     WorkerNotExited,
     /// Its job was over and it didn't end in time.
@@ -62,6 +64,7 @@ impl Cause {
             Self::NoWorker => "it had fetched its job and started no worker in time".into(),
             Self::NotReceived => "its worker did not read the job in time".into(),
             Self::NotCancelled => "its job was cancelled and did not end in time".into(),
+            Self::WorkerGone => "its worker is gone and it did not end".into(),
             Self::WorkerNotExited => "its worker did not end after the job's last step".into(),
             Self::NotExited => "it did not end after its job".into(),
         }
@@ -97,6 +100,8 @@ pub(crate) struct Seen {
     pub(crate) result_missing: bool,
     /// Why it was told to stop, if it was.
     pub(crate) stop: Option<Cause>,
+    /// GitHub cancelled its job.
+    pub(crate) cancelled: bool,
     /// It met another session of its registration.
     pub(crate) conflict: bool,
     /// The console said that GitHub refuses this version.
@@ -202,11 +207,14 @@ fn of_exit_result(result: JobResult, seen: &Seen) -> RunnerOutcome {
 /// followed by a stop or by another result may be the job's own invention.
 fn of_printed(exit: Exit, printed: Printed, seen: &Seen) -> RunnerOutcome {
     let claims_success = passed(printed.result);
+    // A runner that stops in the middle of a job says "Canceled" too.
+    let broken_off =
+        printed.result == JobResult::Canceled && !printed.after_stop && !seen.cancelled;
     let believable = matches!(exit, Exit::Code(0 | 3 | 4))
         && seen.stop.is_none()
         && !seen.stopped_by_other
         && !printed.contradicted;
-    if claims_success && !believable {
+    if broken_off || claims_success && !believable {
         return without_result(Exit::Unknown, seen);
     }
     of_result(printed.result, printed.after_stop)

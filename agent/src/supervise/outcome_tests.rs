@@ -63,6 +63,7 @@ fn drain() -> Option<Cause> {
     O::Lost
 )]
 #[case::no_worker(Exit::Code(0), Running, None, Some(Cause::NoWorker), O::Lost)]
+#[case::worker_gone(Exit::Signal(9), Running, None, Some(Cause::WorkerGone), O::Lost)]
 #[case::deaf_worker(Exit::Code(0), Running, None, Some(Cause::NotReceived), O::Lost)]
 #[case::wedged_worker(Exit::Signal(9), Running, None, Some(Cause::WorkerNotExited), O::Lost)]
 #[case::stuck_cancellation(Exit::Signal(9), Running, None, Some(Cause::NotCancelled), O::Canceled)]
@@ -163,6 +164,21 @@ fn an_end_is_judged_by_its_exit_status_first(
         ..Seen::default()
     },
     O::Lost, "Succeeded and then another"
+)]
+#[case::cancelled_without_result_codes(
+    Exit::Code(0),
+    Seen {
+        phase: Running,
+        result: printed(JobResult::Canceled, false),
+        cancelled: true,
+        ..Seen::default()
+    },
+    O::Canceled, "result was Canceled"
+)]
+#[case::broken_off(
+    Exit::Code(2),
+    Seen { phase: Running, result: printed(JobResult::Canceled, false), ..Seen::default() },
+    O::Lost, "result was Canceled"
 )]
 #[case::update_under_way(
     Exit::Code(1),

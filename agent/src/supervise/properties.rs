@@ -340,7 +340,7 @@ proptest! {
             let (one, other) = (step.clone().input(&plain), step.input(&restored));
             prop_assert_eq!(plain.give(one), restored.give(other));
             prop_assert_eq!(plain.machine.phase(), restored.machine.phase());
-            prop_assert_eq!(plain.machine.wants_looks(), restored.machine.wants_looks());
+            prop_assert_eq!(plain.machine.look_every(), restored.machine.look_every());
         }
     }
 }

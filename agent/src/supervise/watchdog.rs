@@ -29,6 +29,11 @@ pub(crate) struct Limits {
     /// From the end of the last step to the worker's end
     /// (<https://github.com/actions/runner/issues/4418>).
     pub(crate) worker_exit: Duration,
+    /// Between two looks at the process table while a job runs.
+    pub(crate) look: Duration,
+    /// From a look that shows a job without a worker to its worker or its result. A job can stop its
+    /// own runner, so that nobody would ever say more; its lock lasts no longer than this.
+    pub(crate) worker_gone: Duration,
     /// From a cancellation to the job's end. The runner kills its worker 15 s before GitHub's five
     /// minutes are over (JobDispatcher.cs:677-698).
     pub(crate) cancel: Duration,
@@ -60,6 +65,8 @@ impl Default for Limits {
             worker_message: Duration::from_secs(45),
             setup: Duration::from_secs(600),
             worker_exit: Duration::from_secs(120),
+            look: Duration::from_secs(30),
+            worker_gone: Duration::from_secs(600),
             cancel: Duration::from_secs(600),
             exit_after_result: Duration::from_secs(60),
             hang_grace: Duration::from_secs(10),
@@ -101,7 +108,7 @@ impl Limits {
         limits
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut Duration); 15] {
+    fn fields(&mut self) -> [(&'static str, &mut Duration); 17] {
         [
             ("connect", &mut self.connect),
             ("connect_after_conflict", &mut self.connect_after_conflict),
@@ -110,6 +117,8 @@ impl Limits {
             ("worker_message", &mut self.worker_message),
             ("setup", &mut self.setup),
             ("worker_exit", &mut self.worker_exit),
+            ("look", &mut self.look),
+            ("worker_gone", &mut self.worker_gone),
             ("cancel", &mut self.cancel),
             ("exit_after_result", &mut self.exit_after_result),
             ("hang_grace", &mut self.hang_grace),

@@ -333,6 +333,30 @@ pub enum Outcome {
     Lost,
     /// GitHub refuses this version of the runner.
     VersionRefused,
+    /// The runner left to update itself: the image is stale.
+    StaleVersion,
+    /// Another session of the same registration exists: it was used twice.
+    Conflict,
+}
+
+impl Outcome {
+    /// Whether the runner never came so far that it could take a job, as the next one of its pool may
+    /// not either.
+    pub(crate) fn is_broken(self) -> bool {
+        matches!(
+            self,
+            Self::StartFailed | Self::VersionRefused | Self::StaleVersion | Self::Conflict
+        )
+    }
+
+    /// What to tell operators: the agent's words, and what they come to where those don't say it.
+    pub(crate) fn explained(self, reason: &str) -> String {
+        match self {
+            Self::StaleVersion => format!("the pool's image is stale: {reason}"),
+            Self::Conflict => format!("its registration was used twice: {reason}"),
+            _ => reason.to_owned(),
+        }
+    }
 }
 
 /// Who takes an instance away.

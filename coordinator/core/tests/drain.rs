@@ -438,3 +438,42 @@ fn an_instance_that_ends_before_it_enrolled_holds_its_pool_back() {
             .any(|effect| matches!(effect, Effect::Launch { .. }))
     );
 }
+
+#[test]
+fn a_runner_that_does_not_end_although_its_job_is_completed_is_ended() {
+    let mut host = Host::at(At::Busy);
+    let name = host.name();
+    let begun = job(JobStatus::InProgress, Some(name.to_string()));
+    host.tell(Event::Job(Box::new(begun)));
+    let mut completed = job(JobStatus::Completed, Some(name.to_string()));
+    completed.completed_at = Some(host.now);
+    host.tell(Event::Job(Box::new(completed)));
+    assert_eq!(host.pass(14 * 60), [""; 0], "its agent still speaks");
+    assert!(host.pass(2 * 60).contains(&"terminate"));
+}
+
+#[rstest]
+#[case(Outcome::StaleVersion, "the pool's image is stale: x")]
+#[case(Outcome::Conflict, "its registration was used twice: x")]
+#[case(Outcome::VersionRefused, "x")]
+#[case(Outcome::StartFailed, "x")]
+fn a_runner_that_could_take_no_job_is_replaced_later_and_explained(
+    #[case] outcome: Outcome,
+    #[case] words: &str,
+) {
+    let mut host = Host::at(At::Idle);
+    host.tell(Event::Finished {
+        launch: host.launch.clone(),
+        outcome,
+        reason: "x".to_owned(),
+    });
+    let runner = host.fleet.runner(&host.launch).unwrap();
+    let Work::Over {
+        outcome: ended,
+        reason,
+    } = &runner.work
+    else {
+        panic!("{:?}", runner.work)
+    };
+    assert_eq!((*ended, reason.as_str()), (Some(outcome), words));
+}

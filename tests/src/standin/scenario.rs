@@ -23,6 +23,8 @@ pub struct Scenario {
     pub connect_ms: u64,
     /// From there to "Listening for Jobs".
     pub session_ms: u64,
+    /// SIGINT is swallowed for so long after the start.
+    pub deaf_ms: u64,
     /// How the session comes about.
     pub start: Start,
     /// What happens while it listens; `server` polls the address in the JIT configuration, if any.
@@ -37,6 +39,12 @@ pub struct Scenario {
     pub cancel_after_ms: Option<u64>,
     /// How long a cancelled job may take.
     pub cancel_timeout_ms: u64,
+    /// How often the cancellation is delivered again.
+    pub cancel_storm: u32,
+    /// Counters of a renewal in trouble, written once the worker has started.
+    pub renewal: Vec<String>,
+    /// What befalls the listener while the worker runs.
+    pub in_job: Option<InJob>,
     /// The listener is killed so long after the worker has started; the worker goes on.
     pub die_after_ms: Option<u64>,
     /// From the result line to the exit.
@@ -50,6 +58,7 @@ impl Default for Scenario {
             version: "2.336.0".to_owned(),
             connect_ms: 1_000,
             session_ms: 300,
+            deaf_ms: 0,
             start: Start::Normal,
             idle: Idle::Server,
             assign: Assign::Normal,
@@ -57,6 +66,9 @@ impl Default for Scenario {
             job: ScriptedJob::default(),
             cancel_after_ms: None,
             cancel_timeout_ms: 300_000,
+            cancel_storm: 0,
+            renewal: Vec::new(),
+            in_job: None,
             die_after_ms: None,
             finish_ms: 0,
         }
@@ -75,6 +87,10 @@ pub enum Start {
     Forbidden,
     /// The registration is gone.
     RegistrationDeleted,
+    /// The clocks differ by more than thirty minutes.
+    ClockSkew,
+    /// The first so many tries find no server.
+    Unreachable(u32),
 }
 
 /// What happens while it listens.
@@ -91,6 +107,8 @@ pub enum Idle {
     Deprecated(u64),
     /// The OAuth token is revoked after so many milliseconds.
     Revoked(u64),
+    /// A poll is refused for good after so many milliseconds.
+    PollRefused(u64),
     /// So many rounds of polling fail; ten end it.
     PollErrors(u32),
     /// An update is staged after so many milliseconds.
@@ -111,8 +129,41 @@ pub enum Assign {
     AcquireLost,
     /// The first renewal fails for good: the job is abandoned without a worker.
     RenewFail,
+    /// No worker is made, and nothing says so.
+    NoWorker,
     /// The worker never reads the job (actions/runner#4598).
     IpcTimeout,
+    /// The same, and the listener waits for ever.
+    IpcHang,
+}
+
+/// What befalls the listener so many milliseconds after the worker has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InJob {
+    /// The version is refused, and the job with it (actions/runner#3366).
+    Deprecated(u64),
+    /// The tenth failed round of polling ends it, and the job with it.
+    PollErrors(u64),
+    /// The registration is deleted, and the job with it.
+    Deleted(u64),
+    /// An exception: exit code 100 and no result (`JobDispatcher.cs:343-355`).
+    Throw(u64),
+    /// The renewal fails for good: the job is given up (actions/runner#4635).
+    Abandon(u64),
+}
+
+impl InJob {
+    /// When.
+    pub fn after_ms(self) -> u64 {
+        match self {
+            Self::Deprecated(after)
+            | Self::PollErrors(after)
+            | Self::Deleted(after)
+            | Self::Throw(after)
+            | Self::Abandon(after) => after,
+        }
+    }
 }
 
 /// A job that no server gives.

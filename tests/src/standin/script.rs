@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::protocol::TaskResult;
+
 /// A job's work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -12,6 +14,8 @@ pub struct JobScript {
     pub setup_ms: u64,
     /// "Set up job" fails: neither hooks nor steps run.
     pub setup_fails: bool,
+    /// The job's result, whatever its steps come to.
+    pub result: Option<TaskResult>,
     /// How the worker misbehaves.
     pub worker: WorkerFault,
 }
@@ -22,6 +26,7 @@ impl Default for JobScript {
             steps: Vec::new(),
             setup_ms: 2_000,
             setup_fails: false,
+            result: None,
             worker: WorkerFault::None,
         }
     }
@@ -95,7 +100,7 @@ pub enum WorkerFault {
     Crash,
     /// Killed after set-up, as by the OOM killer.
     Killed,
-    /// Hangs after set-up, deaf to cancellation, SIGINT and SIGTERM.
+    /// Hangs after set-up, and is deaf to cancellation, SIGINT and SIGTERM.
     Hang,
     /// Completes the job, then never exits (actions/runner#4418).
     Wedge,

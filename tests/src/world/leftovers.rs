@@ -44,14 +44,19 @@ pub fn marked_processes(instances: &Path) -> Vec<(i32, String)> {
     let Ok(folders) = std::fs::read_dir(instances) else {
         return Vec::new();
     };
-    let marks: Vec<String> = folders
+    let names: Vec<String> = folders
         .flatten()
-        .filter_map(|folder| {
-            Some(format!(
-                "MUSTER_INSTANCE_ID={}",
-                folder.file_name().to_str()?
-            ))
-        })
+        .filter_map(|folder| folder.file_name().into_string().ok())
+        .collect();
+    processes_of(&names)
+}
+
+/// The living processes of these instances.
+#[must_use]
+pub fn processes_of(instances: &[String]) -> Vec<(i32, String)> {
+    let marks: Vec<String> = instances
+        .iter()
+        .map(|instance| format!("MUSTER_INSTANCE_ID={instance}"))
         .collect();
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
@@ -80,7 +85,12 @@ pub fn marked_processes(instances: &Path) -> Vec<(i32, String)> {
 }
 
 pub(super) fn kill(instances: &Path) {
-    for (pid, _) in marked_processes(instances) {
+    kill_all(marked_processes(instances));
+}
+
+/// Ends these processes.
+pub fn kill_all(processes: Vec<(i32, String)>) {
+    for (pid, _) in processes {
         // It may have ended in between.
         let _ = send(Pid::from_raw(pid), Signal::SIGKILL);
     }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 
 pub use self::coordinator::{Addresses, Coordinator};
-pub use self::leftovers::{Left, marked_processes};
+pub use self::leftovers::{Left, kill_all, marked_processes, processes_of};
 pub use self::operator::{Operator, connect, wait_for};
 use crate::fakes::github::{self, FakeGithub};
 use crate::fakes::imds::FakeImds;

@@ -34,8 +34,6 @@ use crate::systemd::Notifier;
 
 /// Time between two samples until the coordinator says otherwise.
 const SAMPLE_DEFAULT: Duration = Duration::from_secs(5);
-/// Between two looks at the process table, while one is due.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end waits for its acknowledgement once it was sent.
 const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the end waits for a coordinator that can't be reached.
@@ -232,7 +230,7 @@ impl Supervisor {
         let times = [
             Some(self.sample_at),
             self.machine.next_deadline().map(Instant::from_std),
-            self.machine.wants_looks().then_some(self.look_at),
+            self.machine.look_every().map(|_| self.look_at),
             self.ending.as_ref().map(|ending| ending.until),
             self.ending.is_none().then_some(self.life_ends),
             self.lost_at(),
@@ -254,8 +252,10 @@ impl Supervisor {
         let now = Instant::now();
         self.notifier.alive(now);
         self.feed(Input::Tick);
-        if self.machine.wants_looks() && self.look_at <= now {
-            self.look_at = now + LOOK_INTERVAL;
+        if let Some(interval) = self.machine.look_every()
+            && self.look_at <= now
+        {
+            self.look_at = now + interval;
             let worker = self.grounds.worker_exists();
             self.feed(Input::Looked { worker });
         }

@@ -193,10 +193,10 @@ impl Fleet {
             return;
         }
         let pool = runner.pool.clone();
-        let broken = matches!(outcome, Outcome::StartFailed | Outcome::VersionRefused);
-        self.end(launch, Some(outcome), reason.to_owned(), turn);
-        if broken {
-            self.failed(&pool, false, reason, turn);
+        let reason = outcome.explained(reason);
+        self.end(launch, Some(outcome), reason.clone(), turn);
+        if outcome.is_broken() {
+            self.failed(&pool, false, &reason, turn);
         }
     }
 

@@ -23,6 +23,9 @@ const DRAIN_AGAIN: Duration = Duration::from_secs(10);
 const AFTER_DEADLINE: Duration = Duration::from_secs(30);
 /// A runner whose job GitHub calls completed has this long to end by itself.
 const AFTER_COMPLETION: Duration = Duration::from_secs(120);
+/// The same where its agent still speaks: longer than any of the agent's own limits, which let a job end
+/// well that GitHub has given up.
+const AFTER_COMPLETION_HEARD: Duration = Duration::from_secs(15 * 60);
 /// An idle runner is replaced after this part of its lifetime, so that no job is cut short by it.
 const RETIRE_AT: f64 = 0.75;
 /// Ended jobs and runners that are gone are remembered this long, then only the store has them.
@@ -150,13 +153,21 @@ impl Fleet {
                 ));
             }
         }
+        let job = runner.job.and_then(|job| self.jobs.get(&job));
+        let ended_at = job.and_then(|job| job.completed_at);
+        if runner.work == Work::Busy
+            && ended_at.is_some_and(|at| since(at) >= AFTER_COMPLETION_HEARD)
+        {
+            let reason = "its job is completed and its runner does not end".to_owned();
+            return Some((Outcome::Lost, reason));
+        }
         let silent_for = runner.silent_since.map(since)?;
         match runner.work {
             Work::Busy if silent_for >= limits.silence_busy => {
                 Some((Outcome::Lost, "its agent fell silent with a job".to_owned()))
             }
             Work::Busy => {
-                let ended_at = self.jobs.get(&runner.job?)?.completed_at?;
+                let ended_at = ended_at?;
                 (since(ended_at) >= AFTER_COMPLETION && silent_for >= AFTER_COMPLETION).then(|| {
                     (
                         Outcome::Lost,

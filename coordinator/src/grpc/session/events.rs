@@ -143,8 +143,10 @@ fn outcome(outcome: RunnerOutcome) -> Outcome {
         RunnerOutcome::Interrupted => Outcome::Interrupted,
         RunnerOutcome::Abandoned => Outcome::Abandoned,
         RunnerOutcome::Unused => Outcome::Unused,
-        RunnerOutcome::StartFailed | RunnerOutcome::Conflict => Outcome::StartFailed,
-        RunnerOutcome::VersionRefused | RunnerOutcome::StaleVersion => Outcome::VersionRefused,
+        RunnerOutcome::StartFailed => Outcome::StartFailed,
+        RunnerOutcome::VersionRefused => Outcome::VersionRefused,
+        RunnerOutcome::StaleVersion => Outcome::StaleVersion,
+        RunnerOutcome::Conflict => Outcome::Conflict,
         RunnerOutcome::Unspecified | RunnerOutcome::Lost => Outcome::Lost,
     }
 }
@@ -228,6 +230,15 @@ mod tests {
         };
         assert_eq!(outcome, Outcome::Lost);
         assert_eq!(reason.len(), MAX_REASON);
+    }
+
+    #[rstest]
+    #[case(RunnerOutcome::StaleVersion, Outcome::StaleVersion)]
+    #[case(RunnerOutcome::Conflict, Outcome::Conflict)]
+    #[case(RunnerOutcome::VersionRefused, Outcome::VersionRefused)]
+    #[case(RunnerOutcome::Unspecified, Outcome::Lost)]
+    fn each_outcome_is_passed_on_as_itself(#[case] told: RunnerOutcome, #[case] expected: Outcome) {
+        assert_eq!(outcome(told), expected);
     }
 
     #[rstest]

@@ -40,6 +40,7 @@ impl Listener {
             Idle::Deprecated(after) => self.then(after, Self::deprecated).await,
             Idle::Revoked(after) => self.then(after, |_| Ending::Success).await,
             Idle::Update(after) => self.update(after).await,
+            Idle::PollRefused(after) => self.then(after, |_| Self::refused()).await,
             Idle::PollErrors(rounds) => self.fail_to_poll(rounds).await,
         }
     }
@@ -59,7 +60,13 @@ impl Listener {
         Ending::Success
     }
 
-    fn deprecated(&self) -> Ending {
+    /// A poll's answer that no further try can better.
+    fn refused() -> Ending {
+        complain("An error occurred: Get next message failed with non-retryable error.");
+        Ending::Terminated
+    }
+
+    pub(super) fn deprecated(&self) -> Ending {
         complain(&format!(
             "An error occurred: Runner version v{} is deprecated and cannot receive messages.",
             self.scenario.version

@@ -13,7 +13,7 @@ use super::idle::Polled;
 use super::{Ending, Listener};
 use crate::standin::files;
 use crate::standin::protocol::{JobMessage, Message, Order, TaskResult};
-use crate::standin::scenario::Assign;
+use crate::standin::scenario::{Assign, InJob};
 
 const RENEW_MS: u64 = 60_000;
 /// The worker must have read the job by then (`JobDispatcher.cs:74-82`).
@@ -24,6 +24,7 @@ const KEPT_OUTPUT: u64 = 64 * 1024;
 /// How the worker's run ended, as the listener sees it.
 enum Run {
     Ended(TaskResult),
+    Broken(InJob),
     ShutDown,
 }
 
@@ -45,7 +46,11 @@ impl Listener {
                 return Ending::Success;
             }
             Assign::AcquireLost => return self.ghost(session).await,
-            Assign::Normal | Assign::RenewFail | Assign::IpcTimeout => {}
+            Assign::Normal
+            | Assign::RenewFail
+            | Assign::NoWorker
+            | Assign::IpcTimeout
+            | Assign::IpcHang => {}
         }
         if !self.wait(self.scenario.acquire_ms).await {
             return Ending::Success;
@@ -70,6 +75,10 @@ impl Listener {
             };
         }
         self.perf.count(&format!("JobRequestRenewed_{request_id}"));
+        if self.scenario.assign == Assign::NoWorker {
+            self.shutdown.cancelled().await;
+            return Ending::Success;
+        }
         self.dispatch(job, session).await
     }
 
@@ -135,6 +144,11 @@ impl Listener {
         };
         self.perf
             .count(&format!("RunnerSendingJobToWorker_{}", job.job_guid));
+        if self.scenario.assign == Assign::IpcHang {
+            self.shutdown.cancelled().await;
+            drop(worker.kill().await);
+            return Ending::Success;
+        }
         if self.scenario.assign == Assign::IpcTimeout {
             let in_time = self.wait(CHANNEL_MS).await;
             drop(worker.kill().await);
@@ -155,6 +169,7 @@ impl Listener {
             .watch(&mut worker, &mut orders, request_id, session)
             .await
         {
+            Run::Broken(what) => self.after_break(what, &name),
             Run::ShutDown => {
                 self.say_now(&format!("Job {name} completed with result: Canceled"));
                 Ending::Success
@@ -202,10 +217,16 @@ impl Listener {
             at(self.scenario.cancel_after_ms),
             at(self.scenario.die_after_ms),
         );
+        for counter in &self.scenario.renewal {
+            self.perf.count(counter);
+        }
+        let in_job = self.scenario.in_job;
+        let break_at = at(in_job.map(InJob::after_ms));
         let mut kill_at: Option<Instant> = None;
         let mut renew_at = Instant::now() + self.scenario.wait(RENEW_MS);
         let mut poll_at: Option<Instant> = None;
         let (mut told, mut cancelled) = (false, false);
+        let mut broken = None;
         let status = loop {
             tokio::select! {
                 status = worker.wait() => break status,
@@ -218,6 +239,17 @@ impl Listener {
                     renew_at = Instant::now() + self.scenario.wait(RENEW_MS);
                 }
                 () = until(die_at) => std::process::exit(die()),
+                () = until(break_at), if !told => {
+                    told = true;
+                    broken = in_job;
+                    if let Some(InJob::PollErrors(_)) = in_job {
+                        let problem = "The HTTP request timed out after 00:01:40.";
+                        self.complain_now(&format!(
+                            "Runner connect error: {problem}. Retrying until reconnected."
+                        ));
+                    }
+                    give(orders, &Order::Shutdown).await;
+                }
                 () = until(kill_at), if kill_at.is_some() => {
                     kill_at = None;
                     drop(worker.start_kill());
@@ -240,6 +272,9 @@ impl Listener {
                 },
             }
         };
+        if let Some(what) = broken {
+            return Run::Broken(what);
+        }
         if told {
             return Run::ShutDown;
         }
@@ -282,6 +317,9 @@ impl Listener {
                 timeout_ms / 60_000
             ),
         );
+        for _ in 0..self.scenario.cancel_storm {
+            self.perf.count("MessageReceived_JobCancellation");
+        }
         give(orders, &Order::Cancel).await;
         Instant::now() + self.scenario.wait(timeout_ms.max(60_000) - 15_000)
     }

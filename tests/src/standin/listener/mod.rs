@@ -1,6 +1,7 @@
 //! `Runner.Listener`: takes a JIT configuration, connects, waits for one job, has a worker run it.
 
 mod idle;
+mod in_job;
 mod job;
 mod session;
 mod signals;
@@ -89,7 +90,11 @@ pub async fn run() -> ExitCode {
     let perf = Perf::new(env.get("RUNNER_PERFLOG"), "Runner");
     perf.count("RunnerProcessStarted");
     let shutdown = CancellationToken::new();
-    if let Err(error) = signals::listen(&shutdown, scenario.wait(30_000)) {
+    if let Err(error) = signals::listen(
+        &shutdown,
+        scenario.wait(30_000),
+        scenario.wait(scenario.deaf_ms),
+    ) {
         complain(&format!("An error occurred: {error}"));
         return ExitCode::from(Ending::Retryable.code());
     }

@@ -10,6 +10,7 @@ use crate::standin::scenario::Start;
 
 const RETRY_MS: u64 = 30_000;
 const CONFLICTS: u32 = 8;
+const CLOCK: &str = "The local machine's clock may be out of sync with the server time by more than five minutes. Please sync your clock with your domain or internet time and try again.";
 const DELETED: &str = "Failed to create a session. The runner registration has been deleted from the server, please re-configure. Runner registrations are automatically deleted for runners that have not connected to the service recently.";
 
 /// How one try went.
@@ -18,6 +19,7 @@ enum Try {
     Conflict,
     Deleted,
     Forbidden,
+    ClockSkew,
     Unreachable(String),
 }
 
@@ -26,6 +28,7 @@ impl Listener {
     pub(super) async fn open_session(&mut self) -> Result<String, Ending> {
         let mut complained = false;
         let mut conflicts = 0;
+        let mut failures = 0;
         if !self.wait(self.scenario.connect_ms).await {
             return Err(Ending::Success);
         }
@@ -36,7 +39,7 @@ impl Listener {
             if !self.wait(self.scenario.session_ms).await {
                 return Err(Ending::Success);
             }
-            let problem = match self.try_session(conflicts).await {
+            let problem = match self.try_session(conflicts, failures).await {
                 Try::Opened(session) => {
                     if complained {
                         self.say_now("Runner reconnected.");
@@ -51,12 +54,20 @@ impl Listener {
                     complain("Failed to create session. Error: Forbidden");
                     return Err(Ending::Terminated);
                 }
+                Try::ClockSkew => {
+                    complain(CLOCK);
+                    complain("Failed to create session. The clock skew is too large.");
+                    return Err(Ending::Terminated);
+                }
                 Try::Conflict => {
                     complain("A session for this runner already exists.");
                     conflicts += 1;
                     "Error: Conflict".to_owned()
                 }
-                Try::Unreachable(problem) => problem,
+                Try::Unreachable(problem) => {
+                    failures += 1;
+                    problem
+                }
             };
             if conflicts == CONFLICTS {
                 complain("Stop retry on SessionConflictException after retried for 240 seconds.");
@@ -75,12 +86,16 @@ impl Listener {
         }
     }
 
-    async fn try_session(&self, conflicts: u32) -> Try {
+    async fn try_session(&self, conflicts: u32, failures: u32) -> Try {
         match self.scenario.start {
             Start::Conflict(until) if conflicts < until => return Try::Conflict,
             Start::Forbidden => return Try::Forbidden,
             Start::RegistrationDeleted => return Try::Deleted,
-            Start::Normal | Start::Conflict(_) => {}
+            Start::ClockSkew => return Try::ClockSkew,
+            Start::Unreachable(until) if failures < until => {
+                return Try::Unreachable("Name or service not known".to_owned());
+            }
+            Start::Normal | Start::Conflict(_) | Start::Unreachable(_) => {}
         }
         let Some(server) = &self.server else {
             return Try::Opened(String::new());

@@ -1,7 +1,7 @@
 //! SIGINT and SIGQUIT shut down with a word, SIGTERM without one and with a limit
 //! (actions/runner `Runner.cs:350-391`, `Terminal.cs:40-44`). SIGHUP keeps its default: death.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -11,16 +11,26 @@ use crate::standin::diag::say;
 /// Exit code of a process that SIGTERM ended.
 const TERMINATED: i32 = 128 + 15;
 
-/// Starts to listen. `forced_after`: how long a SIGTERM leaves before the process ends anyway.
-pub(super) fn listen(shutdown: &CancellationToken, forced_after: Duration) -> std::io::Result<()> {
+/// Starts to listen. `forced_after`: how long a SIGTERM leaves before the process ends anyway. `deaf`:
+/// how long SIGINT is swallowed, as between `Terminal` and its first subscriber (`Runner.cs:77`).
+pub(super) fn listen(
+    shutdown: &CancellationToken,
+    forced_after: Duration,
+    deaf: Duration,
+) -> std::io::Result<()> {
     // .NET honours a SIGINT that was ignored at exec, and never sees it.
     if !ignored_at_exec(2) {
         tokio::spawn(shut_down_on(
             signal(SignalKind::interrupt())?,
             shutdown.clone(),
+            Instant::now() + deaf,
         ));
     }
-    tokio::spawn(shut_down_on(signal(SignalKind::quit())?, shutdown.clone()));
+    tokio::spawn(shut_down_on(
+        signal(SignalKind::quit())?,
+        shutdown.clone(),
+        Instant::now(),
+    ));
     let mut terminate = signal(SignalKind::terminate())?;
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
@@ -33,8 +43,11 @@ pub(super) fn listen(shutdown: &CancellationToken, forced_after: Duration) -> st
     Ok(())
 }
 
-async fn shut_down_on(mut signals: Signal, shutdown: CancellationToken) {
+async fn shut_down_on(mut signals: Signal, shutdown: CancellationToken, from: Instant) {
     while signals.recv().await.is_some() {
+        if Instant::now() < from {
+            continue;
+        }
         say("Exiting...");
         shutdown.cancel();
     }

@@ -101,6 +101,9 @@ pub async fn run() -> u8 {
 
 impl Worker {
     async fn run(mut self) -> u8 {
+        if self.job.script.worker == WorkerFault::Hang {
+            self.orders.deafen();
+        }
         let plan = self.job.job_guid.clone();
         self.perf.count(&format!(
             "WorkerJobServerQueueStarted_{}",
@@ -116,6 +119,7 @@ impl Worker {
                 None => self.run_steps().await,
             },
         };
+        let result = self.job.script.result.unwrap_or(result);
         sweep::orphans(&self.tracking_id, &self.before);
         self.complete(result).await;
         if self.job.script.worker == WorkerFault::Wedge {
@@ -167,10 +171,7 @@ impl Worker {
                 nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
                 std::future::pending().await
             }
-            WorkerFault::Hang => {
-                self.orders.deafen();
-                std::future::pending().await
-            }
+            WorkerFault::Hang => std::future::pending().await,
         }
     }
 

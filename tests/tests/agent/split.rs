@@ -5,10 +5,12 @@ use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{Retire, RunnerOutcome, RunnerPhase, Shutdown};
 use nix::sys::signal::Signal;
 
-use crate::support::coordinator::{Coordinator, Session};
-use crate::support::host::{Agent, Host, agent_command, jit_config, lives, unique_instance_id};
-use crate::support::manager::Manager;
-use crate::support::until;
+use muster_tests::scripted::coordinator::{Coordinator, Session};
+use muster_tests::scripted::host::{
+    Agent, Host, agent_command, jit_config, lives, unique_instance_id,
+};
+use muster_tests::scripted::manager::Manager;
+use muster_tests::scripted::until;
 
 /// Runs a job until the file `go` exists.
 const JOB: &str = r#"

@@ -54,9 +54,13 @@ pub struct Behaviour {
 
 /// The running listeners.
 pub struct Coordinator {
+    /// Where to enrol.
     pub enroll: SocketAddr,
+    /// Where agents hold their sessions.
     pub agents: SocketAddr,
+    /// Its authority's certificate.
     pub authority_pem: String,
+    /// What it does, and did.
     pub behaviour: Arc<Behaviour>,
     sessions: mpsc::Receiver<Session>,
     _tasks: JoinSet<()>,
@@ -64,16 +68,19 @@ pub struct Coordinator {
 
 /// One stream of an agent.
 pub struct Session {
+    /// Its first message.
     pub hello: Hello,
     requests: Streaming<SessionRequest>,
     responses: mpsc::Sender<Result<SessionResponse, Status>>,
 }
 
 impl Coordinator {
+    /// One that accepts everybody.
     pub async fn start(instance_id: &str) -> Self {
         Self::with(instance_id, Duration::from_secs(3600), []).await
     }
 
+    /// One that names this end for its certificates and refuses the first enrolments.
     pub async fn with(
         instance_id: &str,
         certificate_life: Duration,
@@ -117,6 +124,7 @@ impl Coordinator {
 }
 
 impl Session {
+    /// Sends a message to the agent.
     pub async fn send(&self, message: Message) {
         let response = SessionResponse {
             message: Some(message),
@@ -124,6 +132,7 @@ impl Session {
         self.responses.send(Ok(response)).await.unwrap();
     }
 
+    /// Makes the agent a runner.
     pub async fn assign(&self, runner_name: &str, encoded_jit_config: &str) {
         self.send(Message::Assignment(Assignment {
             runner_name: runner_name.into(),
@@ -137,6 +146,7 @@ impl Session {
         self.responses.send(Err(status)).await.unwrap();
     }
 
+    /// The next message.
     pub async fn message(&mut self) -> Sent {
         let request = within("a message of the agent", self.requests.message()).await;
         request.unwrap().unwrap().message.unwrap()
@@ -158,6 +168,7 @@ impl Session {
         event.kind.unwrap()
     }
 
+    /// Acknowledges events.
     pub async fn acknowledge(&self, through_sequence: u64) {
         self.send(Message::Acknowledge(Acknowledge { through_sequence }))
             .await;

@@ -9,6 +9,8 @@ use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use tokio::process::Command;
 
+use crate::world::build::binary;
+
 /// The manager of one service.
 pub struct Manager {
     socket: UnixDatagram,
@@ -16,6 +18,7 @@ pub struct Manager {
 }
 
 impl Manager {
+    /// A manager whose socket is in `dir`.
     pub fn new(dir: &Path) -> Self {
         let socket = UnixDatagram::bind(dir.join("notify")).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -63,7 +66,7 @@ impl Manager {
         shell
             .arg("-c")
             .arg(r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3< "$STORED""#)
-            .arg(env!("CARGO_BIN_EXE_muster-agent"))
+            .arg(binary("muster-agent").unwrap())
             .args([command, "--config", "-"])
             .env("STORED", self.dir.join("stored"));
         self.manage(&mut shell);

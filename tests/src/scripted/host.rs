@@ -17,6 +17,9 @@ use tokio::process::{Child, Command};
 use super::authority::SERVER_NAME;
 use super::coordinator::{Coordinator, TOKEN};
 use super::within;
+use crate::standin::install_runner;
+use crate::world::build::binary;
+use crate::world::{kill_all, processes_of};
 
 /// Shell functions that print what the runner would.
 const PRELUDE: &str = r#"#!/bin/sh
@@ -31,7 +34,9 @@ idle() { while :; do sleep 0.05; done; }
 
 /// Directories, and what to tell the agent.
 pub struct Host {
+    /// All of it.
     pub dir: TempDir,
+    /// The agent's configuration.
     pub config: Value,
 }
 
@@ -52,14 +57,27 @@ pub fn jit_config() -> String {
 impl Host {
     /// `script` is what `bin/Runner.Listener` does.
     pub fn new(coordinator: &Coordinator, script: &str) -> Self {
+        let host = Self::bare(coordinator);
+        let listener = host.path("runner/bin/Runner.Listener");
+        std::fs::write(&listener, format!("{PRELUDE}{script}")).unwrap();
+        std::fs::set_permissions(&listener, PermissionsExt::from_mode(0o755)).unwrap();
+        host
+    }
+
+    /// The stand-in is the runner, with a scenario.
+    pub fn standin(coordinator: &Coordinator, scenario: &str) -> Self {
+        let host = Self::bare(coordinator);
+        install_runner(&host.path("runner")).unwrap();
+        std::fs::write(host.path("runner/scenario.toml"), scenario).unwrap();
+        host
+    }
+
+    fn bare(coordinator: &Coordinator) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runner = dir.path().join("runner");
         let work = dir.path().join("work");
         std::fs::create_dir_all(runner.join("bin")).unwrap();
         std::fs::create_dir_all(&work).unwrap();
-        let listener = runner.join("bin/Runner.Listener");
-        std::fs::write(&listener, format!("{PRELUDE}{script}")).unwrap();
-        std::fs::set_permissions(&listener, PermissionsExt::from_mode(0o755)).unwrap();
         let config = json!({
             "enroll_url": format!("https://{}", coordinator.enroll),
             "agents_url": format!("https://{}", coordinator.agents),
@@ -75,10 +93,12 @@ impl Host {
         Self { dir, config }
     }
 
+    /// A file of this host.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
+    /// What a file holds; nothing if it can't be read.
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
@@ -142,9 +162,17 @@ impl Host {
     }
 }
 
+/// A test that fails in its middle leaves a runner whose agent was killed.
+impl Drop for Host {
+    fn drop(&mut self) {
+        let id = self.config["instance_id"].as_str().unwrap_or_default();
+        kill_all(processes_of(&[id.to_owned()]));
+    }
+}
+
 /// The agent's binary with one of its commands, to be configured on standard input.
 pub fn agent_command(command: &str) -> Command {
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_muster-agent"));
+    let mut agent = Command::new(binary("muster-agent").unwrap());
     agent.args([command, "--config", "-"]);
     agent
 }
@@ -153,10 +181,12 @@ pub fn agent_command(command: &str) -> Command {
 pub struct Agent(Child);
 
 impl Agent {
+    /// Waits for its end.
     pub async fn exit(mut self) -> ExitStatus {
         within("the agent's end", self.0.wait()).await.unwrap()
     }
 
+    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.0.id().unwrap()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();

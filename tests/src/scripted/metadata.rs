@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 /// The running service.
 pub struct Metadata {
+    /// Where it listens.
     pub address: SocketAddr,
     /// What is read, by path below `latest/meta-data/`.
     published: Arc<Mutex<HashMap<&'static str, String>>>,
@@ -19,6 +20,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Starts it on a port of its own.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -12,10 +12,10 @@ use muster_proto::v1::{
 use nix::sys::signal::Signal;
 use tonic::Status;
 
-use crate::support::coordinator::{Coordinator, Session, TOKEN};
-use crate::support::host::{Host, jit_config, lives, unique_instance_id};
-use crate::support::metadata::Metadata;
-use crate::support::until;
+use muster_tests::scripted::coordinator::{Coordinator, Session, TOKEN};
+use muster_tests::scripted::host::{Host, jit_config, lives, unique_instance_id};
+use muster_tests::scripted::metadata::Metadata;
+use muster_tests::scripted::until;
 
 fn phase(kind: &Kind) -> Option<(RunnerPhase, &str)> {
     match kind {

@@ -1,0 +1,5 @@
+//! The agent's binary against a scripted coordinator, with shell scripts as the runner.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod life;
+mod split;

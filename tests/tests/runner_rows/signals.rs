@@ -1,7 +1,7 @@
 //! The Listener and the Worker, killed from outside in every phase.
 
 use muster_proto::v1::RunnerOutcome::{self, Failed, Lost, StartFailed, Unused};
-use nix::sys::signal::Signal::{self, SIGABRT, SIGKILL, SIGSEGV, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGABRT, SIGKILL, SIGTERM};
 use rstest::rstest;
 use serde_json::json;
 
@@ -27,7 +27,6 @@ const WAITS: &str = "idle = { assign = 5 }\n[job.script]\nsteps = ['touch {at}/r
     StartFailed
 )]
 #[case::listening("", "listening", LISTENS, SIGKILL, Unused)]
-#[case::segmentation_fault("", "listening", LISTENS, SIGSEGV, Unused)]
 #[case::abort("", "listening", LISTENS, SIGABRT, Unused)]
 #[case::assigned(
     "idle = { assign = 5 }\nassign = 'acquire_hang'",
@@ -62,7 +61,7 @@ async fn a_listener_killed_without_a_worker_is_at_its_end(
 
 #[rstest]
 #[case::killed_3929(SIGKILL)]
-#[case::crashed(SIGSEGV)]
+#[case::crashed(SIGABRT)]
 #[tokio::test]
 async fn the_worker_of_a_killed_listener_may_finish_its_job(#[case] signal: Signal) {
     let mut row = Row::begin(WAITS, json!({})).await;
@@ -98,10 +97,10 @@ async fn a_listener_that_sigterm_cut_short_leaves_its_worker_too() {
     let scenario = "idle = { assign = 5 }\n[job.script]\nworker = 'hang'\n";
     let mut row = Row::begin(scenario, json!({"orphaned_worker": 0.3})).await;
     row.reach("running").await;
-    row.appears("work/perf/Worker.perf").await;
+    row.appears("work/job/perf/Worker.perf").await;
     muster_tests::scripted::until("the set-up", || {
         row.host
-            .read("work/perf/Worker.perf")
+            .read("work/job/perf/Worker.perf")
             .contains("WorkerJobInitialized")
     })
     .await;
@@ -113,7 +112,7 @@ async fn a_listener_that_sigterm_cut_short_leaves_its_worker_too() {
 
 #[rstest]
 #[case::killed_921(SIGKILL)]
-#[case::crashed(SIGSEGV)]
+#[case::crashed(SIGABRT)]
 #[tokio::test]
 async fn a_killed_worker_is_a_failed_job(#[case] signal: Signal) {
     let row = Row::begin(WAITS, json!({})).await;

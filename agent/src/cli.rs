@@ -6,13 +6,18 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use thiserror::Error;
 
+use crate::selftest;
+
 /// What `--help` says.
 pub(crate) const USAGE: &str = "\
 Usage: muster-agent run --config <FILE | ->
+       muster-agent selftest [--only imds|host] [--json] [--allow-user NAME]... [--deny-user NAME]...
+                             [--endpoint URL]... [--runner-dir DIR]
        muster-agent --version
 
 Runs one job on this host for a Muster coordinator. The configuration is one JSON document; with `-`
 it is read from standard input to its end, so that the join token is in no file and no argument.
+`selftest`, as root, proves who on this host reaches the instance metadata service and who doesn't.
 
 Exit codes: 0 the work is over, 1 failed, 64 usage or configuration.
 ";
@@ -22,6 +27,8 @@ Exit codes: 0 the work is over, 1 failed, 64 usage or configuration.
 pub(crate) enum Command {
     /// Run, with this configuration.
     Run(ConfigSource),
+    /// Prove that the host is as it should be.
+    Selftest(selftest::Order),
     /// Print the version.
     Version,
     /// Print [`USAGE`].
@@ -44,7 +51,7 @@ pub(crate) enum UsageError {
     #[error("{0}")]
     Arguments(#[from] lexopt::Error),
     /// No subcommand.
-    #[error("no command; expected `run`")]
+    #[error("no command; expected `run` or `selftest`")]
     NoCommand,
     /// `run` without `--config`.
     #[error("no --config; expected --config FILE or --config -")]
@@ -62,6 +69,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("config") if run => config = Some(parser.value()?),
             Value(word) if !run && word == "run" => run = true,
+            Value(word) if !run && (word == "selftest" || word == "selftest-probe") => {
+                let order = selftest::parse(&word.string()?, &mut parser)?;
+                return Ok(Command::Selftest(order));
+            }
             other => return Err(other.unexpected().into()),
         }
     }

@@ -9,6 +9,7 @@ mod identity;
 mod imds;
 mod instance;
 mod sample;
+mod selftest;
 mod session;
 mod signals;
 mod start;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let started_at = Timestamp::now();
     let source = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(source)) => source,
+        Ok(Command::Selftest(order)) => return selftest::run(order),
         Ok(Command::Version) => return print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Help) => return print(cli::USAGE),
         Err(error) => return unusable(&format!("{error}\n\n{}", cli::USAGE)),

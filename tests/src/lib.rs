@@ -3,5 +3,8 @@
 
 pub mod demo;
 pub mod fakes;
+pub mod metadata_service;
+pub mod network;
 pub mod standin;
+pub mod test_host;
 pub mod world;

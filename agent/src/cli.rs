@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use thiserror::Error;
 
+use crate::selftest;
+
 /// What `--help` says.
 pub(crate) const USAGE: &str = "\
 Usage: muster-agent run --config <FILE | ->
        muster-agent supervise --config <FILE | ->
        muster-agent launch-runner [--socket <FILE>]
        muster-agent record-exit [--dir <DIR>]
+       muster-agent selftest [--only imds|host] [--json] [--allow-user NAME]... [--deny-user NAME]...
+                             [--endpoint URL]... [--runner-dir DIR]
        muster-agent --version
 
 run            Faces the network: enrols this host at a Muster coordinator and reports. Has the runner
@@ -21,6 +25,7 @@ launch-runner  For the runner's unit: becomes the runner that the supervisor des
                (/run/muster/launch.sock).
 record-exit    For the runner's unit, as ExecStopPost: writes how it ended to the supervisor's directory
                (/run/muster).
+selftest       As root, proves who on this host reaches the instance metadata service and who doesn't.
 
 A configuration is one JSON document; with `-` it is read from standard input to its end, so that the
 join token is in no file and no argument.
@@ -42,6 +47,8 @@ pub(crate) enum Command {
     LaunchRunner(PathBuf),
     /// Record in this directory how the runner's unit ended.
     RecordExit(PathBuf),
+    /// Prove that the host is as it should be.
+    Selftest(selftest::Order),
     /// Print the version.
     Version,
     /// Print [`USAGE`].
@@ -64,7 +71,7 @@ pub(crate) enum UsageError {
     #[error("{0}")]
     Arguments(#[from] lexopt::Error),
     /// No subcommand.
-    #[error("no command; expected `run` or `supervise`")]
+    #[error("no command; expected `run`, `supervise` or `selftest`")]
     NoCommand,
     /// `run` or `supervise` without `--config`.
     #[error("no --config; expected --config FILE or --config -")]
@@ -84,6 +91,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             | (Long("socket"), Some("launch-runner"))
             | (Long("dir"), Some("record-exit")) => path = Some(parser.value()?),
             (Value(value), None) if is_command(&value) => word = Some(value.string()?),
+            (Value(value), None) if value == "selftest" || value == "selftest-probe" => {
+                let order = selftest::parse(&value.string()?, &mut parser)?;
+                return Ok(Command::Selftest(order));
+            }
             (other, _) => return Err(other.unexpected().into()),
         }
     }

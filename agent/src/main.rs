@@ -11,6 +11,7 @@ mod imds;
 mod instance;
 mod local;
 mod sample;
+mod selftest;
 mod session;
 mod signals;
 mod start;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let ended = match command {
         Command::Version => return print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Command::Help => return print(cli::USAGE),
+        Command::Selftest(order) => return selftest::run(order),
         Command::Run(source) => match start::load_run(&source) {
             Ok(config) => logged(|| start::run(config, started_at)),
             Err(error) => return unusable(&format!("{error:#}\n")),

@@ -91,7 +91,8 @@ fn alone(network: NetworkConfig, host: HostConfig, started_at: Timestamp) -> any
     prepare_for_children()?;
     block_on(async {
         let mut signals = Signals::install().context("failed to install signal handlers")?;
-        let Some(enrolled) = enroll(&network, &mut signals).await? else {
+        let mut notifier = systemd::Notifier::new();
+        let Some(enrolled) = enroll(&network, &mut signals, &mut notifier).await? else {
             return Ok(());
         };
         let mark = match &host.mode {
@@ -147,10 +148,11 @@ async fn front(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("failed to install signal handlers")?;
     // Ready from here on: enrolment may take minutes, and systemd shall not end it.
-    systemd::Notifier::new().ready();
+    let mut notifier = systemd::Notifier::new();
+    notifier.ready();
     let enrolled = match restored() {
         Some(enrolled) => enrolled,
-        None => match enroll(&network, &mut signals).await? {
+        None => match enroll(&network, &mut signals, &mut notifier).await? {
             Some(enrolled) => enrolled,
             None => return Ok(()),
         },
@@ -188,13 +190,16 @@ fn restored() -> Option<Enrolled> {
 async fn enroll(
     network: &NetworkConfig,
     signals: &mut Signals,
+    notifier: &mut systemd::Notifier,
 ) -> anyhow::Result<Option<Enrolled>> {
+    notifier.status("enrolling".into());
     let enrolled = tokio::select! {
         enrolled = enroll::enroll(network) => enrolled.context("failed to enrol")?,
         signal = signals.recv() => {
             tracing::info!(signal, "ended before it enrolled");
             return Ok(None);
         }
+        never = notifier.keep_alive() => match never {},
     };
     tracing::info!(instance = enrolled.instance_id, "enrolled");
     Ok(Some(enrolled))

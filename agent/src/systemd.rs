@@ -1,5 +1,6 @@
 //! What systemd is told and asked: notices of readiness, `systemctl`, and the store for descriptors.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -11,10 +12,10 @@ use sd_notify::NotifyState;
 use secrecy::zeroize::Zeroizing;
 use thiserror::Error;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Longest time for one call of `systemctl`. It answers in milliseconds unless the host is broken.
-const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(10);
+const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes of its complaint that are kept.
 const COMPLAINT_MAX: usize = 512;
 /// The first descriptor that systemd hands over (`SD_LISTEN_FDS_START`).
@@ -130,6 +131,17 @@ impl Notifier {
     /// When [`Notifier::alive`] must be called at the latest.
     pub(crate) fn next(&self) -> Option<Instant> {
         Some(self.watchdog.as_ref()?.next)
+    }
+
+    /// Says so again and again, for as long as it is polled.
+    pub(crate) async fn keep_alive(&mut self) -> Infallible {
+        loop {
+            match self.next() {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+            self.alive(Instant::now());
+        }
     }
 
     /// The loop turns. Says so to the manager if it is time.

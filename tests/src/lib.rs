@@ -3,6 +3,8 @@
 
 pub mod demo;
 pub mod fakes;
+pub mod metadata_service;
+pub mod network;
 #[expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -10,4 +12,5 @@ pub mod fakes;
 )]
 pub mod scripted;
 pub mod standin;
+pub mod test_host;
 pub mod world;

@@ -27,8 +27,9 @@ use crate::config::UnitSettings;
 use crate::local::socket::{self, ListenError};
 use crate::systemd::{SystemctlError, systemctl};
 
-/// Longest time from the call of `systemctl start` to the launcher at the socket.
-const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time from the call of `systemctl start` to the launcher at the socket. With that call, well below the
+/// supervisor's watchdog.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time from the end of the process to systemd's record of it.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks for it.

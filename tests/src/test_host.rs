@@ -185,7 +185,7 @@ impl TestHost {
             Ok(matches!(&*state, "running" | "degraded").then_some(state))
         })
         .await;
-        let state = state.with_context(|| self.log_tail())?;
+        let state = state.with_context(|| self.log())?;
         if state != "running" {
             let failed = self.read(&["systemctl", "--failed", "--no-legend"]).await?;
             bail!("the host is {state}: {failed}\n{}", self.log_tail());

@@ -2,6 +2,8 @@
 //!
 //! systemd-nspawn boots it in a fifth of a second; what it writes is gone with it.
 
+mod cgroup;
+
 use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,6 +16,7 @@ use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use self::cgroup::Cgroup;
 use crate::world::{build, wait_for};
 
 /// How long the boot may take, and everything else that should be quick.
@@ -117,8 +120,11 @@ impl Boot {
         let report = dir.path().join("report");
         std::fs::create_dir(&report)?;
         open_to_all(&report)?;
-        let mut command = Command::new("systemd-nspawn");
+        let cgroup = Cgroup::new(&machine)?;
+        let mut command = Command::new("sh");
         command
+            .args(["-c", r#"echo $$ >"$0" && exec systemd-nspawn "$@""#])
+            .arg(cgroup.entrance())
             .arg("--quiet")
             .arg(format!("--directory={}", root.display()))
             .arg(format!("--machine={machine}"))
@@ -161,7 +167,12 @@ impl Boot {
             .kill_on_drop(true)
             .spawn()
             .context("start systemd-nspawn; `.ci/tools host` installs it")?;
-        Ok(TestHost { process, log, dir })
+        Ok(TestHost {
+            process,
+            log,
+            dir,
+            _cgroup: cgroup,
+        })
     }
 }
 
@@ -171,6 +182,8 @@ pub struct TestHost {
     process: Child,
     log: PathBuf,
     dir: TempDir,
+    /// After the process, so that it is empty when it goes.
+    _cgroup: Cgroup,
 }
 
 impl TestHost {

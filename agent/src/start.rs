@@ -12,7 +12,7 @@ use secrecy::zeroize::Zeroizing;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::boot::since_boot;
+use crate::boot::since_init;
 use crate::cli::ConfigSource;
 use crate::config::{self, HostConfig, Mode, NetworkConfig, RunConfig, SuperviseConfig};
 use crate::enroll::{self, Enrolled};
@@ -228,7 +228,7 @@ pub(crate) fn supervise(config: SuperviseConfig) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
         tasks.spawn(socket::serve(listener, vec![0, agent_uid], sender));
         let age = if in_unit {
-            since_boot()
+            since_init()
         } else {
             Duration::ZERO
         };
@@ -242,8 +242,15 @@ pub(crate) fn supervise(config: SuperviseConfig) -> anyhow::Result<()> {
         let ended = Box::pin(supervisor.run()).await;
         // The last word may still be on its way to the front.
         socket::drain(tasks).await;
-        if ended == Ended::Over && power_off && in_unit {
-            systemd::power_off().await;
+        if let Ended::Over(mut signals) = ended
+            && power_off
+            && in_unit
+        {
+            tokio::select! {
+                () = systemd::power_off() => {}
+                // It works: this service is being stopped already.
+                _ = signals.recv() => {}
+            }
         }
         Ok(())
     })

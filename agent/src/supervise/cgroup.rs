@@ -33,15 +33,12 @@ const DEPTH_MAX: usize = 16;
 pub(crate) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// The group of a process.
-    pub(crate) fn of(pid: Pid) -> io::Result<Self> {
+    /// The group of the unit `name`, to which the process `pid` belongs. It is never a larger one: everything
+    /// in it will be killed.
+    pub(crate) fn of_unit(name: &str, pid: Pid) -> io::Result<Self> {
         let table = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        let path = unit_path(&table)
-            .ok_or_else(|| io::Error::other(format!("process {pid} has no cgroup of systemd's")))?;
-        let path = Path::new(path.trim_start_matches('/'));
-        MOUNTS
-            .iter()
-            .map(|mount| Path::new(mount).join(path))
+        unit_paths(&table, name)
+            .flat_map(|path| MOUNTS.map(|mount| Path::new(mount).join(path)))
             .find(|dir| holds(dir, pid))
             .map(Self)
             .ok_or_else(|| ErrorKind::NotFound.into())
@@ -128,14 +125,19 @@ fn collect(dir: &Path, depth: usize, found: &mut BTreeSet<Pid>) {
     }
 }
 
-/// The path of systemd's group in `/proc/<pid>/cgroup`. Beside version 1, systemd's own hierarchy counts.
-fn unit_path(table: &str) -> Option<&str> {
-    let by = |prefix: &str| {
-        table
-            .lines()
-            .find_map(|line| line.split_once(':')?.1.strip_prefix(prefix))
-    };
-    by("name=systemd:").or_else(|| by(":"))
+/// Paths of the unit's group in `/proc/<pid>/cgroup`, below where each is mounted. Beside version 1, there may
+/// be one in systemd's own hierarchy and one in version 2, and either may be the whole machine's.
+fn unit_paths<'a>(table: &'a str, unit: &'a str) -> impl Iterator<Item = &'a str> {
+    table
+        .lines()
+        .filter_map(|line| {
+            let (_, hierarchy) = line.split_once(':')?;
+            hierarchy
+                .strip_prefix("name=systemd:")
+                .or_else(|| hierarchy.strip_prefix(':'))
+        })
+        .filter(move |path| path.rsplit('/').next() == Some(unit))
+        .map(|path| path.trim_start_matches('/'))
 }
 
 #[cfg(test)]
@@ -143,15 +145,18 @@ mod tests {
     use nix::unistd::getpid;
     use rstest::rstest;
 
-    use super::{Cgroup, unit_path};
+    use super::{Cgroup, unit_paths};
 
     #[rstest]
-    #[case("0::/system.slice/x.service\n", Some("/system.slice/x.service"))]
-    #[case("5:cpu:/c\n1:name=systemd:/a/b.service\n0::/\n", Some("/a/b.service"))]
-    #[case("", None)]
-    #[case("nonsense", None)]
-    fn the_unit_is_found_in_either_version(#[case] table: &str, #[case] path: Option<&str>) {
-        assert_eq!(unit_path(table), path);
+    #[case("0::/system.slice/b.service\n", &["system.slice/b.service"])]
+    #[case("5:cpu:/b.service\n1:name=systemd:/a/b.service\n0::/\n", &["a/b.service"])]
+    #[case("9:name=systemd:/\n0::/b.service\n", &["b.service"])]
+    #[case("0::/other.service\n0::/b.service/below\n0::/xb.service\n", &[])]
+    #[case("", &[])]
+    #[case("nonsense", &[])]
+    fn the_unit_is_found_in_either_version(#[case] table: &str, #[case] paths: &[&str]) {
+        let found: Vec<_> = unit_paths(table, "b.service").collect();
+        assert_eq!(found, paths);
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub(crate) async fn start(
         .await
         .map_err(|_| UnitError::NoLauncher(unit.name.clone()))??;
     Ok(Started {
-        cgroup: group_of(pid),
+        cgroup: group_of(unit, pid),
         process: UnitProcess {
             pid: Some(pid),
             handle: Some(handle),
@@ -125,7 +125,7 @@ pub(crate) async fn find(unit: &UnitSettings, work_dir: &Path) -> Result<Started
     // systemd has yet to collect a main process that it names, so the id is not another's.
     let handle = pid.and_then(|pid| open(pid).ok());
     Ok(Started {
-        cgroup: pid.and_then(group_of),
+        cgroup: pid.and_then(|pid| group_of(unit, pid)),
         process: UnitProcess {
             pid,
             handle,
@@ -172,8 +172,8 @@ fn open(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(handle)
 }
 
-fn group_of(pid: Pid) -> Option<Cgroup> {
-    Cgroup::of(pid)
+fn group_of(unit: &UnitSettings, pid: Pid) -> Option<Cgroup> {
+    Cgroup::of_unit(&unit.name, pid)
         .inspect_err(|error| tracing::warn!(%pid, %error, "the runner's cgroup is not known"))
         .ok()
 }

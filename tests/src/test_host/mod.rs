@@ -280,6 +280,27 @@ impl TestHost {
         .with_context(|| self.log_tail())
     }
 
+    /// Waits until something is in `/report` under this name.
+    ///
+    /// # Errors
+    /// When it isn't in time.
+    pub async fn report_exists(&self, name: &str) -> anyhow::Result<()> {
+        let file = self.dir.path().join("report").join(name);
+        wait_for(&format!("/report/{name}"), PATIENCE, || async {
+            Ok(file.exists().then_some(()))
+        })
+        .await
+        .with_context(|| self.log_tail())
+    }
+
+    /// Leaves an empty file in `/report` under this name.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn leave(&self, name: &str) -> std::io::Result<()> {
+        std::fs::write(self.dir.path().join("report").join(name), "")
+    }
+
     /// Waits until the host is off.
     ///
     /// # Errors

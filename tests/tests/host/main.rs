@@ -9,5 +9,6 @@
 mod boot;
 mod endings;
 mod job;
+mod kills;
 mod sandbox;
 mod surroundings;

@@ -36,7 +36,8 @@ use crate::systemd::Notifier;
 const SAMPLE_DEFAULT: Duration = Duration::from_secs(5);
 /// How long the end waits for its acknowledgement once it was sent.
 const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
-/// How long the end waits for a coordinator that can't be reached.
+/// How long the end waits for a coordinator that can't be reached, or as long as the agent does without a
+/// job if that is shorter.
 const UNREACHABLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long clearing away what the runner left may take.
 const CLEAR_LIMIT: Duration = Duration::from_secs(5);
@@ -61,7 +62,8 @@ pub(crate) struct Supervisor {
     sampler: Sampler,
     sample_interval: Duration,
     sample_at: Instant,
-    look_at: Instant,
+    /// The last look at the process table that was due.
+    looked_at: Instant,
     masker: Masker,
     tail: Tail,
     /// The runner's process, while it is waited for.
@@ -110,10 +112,10 @@ struct Ending {
 }
 
 /// How the supervisor's run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Ended {
-    /// The work is over, and nothing is left of it.
-    Over,
+    /// The work is over, and nothing is left of it. Signals may still come.
+    Over(Signals),
     /// This process was asked to end; the runner goes on in its unit.
     Interrupted,
 }
@@ -141,7 +143,7 @@ impl Supervisor {
             sampler: Sampler::new(config.runner_dir.clone()),
             sample_interval: SAMPLE_DEFAULT,
             sample_at: now + SAMPLE_DEFAULT,
-            look_at: now,
+            looked_at: now,
             masker: Masker::default(),
             tail: Tail::default(),
             runner: None,
@@ -216,8 +218,7 @@ impl Supervisor {
             self.time_passes();
             self.end_turn();
         }
-        self.clear_away().await;
-        Ended::Over
+        Ended::Over(self.clear_away().await)
     }
 
     /// Whether the runner lives on without this process, and another one will find it.
@@ -230,7 +231,9 @@ impl Supervisor {
         let times = [
             Some(self.sample_at),
             self.machine.next_deadline().map(Instant::from_std),
-            self.machine.look_every().map(|_| self.look_at),
+            self.machine
+                .look_every()
+                .map(|every| self.looked_at + every),
             self.ending.as_ref().map(|ending| ending.until),
             self.ending.is_none().then_some(self.life_ends),
             self.lost_at(),
@@ -253,9 +256,9 @@ impl Supervisor {
         self.notifier.alive(now);
         self.feed(Input::Tick);
         if let Some(interval) = self.machine.look_every()
-            && self.look_at <= now
+            && self.looked_at + interval <= now
         {
-            self.look_at = now + interval;
+            self.looked_at = now;
             let worker = self.grounds.worker_exists();
             self.feed(Input::Looked { worker });
         }
@@ -297,6 +300,14 @@ impl Supervisor {
         self.outgoing.push(event);
     }
 
+    /// The end was reported, or had been by an earlier process.
+    fn begin_end(&mut self) {
+        let patience = UNREACHABLE_LIMIT.min(self.config.coordinator_lost);
+        self.ending = Some(Ending {
+            until: Instant::now() + patience,
+        });
+    }
+
     fn is_done(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| {
             self.unwanted || self.known.journal.is_empty() || ending.until <= Instant::now()
@@ -304,7 +315,7 @@ impl Supervisor {
     }
 
     /// Ends every process of the runner and every task.
-    async fn clear_away(mut self) {
+    async fn clear_away(mut self) -> Signals {
         let runner = self.runner.as_ref().and_then(runner::Running::pid);
         let left = self.grounds.kill_all(runner, CLEAR_LIMIT).await;
         if left > 0 {
@@ -322,5 +333,6 @@ impl Supervisor {
         if ended.await.is_err() {
             tracing::warn!("executors did not end in time");
         }
+        self.signals
     }
 }

@@ -7,7 +7,7 @@ use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::{AssignmentAccepted, InterruptionKind, InterruptionNotice, RunnerPhase};
 use tokio::time::Instant;
 
-use super::{ACKNOWLEDGE_LIMIT, Ending, HostState, Report, Saved, Supervisor, ToFront};
+use super::{ACKNOWLEDGE_LIMIT, HostState, Report, Saved, Supervisor, ToFront};
 use crate::local::{Assignment, Notice, Order, Settings};
 use crate::supervise::announce::{self, Announcement};
 use crate::supervise::jit;
@@ -272,9 +272,7 @@ impl Supervisor {
             self.found_cgroup(cgroup);
         }
         if saved.ended {
-            self.ending = Some(Ending {
-                until: now + super::UNREACHABLE_LIMIT,
-            });
+            self.begin_end();
         } else if self.known.runner_name.is_some() {
             self.find_runner().await;
         }

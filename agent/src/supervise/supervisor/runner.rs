@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{CLEAR_LIMIT, Ending, Supervisor, UNREACHABLE_LIMIT};
+use super::{CLEAR_LIMIT, Supervisor};
 use crate::config::Mode;
 use crate::supervise::cgroup::Cgroup;
 use crate::supervise::console::{self, ConsoleLine};
@@ -237,8 +237,6 @@ impl Supervisor {
         }));
         // Reported first, so that the coordinator doesn't wait for the clearing.
         self.kill();
-        self.ending = Some(Ending {
-            until: Instant::now() + UNREACHABLE_LIMIT,
-        });
+        self.begin_end();
     }
 }

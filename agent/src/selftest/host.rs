@@ -27,8 +27,6 @@ pub(super) fn check(options: &Options, report: &mut Report) {
     runner_dir(&runner, &options.runner_dir, report);
     sudo(&runner, report);
     directory(Path::new("/run/muster"), 0o755, 0, report);
-    let perf = Path::new("/run/muster/perf");
-    directory(perf, 0o700, runner.uid.as_raw(), report);
 }
 
 fn check_user(name: &str, report: &mut Report) {

@@ -3,9 +3,12 @@
 //! Undocumented and optional (HostContext.cs:165-178,633-650): read if it is there, never required. It
 //! is the only sign that a job was assigned before the runner has fetched it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use super::lines::Lines;
 
@@ -148,9 +151,15 @@ impl Follower {
     }
 
     fn open(&mut self) -> Option<File> {
-        // Only a regular file: opening a pipe that somebody put there would block.
-        match std::fs::symlink_metadata(&self.path) {
-            Ok(metadata) if metadata.is_file() => File::open(&self.path).ok(),
+        // The job can put a link or a pipe there, also between a look and this.
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(&self.path)
+            .and_then(|file| Ok((file.metadata()?.is_file(), file)));
+        match opened {
+            Ok((true, file)) => Some(file),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             _ => {
                 self.left = 0;

@@ -1,8 +1,10 @@
 //! The agent as two processes, a supervisor and a front, against a coordinator in the test.
 
+use std::time::{Duration, SystemTime};
+
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::session_response::Message;
-use muster_proto::v1::{Retire, RunnerOutcome, RunnerPhase, Shutdown};
+use muster_proto::v1::{Drain, Retire, RunnerOutcome, RunnerPhase, Shutdown};
 use nix::sys::signal::Signal;
 
 use muster_tests::scripted::coordinator::{Coordinator, Session};
@@ -168,4 +170,54 @@ async fn a_second_supervisor_of_one_directory_is_refused() {
     session.finished().await;
     assert!(front.exit().await.success());
     assert!(first.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_job_learns_of_its_interruption_by_a_file_and_by_its_own_hook() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    // The hook is left by the job, and run beside it.
+    let host = Host::new(
+        &coordinator,
+        r#"
+        trap 'complete b Canceled; exit 0' INT
+        listen
+        printf '#!/bin/sh\ncat "$MUSTER_INTERRUPTION_FILE" > "%s/../../../told"\n' "$RUNNER_PERFLOG" \
+            > "$MUSTER_INTERRUPTION_HOOK"
+        chmod +x "$MUSTER_INTERRUPTION_HOOK"
+        run_job b; idle
+        "#,
+    );
+    let (supervisor, front) = (supervisor(&host).await, front(&host).await);
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    reach(&mut session, RunnerPhase::Running).await;
+    // The job has a minute and a quarter before it is told to stop.
+    let deadline = SystemTime::now() + Duration::from_secs(120);
+    session
+        .send(Message::Drain(Drain {
+            reason: "test".into(),
+            deadline: Some(deadline.into()),
+        }))
+        .await;
+    until("the hook", || host.read("told").ends_with('}')).await;
+    let told: serde_json::Value = serde_json::from_str(&host.read("told")).unwrap();
+    let time = |name: &str| {
+        told[name]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    let left = time("instance_ends_at").duration_since(time("job_stops_at"));
+    // The default lead, but for the moment between the two readings of the clock.
+    assert!((44..=45).contains(&left.as_secs()), "{told}");
+    assert!(!told["reason"].as_str().unwrap().is_empty());
+    session
+        .send(Message::Shutdown(Shutdown {
+            reason: "test".into(),
+        }))
+        .await;
+    session.finished().await;
+    assert!(front.exit().await.success());
+    assert!(supervisor.exit().await.success());
 }

@@ -101,6 +101,8 @@ async fn systemd_has_nothing_to_say_about_the_units_where_they_are_installed() {
             "muster-runner.service",
             "muster-stranded.service",
             "muster-supervisor.service",
+            "muster-warmup.service",
+            "run-muster-job.mount",
         ])
         .output()
         .await

@@ -15,9 +15,10 @@ cgroup=/sys/fs/cgroup/system.slice/muster-runner.service
 
 check 'make the console pipe' mkfifo -m 0600 console
 check 'give it to the runner' chown runner: console
+mkdir job/perf && chown runner: job job/perf
 check 'start the runner' systemctl start --no-block muster-runner.service
-while [[ ! -e /run/muster/perf/Runner.perf ]]; do sleep 0.05; done
-check 'read its perf file' grep -q RunnerProcessStarted perf/Runner.perf
+while [[ ! -e /run/muster/job/perf/Runner.perf ]]; do sleep 0.05; done
+check 'read its perf file' grep -q RunnerProcessStarted job/perf/Runner.perf
 check 'read its logs' grep -q secret /opt/actions-runner/_diag/Runner_1.log
 pid=$(systemctl show --value --property MainPID muster-runner.service)
 check 'see its process' test -d "/proc/$pid"
@@ -56,7 +57,7 @@ trap 'exit 0' INT
   env | cut -d= -f1 | sort | xargs
 } >/report/runner.new
 mv /report/runner.new /report/runner
-echo RunnerProcessStarted:2026-01-01T00:00:00.0000000Z >/run/muster/perf/Runner.perf
+echo RunnerProcessStarted:2026-01-01T00:00:00.0000000Z >/run/muster/job/perf/Runner.perf
 while :; do sleep 0.1; done
 "#;
 

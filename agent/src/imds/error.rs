@@ -76,7 +76,7 @@ impl ImdsError {
 
 impl From<hyper::Error> for ImdsError {
     fn from(error: hyper::Error) -> Self {
-        if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
+        if error.is_parse() || error.is_parse_status() {
             Self::Garbage(error)
         } else {
             Self::Broken(error)

@@ -152,6 +152,11 @@ impl Session {
         request.unwrap().unwrap().message.unwrap()
     }
 
+    /// Waits for the next message, whatever it is. False once there is none any more.
+    pub async fn said(&mut self) -> bool {
+        matches!(self.requests.message().await, Ok(Some(_)))
+    }
+
     /// The next event, not acknowledged.
     pub async fn event(&mut self) -> AgentEvent {
         loop {
@@ -313,6 +318,8 @@ async fn listen(
     tasks.spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            // As the real one does; else each answer waits for an acknowledgement.
+            stream.set_nodelay(true).unwrap();
             // A handshake that fails is the agent's to notice.
             if let Ok(stream) = acceptor.accept(stream).await {
                 let _ = accepted.send(Io(stream)).await;

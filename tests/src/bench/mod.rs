@@ -1,0 +1,5 @@
+//! Figures, and the machine that they are of. Nothing here is asserted.
+
+pub mod agent;
+pub mod machine;
+mod process;

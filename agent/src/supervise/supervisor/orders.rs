@@ -95,6 +95,7 @@ impl Supervisor {
             notices: known.notices.clone(),
             draining: known.draining,
             ended: self.ending.is_some(),
+            hook_ran: self.hook_ran,
             cgroup: self.grounds.cgroup().cloned(),
         };
         // Its directory is in memory; if there is no room, the host has worse to worry about.
@@ -264,12 +265,17 @@ impl Supervisor {
             notices: saved.notices,
             draining: saved.draining,
         };
+        self.hook_ran = saved.hook_ran;
         if let Some(snapshot) = saved.machine {
             let limits = self.config.runner_limits;
             self.machine = Machine::restore(snapshot, limits, age, now.into_std());
         }
         if let Some(cgroup) = saved.cgroup {
             self.found_cgroup(cgroup);
+        }
+        if self.machine.phase() == RunnerPhase::Running {
+            // Those before are lost, but for what the cgroup remembers.
+            self.sampler.begin_peaks();
         }
         if saved.ended {
             self.begin_end();

@@ -38,6 +38,8 @@ pub(super) struct Saved {
     pub(super) draining: bool,
     /// The end was reported.
     pub(super) ended: bool,
+    /// The job's interruption hook was run.
+    pub(super) hook_ran: bool,
     /// The cgroup of the runner.
     pub(super) cgroup: Option<Cgroup>,
 }

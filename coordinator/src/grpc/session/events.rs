@@ -18,7 +18,7 @@ const MAX_DETAIL: usize = 256;
 const MAX_JOB_NAME: usize = 256;
 /// Most bytes of the name of a runner; GitHub allows 64 characters.
 const MAX_RUNNER_NAME: usize = 64;
-/// Most bytes of a console's tail that are logged.
+/// Most bytes of the tail of a console, and of diagnostic logs, that are logged.
 const MAX_CONSOLE: usize = 64 * 1024;
 
 /// The event for the core; none if it is of a kind or a value that this version doesn't know.
@@ -68,7 +68,9 @@ pub(super) fn to_core(launch: &LaunchId, event: AgentEvent) -> Option<Event> {
 /// Logs what the core doesn't take: the end of the console, and kinds that are unknown.
 pub(super) fn log(launch: &LaunchId, runner: &str, event: &AgentEvent) {
     match &event.kind {
-        Some(Kind::RunnerFinished(finished)) if !finished.console_tail.is_empty() => {
+        Some(Kind::RunnerFinished(finished))
+            if !finished.console_tail.is_empty() || !finished.diagnostic_tail.is_empty() =>
+        {
             log_console(launch, runner, finished);
         }
         Some(_) => {}
@@ -86,6 +88,7 @@ fn log_console(launch: &LaunchId, runner: &str, finished: &RunnerFinished) {
         signal = finished.signal,
         reason = shortened(&finished.reason, MAX_REASON),
         console = tail(&finished.console_tail, MAX_CONSOLE),
+        diagnostics = tail(&finished.diagnostic_tail, MAX_CONSOLE),
         "the runner did not end as it should"
     );
 }

@@ -49,7 +49,16 @@ impl Worker {
         let output = tokio::spawn(log_output(child.stdout.take(), child.stderr.take(), log));
         let outcome = match self.orders.unless_interrupted(child.wait()).await {
             Ok(Ok(status)) if status.success() => Outcome::Done,
-            Ok(_) => Outcome::Failed,
+            Ok(Ok(status)) => {
+                // As ProcessInvoker does, so that the log tells which step it was.
+                let file = file.file_name().unwrap_or_default().display();
+                self.diag.info(
+                    "ProcessInvokerWrapper",
+                    &format!("Finished {file}: {status}"),
+                );
+                Outcome::Failed
+            }
+            Ok(Err(_)) => Outcome::Failed,
             Err(interruption) => {
                 self.stop(&mut child).await;
                 Outcome::Interrupted(interruption)

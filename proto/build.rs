@@ -21,7 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // The crates that connect bring their own transport; this one needs none.
         .build_transport(false)
-        .skip_debug(["muster.v1.Assignment", "muster.v1.JoinTokenEvidence"])
+        .skip_debug([
+            "muster.v1.Assignment",
+            "muster.v1.AwsStsEvidence",
+            "muster.v1.JoinTokenEvidence",
+        ])
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! The documentation of each message and field is in `proto/muster/v1/*.proto`.
 
+pub mod sts;
+
 use std::fmt;
 
 /// Package `muster.v1`.
@@ -13,7 +15,7 @@ pub mod v1 {
         include_bytes!(concat!(env!("OUT_DIR"), "/muster.v1.binpb"));
 }
 
-// These two carry secrets, so their Debug shows everything but those.
+// These carry secrets, so their Debug shows everything but those.
 
 impl fmt::Debug for v1::Assignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,6 +29,15 @@ impl fmt::Debug for v1::Assignment {
 impl fmt::Debug for v1::JoinTokenEvidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JoinTokenEvidence([redacted])")
+    }
+}
+
+impl fmt::Debug for v1::AwsStsEvidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsStsEvidence")
+            .field("region", &self.region)
+            .field("amz_date", &self.amz_date)
+            .finish_non_exhaustive()
     }
 }
 
@@ -46,6 +57,12 @@ mod tests {
         assert!(!format!("{wrapped:?}").contains("c2VjcmV0"));
         let evidence = v1::JoinTokenEvidence {
             token: "c2VjcmV0".into(),
+        };
+        assert!(!format!("{evidence:?}").contains("c2VjcmV0"));
+        let evidence = v1::AwsStsEvidence {
+            session_token: "c2VjcmV0".into(),
+            signature: "c2VjcmV0".into(),
+            ..v1::AwsStsEvidence::default()
         };
         assert!(!format!("{evidence:?}").contains("c2VjcmV0"));
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountName, GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
 use crate::matching::Shape;
+use crate::offering::Offering;
 use crate::pool::Scope;
 
 /// One thing that the core wants done.
@@ -77,6 +78,16 @@ pub enum Effect {
         account: AccountName,
         /// The instance.
         instance: InstanceId,
+        /// True if nothing on it is worth an orderly shutdown: its runner has ended, or never had a job.
+        #[serde(default)]
+        at_once: bool,
+    },
+    /// Launch nothing from this capacity for a while: the provider takes instances of it back.
+    CloseOffering {
+        /// The account.
+        account: AccountName,
+        /// The capacity.
+        offering: Offering,
     },
     /// End an instance that carries our mark and that nobody remembers. Not answered.
     TerminateStray {
@@ -89,7 +100,8 @@ pub enum Effect {
 
 impl Effect {
     /// Whether the effect must be stored before it is carried out, and carried out after a restart.
-    /// The others are messages to an agent, which the core sends anew when the agent connects.
+    /// The others are messages to an agent, which the core sends anew when the agent connects, and hints
+    /// to a provider.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         match self {
@@ -98,7 +110,10 @@ impl Effect {
             | Self::Deregister { .. }
             | Self::Terminate { .. }
             | Self::TerminateStray { .. } => true,
-            Self::Assign { .. } | Self::Drain { .. } | Self::Retire { .. } => false,
+            Self::Assign { .. }
+            | Self::Drain { .. }
+            | Self::Retire { .. }
+            | Self::CloseOffering { .. } => false,
         }
     }
 
@@ -113,7 +128,7 @@ impl Effect {
             | Self::Retire { launch, .. }
             | Self::Deregister { launch, .. }
             | Self::Terminate { launch, .. } => Some(launch),
-            Self::TerminateStray { .. } => None,
+            Self::CloseOffering { .. } | Self::TerminateStray { .. } => None,
         }
     }
 
@@ -128,6 +143,9 @@ impl Effect {
             Self::Retire { launch, .. } => format!("retire/{launch}"),
             Self::Deregister { name, .. } => format!("deregister/{name}"),
             Self::Terminate { launch, .. } => format!("terminate/{launch}"),
+            Self::CloseOffering { account, offering } => {
+                format!("close-offering/{account}/{offering}")
+            }
             Self::TerminateStray { instance, .. } => format!("terminate-stray/{instance}"),
         }
     }

@@ -1,9 +1,12 @@
 //! What the core is told. Every event may come twice, late, or never.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
+use crate::offering::Offering;
 use crate::trouble::Trouble;
 
 /// One thing that the core is told.
@@ -18,6 +21,8 @@ pub enum Event {
         launch: LaunchId,
         /// The instance.
         instance: InstanceId,
+        /// What capacity it came from, if the provider sells more than one kind.
+        offering: Option<Offering>,
     },
     /// The provider will not make the instance of a launch.
     LaunchFailed {
@@ -90,8 +95,12 @@ pub enum Event {
     InstancesListed {
         /// The account that was listed.
         account: AccountName,
+        /// How long an instance must be missing from its lists before it counts as gone.
+        absence: Duration,
         /// The instances that are not gone, each with the launch that it is marked with.
         alive: Vec<(InstanceId, Option<LaunchId>)>,
+        /// Instances that are listed as gone.
+        gone: Vec<InstanceId>,
     },
 
     /// An instance proved its identity.
@@ -267,6 +276,8 @@ pub enum JobStatus {
 pub enum LaunchFailure {
     /// None to be had at present; later, or elsewhere, it may go.
     Capacity,
+    /// The account may not have more; somebody may ask for a higher quota.
+    Quota,
     /// Too many calls; only time is lacking.
     Throttled,
     /// It can't go until somebody changes something.

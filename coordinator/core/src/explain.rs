@@ -225,6 +225,7 @@ mod tests {
             Event::Launched {
                 launch,
                 instance: "i-0123456789abcdef0".into(),
+                offering: None,
             },
             at(5),
         );

@@ -200,6 +200,7 @@ fn word(effect: &Effect) -> &'static str {
         Effect::Deregister { .. } => "deregister",
         Effect::Terminate { .. } => "terminate",
         Effect::TerminateStray { .. } => "terminate stray",
+        Effect::CloseOffering { .. } => "close offering",
     }
 }
 
@@ -408,6 +409,7 @@ fn an_instance_that_ends_before_it_enrolled_holds_its_pool_back() {
     host.tell(Event::Launched {
         launch: launch.clone(),
         instance: "i-00000001".into(),
+        offering: None,
     });
     let changes = host.fleet.apply(
         Event::InstanceGone {

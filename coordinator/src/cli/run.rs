@@ -69,7 +69,9 @@ pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> 
     let github = wiring::github(&config, &secrets, &metrics)?;
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses()?;
-    let providers = wiring::providers(&config, &store, &authority, &addresses);
+    let tasks = TaskTracker::new();
+    let providers =
+        wiring::providers(&config, &store, &authority, &addresses, &tasks, &stop).await?;
     let presence = Presence::default();
     let executor = Executor::new(
         github.clone(),
@@ -85,7 +87,6 @@ pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> 
         metrics: metrics.clone(),
     })
     .await?;
-    let tasks = TaskTracker::new();
     let service = Service {
         config,
         store,
@@ -243,11 +244,13 @@ impl Service {
     ) {
         let tasks = &self.tasks;
         for (account, provider) in providers {
-            let interval = self
-                .config
-                .local
-                .as_ref()
-                .map_or(JOB_CHECK, |local| local.sweep_interval);
+            let interval = self.config.sweep_interval(&account);
+            tasks.spawn(engine::notices(
+                self.engine.clone(),
+                account.clone(),
+                provider.clone(),
+                self.stop.clone(),
+            ));
             tasks.spawn(engine::sweep(
                 self.engine.clone(),
                 account,

@@ -10,9 +10,11 @@ use jiff::Timestamp;
 use muster_core::AccountName;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::compute::Provider;
 use crate::compute::local::{LocalProvider, LocalSettings};
+use crate::compute::{Ec2Provider, Provider};
 use crate::config::{Config, Secrets};
 use crate::github::{GithubClient, Settings};
 use crate::identity::ca::Authority;
@@ -120,14 +122,24 @@ pub(super) fn github(
     GithubClient::new(settings).context("the GitHub client can't be made")
 }
 
-/// The providers of the accounts that the pools name.
-pub(super) fn providers(
+/// The providers of the accounts that the pools name. What they do by themselves, `tasks` do until `stop`.
+pub(super) async fn providers(
     config: &Config,
     store: &Store,
     authority: &Authority,
     addresses: &Addresses,
-) -> HashMap<AccountName, Provider> {
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<HashMap<AccountName, Provider>> {
     let mut providers = HashMap::new();
+    for account in &config.ec2 {
+        let settings = account.settings.clone();
+        let name = settings.name.clone();
+        let provider = Ec2Provider::start(settings, store.clone(), None, tasks, stop)
+            .await
+            .with_context(|| format!("accounts.{name}: its launches can't be read"))?;
+        providers.insert(name, Provider::Ec2(provider));
+    }
     if let Some(local) = &config.local {
         let host = &config.listen.advertise_host;
         // An IPv6 address stands in brackets in a URL.
@@ -155,5 +167,5 @@ pub(super) fn providers(
         let provider = LocalProvider::new(settings, store.clone());
         providers.insert(AccountName::new("local"), Provider::Local(provider));
     }
-    providers
+    Ok(providers)
 }

@@ -1,12 +1,18 @@
 //! Providers of instances. Beyond this door only our own types travel.
 
+pub mod ec2;
 pub mod local;
 
 use std::time::Duration;
 
-use muster_core::{InstanceId, LaunchFailure, LaunchId, PoolName, Shape};
+use jiff::Timestamp;
+use muster_core::{
+    Event, InstanceId, Interruption, LaunchFailure, LaunchId, Offering, PoolName, Shape,
+};
 use thiserror::Error;
+use tokio::sync::mpsc;
 
+pub use self::ec2::Ec2Provider;
 pub use self::local::LocalProvider;
 
 /// A provider of instances. Cheap to clone.
@@ -14,6 +20,8 @@ pub use self::local::LocalProvider;
 pub enum Provider {
     /// Processes of this host.
     Local(LocalProvider),
+    /// EC2, in one account and region.
+    Ec2(Ec2Provider),
 }
 
 /// One instance to make.
@@ -27,6 +35,51 @@ pub struct LaunchOrder {
     pub shape: Shape,
     /// How long the instance may live.
     pub lifetime: Duration,
+    /// Who is told why it takes longer.
+    pub held_up: HeldUp,
+}
+
+/// An instance that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launched {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What capacity it came from, if the provider sells more than one kind.
+    pub offering: Option<Offering>,
+}
+
+/// Tells people why something is not done yet. A hint: where there is no room for it, it is dropped.
+#[derive(Clone, Debug)]
+pub struct HeldUp {
+    to: Option<(LaunchId, mpsc::Sender<Event>)>,
+}
+
+impl HeldUp {
+    /// Tells it as an event of this launch.
+    #[must_use]
+    pub fn of(launch: LaunchId, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            to: Some((launch, events)),
+        }
+    }
+
+    /// Tells nobody.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self { to: None }
+    }
+
+    /// Tells why.
+    pub fn tell(&self, reason: &str) {
+        if let Some((launch, events)) = &self.to {
+            let event = Event::HeldUp {
+                launch: launch.clone(),
+                reason: reason.to_owned(),
+            };
+            // The next reason is told again.
+            let _ = events.try_send(event);
+        }
+    }
 }
 
 /// An instance was not made, as far as is known.
@@ -55,8 +108,33 @@ pub struct ProviderError(pub String);
 pub struct Listed {
     /// Instances that exist, with the launch that they are marked with.
     pub alive: Vec<(InstanceId, Option<LaunchId>)>,
-    /// Instances that are known to be gone.
-    pub gone: Vec<(InstanceId, LaunchId)>,
+    /// Instances that are known to be gone, with the launch that they are marked with.
+    pub gone: Vec<(InstanceId, Option<LaunchId>)>,
+}
+
+/// What a provider says of an instance by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What happens to it.
+    pub kind: NoticeKind,
+    /// What acknowledges it.
+    pub receipt: String,
+}
+
+/// What happens to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// It is gone.
+    Gone,
+    /// It will be taken away.
+    Interrupted {
+        /// By whom.
+        kind: Interruption,
+        /// When, if known.
+        deadline: Option<Timestamp>,
+    },
 }
 
 impl Provider {
@@ -64,19 +142,29 @@ impl Provider {
     ///
     /// # Errors
     /// As [`LaunchError`] says.
-    pub async fn launch(&self, order: LaunchOrder) -> Result<InstanceId, LaunchError> {
+    pub async fn launch(&self, order: LaunchOrder) -> Result<Launched, LaunchError> {
         match self {
-            Self::Local(local) => local.launch(order).await,
+            Self::Local(local) => local.launch(order).await.map(|instance| Launched {
+                instance,
+                offering: None,
+            }),
+            Self::Ec2(ec2) => ec2.launch(order).await,
         }
     }
 
-    /// Ends an instance; true if it is known to be gone. One that is gone already is no error.
+    /// Ends an instance; true if it is known to be gone. One that is gone already is no error. `at_once`
+    /// leaves out the orderly shutdown, where there is one.
     ///
     /// # Errors
     /// When it may be alive and its end could not be asked for.
-    pub async fn terminate(&self, instance: &InstanceId) -> Result<bool, ProviderError> {
+    pub async fn terminate(
+        &self,
+        instance: &InstanceId,
+        at_once: bool,
+    ) -> Result<bool, ProviderError> {
         match self {
             Self::Local(local) => local.terminate(instance).await,
+            Self::Ec2(ec2) => ec2.terminate(instance, at_once).await,
         }
     }
 
@@ -87,13 +175,62 @@ impl Provider {
     pub async fn list(&self) -> Result<Listed, ProviderError> {
         match self {
             Self::Local(local) => local.list().await,
+            Self::Ec2(ec2) => ec2.list().await,
         }
+    }
+
+    /// How long an instance must be missing from the lists before it counts as gone.
+    #[must_use]
+    pub fn absence(&self) -> Duration {
+        match self {
+            // Its lists are what is on this host.
+            Self::Local(_) => Duration::ZERO,
+            Self::Ec2(_) => ec2::ABSENCE,
+        }
+    }
+
+    /// Waits for notices; may give none after a while, and may never return. They come again until they
+    /// are acknowledged.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub async fn notices(&self) -> Result<Vec<Notice>, ProviderError> {
+        match self {
+            Self::Local(_) => std::future::pending().await,
+            Self::Ec2(ec2) => ec2.notices().await,
+        }
+    }
+
+    /// Acknowledges notices by their receipts.
+    ///
+    /// # Errors
+    /// When it is not known whether they are; then they come again.
+    pub async fn acknowledge(&self, receipts: Vec<String>) -> Result<(), ProviderError> {
+        match self {
+            Self::Local(_) => Ok(()),
+            Self::Ec2(ec2) => ec2.acknowledge(receipts).await,
+        }
+    }
+
+    /// Launches nothing from this capacity for a while, as instances of it are taken back.
+    pub async fn close_offering(&self, offering: Offering) {
+        match self {
+            Self::Local(_) => {}
+            Self::Ec2(ec2) => ec2.close_offering(offering).await,
+        }
+    }
+
+    /// Whether it takes any number of launches and ends at once, as it gathers them itself.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        matches!(self, Self::Ec2(_))
     }
 
     /// Returns when an instance ended, as far as the provider sees it by itself. May never return.
     pub async fn something_ended(&self) {
         match self {
             Self::Local(local) => local.something_ended().await,
+            Self::Ec2(_) => std::future::pending().await,
         }
     }
 }

@@ -4,6 +4,9 @@
 //! port and opens no other file; secrets are read by [`Secrets::load`].
 
 mod document;
+mod ec2;
+#[cfg(test)]
+mod ec2_tests;
 mod error;
 mod pools;
 mod secrets;
@@ -20,8 +23,8 @@ use toml::de::DeTable;
 pub use error::{ConfigErrors, Problem};
 pub use secrets::{FileError, Secrets, read_secret};
 pub use settings::{
-    CaFiles, Config, CoordinatorSettings, GithubSettings, IdentitySettings, ListenSettings,
-    LocalSettings, TelemetrySettings,
+    CaFiles, Config, CoordinatorSettings, Ec2Account, GithubSettings, IdentitySettings,
+    ListenSettings, LocalSettings, TelemetrySettings,
 };
 
 use document::{Document, Section};
@@ -91,10 +94,14 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
     let identity = sections::identity(root.section("identity"), base, development);
     let telemetry = sections::telemetry(root.section("telemetry"));
     let heartbeat = coordinator.as_ref().map(|one| one.heartbeat_interval);
-    let fleet = pools::fleet(&mut root, heartbeat);
+    let whole = ec2::Whole {
+        coordinator: coordinator.as_ref().map_or("", |one| &one.name),
+        development,
+    };
+    let fleet = pools::fleet(&mut root, heartbeat, &whole);
 
     let local_section = root.section("local");
-    let local_used = fleet.as_ref().is_some_and(|fleet| {
+    let local_used = fleet.as_ref().is_some_and(|(fleet, _)| {
         let mut pools = fleet.pools.iter();
         pools.any(|pool| pool.account.as_str() == pools::LOCAL)
     });
@@ -108,13 +115,15 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
         Some(None)
     };
     root.finish();
+    let (fleet, ec2) = fleet?;
     Some(Config {
         coordinator: coordinator?,
         listen: listen?,
         github: github?,
         identity: identity?,
         local: local?,
-        fleet: fleet?,
+        ec2,
+        fleet,
         telemetry: telemetry?,
     })
 }

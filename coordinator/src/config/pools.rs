@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use muster_core::{AccountName, FleetSpec, PoolName, PoolSpec, Scope, SizeRules, TimeLimits};
 
+use super::Ec2Account;
 use super::document::{Section, Value, all};
+use super::ec2::{self, Whole};
 use super::values::{duration, is_word};
+use crate::compute::ec2::Ec2Pool;
 
 /// Most instances of a pool.
 const MAX_INSTANCES: u32 = 10_000;
@@ -25,15 +28,20 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub(super) const LOCAL: &str = "local";
 
 /// Reads accounts and pools, and checks them against each other.
-pub(super) fn fleet(root: &mut Section<'_>, heartbeat: Option<Duration>) -> Option<FleetSpec> {
-    let accounts = accounts(&root.section("accounts"));
+/// The fleet, and the accounts of it that are AWS's.
+pub(super) fn fleet(
+    root: &mut Section<'_>,
+    heartbeat: Option<Duration>,
+    whole: &Whole<'_>,
+) -> Option<(FleetSpec, Vec<Ec2Account>)> {
+    let accounts = accounts(&root.section("accounts"), whole);
     let Some(list) = root.value("pool") else {
         root.refuse("no [[pool]] is there; at least one is needed");
         return None;
     };
     let mut names = BTreeSet::new();
     let mut beside = Beside {
-        accounts: accounts.as_ref(),
+        accounts: accounts.as_ref().map(|(most, _)| most),
         idle: BTreeMap::new(),
         heartbeat,
     };
@@ -48,17 +56,32 @@ pub(super) fn fleet(root: &mut Section<'_>, heartbeat: Option<Duration>) -> Opti
         list.report("no pool is there; at least one is needed");
         return None;
     }
-    Some(FleetSpec {
-        pools,
-        accounts: accounts?,
-    })
+    let (accounts, mut ec2) = accounts?;
+    let mut specs = Vec::new();
+    for (spec, on_ec2) in pools {
+        let account = ec2.iter_mut().find(|one| one.settings.name == spec.account);
+        if let (Some(account), Some(on_ec2)) = (account, on_ec2) {
+            account.settings.pools.insert(spec.name.clone(), on_ec2);
+        }
+        specs.push(spec);
+    }
+    let spec = FleetSpec {
+        pools: specs,
+        accounts,
+    };
+    Some((spec, ec2))
 }
 
-fn accounts(section: &Section<'_>) -> Option<BTreeMap<AccountName, u32>> {
-    let mut accounts = Some(BTreeMap::new());
+type Accounts = (BTreeMap<AccountName, u32>, Vec<Ec2Account>);
+
+fn accounts(section: &Section<'_>, whole: &Whole<'_>) -> Option<Accounts> {
+    let mut accounts = Some((BTreeMap::new(), Vec::new()));
+    let mut taken = BTreeSet::new();
     for (name, _, value) in section.entries() {
-        if name != LOCAL {
-            value.report("this version launches in the account \"local\" only");
+        if !is_word(name, 32, |c| {
+            c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+        }) {
+            value.report("the name of an account is made of 1 to 32 of a-z, 0-9 and -");
             accounts = None;
             continue;
         }
@@ -67,10 +90,16 @@ fn accounts(section: &Section<'_>) -> Option<BTreeMap<AccountName, u32>> {
         let most = account.required("max_instances", |value| {
             value.integer(1, MAX_ACCOUNT_INSTANCES)
         });
+        let on_ec2 = if name == LOCAL {
+            Some(None)
+        } else {
+            ec2::account(&mut account, name, whole, &mut taken).map(Some)
+        };
         account.finish();
-        match (most, &mut accounts) {
-            (Some(most), Some(accounts)) => {
+        match (most, on_ec2, &mut accounts) {
+            (Some(most), Some(on_ec2), Some((accounts, all))) => {
                 accounts.insert(AccountName::from(name), most);
+                all.extend(on_ec2);
             }
             _ => accounts = None,
         }
@@ -82,7 +111,7 @@ fn pool(
     section: &mut Section<'_>,
     names: &mut BTreeSet<String>,
     beside: &mut Beside<'_>,
-) -> Option<PoolSpec> {
+) -> Option<(PoolSpec, Option<Ec2Pool>)> {
     section.rename("[[pool]]".to_owned());
     let name = section.required("name", |value| pool_name(value, names));
     if let Some(name) = &name {
@@ -97,6 +126,22 @@ fn pool(
     let public = section.default("public_repositories", false, Value::boolean);
     let sizes = section.default("allow", SizeRules::default(), sizes);
     let limits = section.default("limits", TimeLimits::default(), limits);
+    let on_ec2 = section.optional("ec2", |value| ec2::pool(value.section()));
+    if let (Some(account), Some(on_ec2)) = (&account, &on_ec2) {
+        match (account.as_str() == LOCAL, on_ec2) {
+            (true, Some(_)) => section.refuse("ec2 is of no use in the account \"local\""),
+            (false, None) => section.refuse("ec2 is missing: what is to be launched"),
+            _ => {}
+        }
+    }
+    if let (Some(sizes), Some(Some(on_ec2))) = (&sizes, &on_ec2) {
+        for name in sizes
+            .instance_types
+            .difference(&on_ec2.types.iter().cloned().collect())
+        {
+            section.refuse(format_args!("allow: type {name} is not one of ec2: types"));
+        }
+    }
     check(
         section,
         (min_idle, max),
@@ -104,7 +149,7 @@ fn pool(
         account.as_ref(),
         beside,
     );
-    Some(PoolSpec {
+    let spec = PoolSpec {
         name: name?,
         scope: scope?,
         runner_group: runner_group?,
@@ -115,7 +160,8 @@ fn pool(
         min_idle: min_idle?,
         max: max?,
         limits: limits?,
-    })
+    };
+    Some((spec, on_ec2?))
 }
 
 fn pool_name(value: &Value<'_>, names: &mut BTreeSet<String>) -> Option<PoolName> {
@@ -226,11 +272,7 @@ fn numbers(value: &Value<'_>, most: u32) -> Option<BTreeSet<u32>> {
 }
 
 fn instance_types(value: &Value<'_>) -> Option<BTreeSet<String>> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
-    let types = all(&value.list()?, |value| match value.text()? {
-        text if is_word(text, 64, allowed) => Some(text.to_owned()),
-        _ => value.refused("is not an instance type such as \"c7i.large\""),
-    })?;
+    let types = all(&value.list()?, ec2::instance_type)?;
     Some(types.into_iter().collect())
 }
 

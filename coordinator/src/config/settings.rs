@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_core::FleetSpec;
+use muster_core::{AccountName, FleetSpec};
 use tracing::level_filters::LevelFilter;
 use url::Url;
+
+use crate::compute::ec2::Ec2Settings;
 
 /// The whole configuration. It holds paths of secrets, never the secrets.
 #[derive(Clone, Debug)]
@@ -22,10 +24,24 @@ pub struct Config {
     pub identity: IdentitySettings,
     /// `[local]`; there if a pool launches in the account `local`.
     pub local: Option<LocalSettings>,
+    /// The accounts that are AWS's, each with its pools.
+    pub ec2: Vec<Ec2Account>,
     /// `[[pool]]` and `[accounts.*]`: at least one pool, each with an account that exists.
     pub fleet: FleetSpec,
     /// `[telemetry]`.
     pub telemetry: TelemetrySettings,
+}
+
+impl Config {
+    /// How often the instances of an account are listed.
+    #[must_use]
+    pub fn sweep_interval(&self, account: &AccountName) -> Duration {
+        let ec2 = self.ec2.iter().find(|one| one.settings.name == *account);
+        let local = self.local.as_ref();
+        ec2.map(|one| one.sweep_interval)
+            .or_else(|| local.map(|local| local.sweep_interval))
+            .unwrap_or(Duration::from_secs(60))
+    }
 }
 
 /// The coordinator itself.
@@ -118,6 +134,20 @@ pub struct LocalSettings {
     pub sweep_interval: Duration,
     /// Variables for the runner's process beside its own.
     pub environment: BTreeMap<String, String>,
+}
+
+/// An account of AWS, in one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ec2Account {
+    /// What its provider is told.
+    pub settings: Ec2Settings,
+    /// How often its instances are listed.
+    pub sweep_interval: Duration,
+    /// Role of the instance profile that instances may prove themselves with; none admits only the
+    /// instance identity role.
+    pub instance_role: Option<String>,
+    /// Whether an instance must enrol from its own private address.
+    pub check_private_ip: bool,
 }
 
 /// Logs and metrics.

@@ -31,11 +31,11 @@ account = "local"
 max = 4
 "#;
 
-fn parse(text: &str) -> Result<Config, ConfigErrors> {
+pub(super) fn parse(text: &str) -> Result<Config, ConfigErrors> {
     Config::parse(text, Path::new("/etc/muster/muster.toml"))
 }
 
-fn errors(text: &str) -> String {
+pub(super) fn errors(text: &str) -> String {
     parse(text).unwrap_err().to_string()
 }
 
@@ -48,7 +48,7 @@ fn with(old: &str, new: &str) -> String {
 #[test]
 fn the_example_is_good_and_shows_the_defaults() {
     let example = parse(EXAMPLE).unwrap();
-    assert_eq!(example.fleet.pools.len(), 2);
+    assert_eq!(example.fleet.pools.len(), 3);
     let small = parse(SMALL).unwrap();
     assert_eq!(example.coordinator, small.coordinator);
     assert_eq!(example.listen, small.listen);
@@ -184,8 +184,8 @@ fn every_syntax_error_is_told_with_its_place() {
 )]
 #[case::other_account(
     "[accounts.local]",
-    "[accounts.aws]",
-    "7:1: [accounts]: aws: this version launches in the account \"local\" only"
+    "[accounts.Aws]",
+    "7:1: [accounts]: Aws: the name of an account is made of 1 to 32 of a-z, 0-9 and -"
 )]
 #[case::no_local(
     "[local]\nrunner_dir = \"runner\"",

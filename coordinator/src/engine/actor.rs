@@ -107,15 +107,14 @@ impl Actor {
                             self.take(command, &mut round);
                         }
                     }
-                    Some(ended) = self.in_flight.next() => match ended {
-                        Ended::Answered { key, answer } => {
-                            round.batch.finished_effects.push(key);
-                            if let Some(answer) = answer {
-                                self.apply(answer, &mut round);
-                            }
+                    Some(ended) = self.in_flight.next() => {
+                        self.take_ended(ended, &mut round);
+                        // Launches that shared a call end together, and share a transaction.
+                        while round.batch.finished_effects.len() < BATCH {
+                            let Some(ended) = self.in_flight.next_now() else { break };
+                            self.take_ended(ended, &mut round);
                         }
-                        Ended::Failed(effect) => self.in_flight.start(&self.executor, effect),
-                    },
+                    }
                     Some(event) = self.held_up.recv() => self.apply(event, &mut round),
                     () = inbox.notified() => self.take_inbox(&mut round).await,
                     () = tokio::time::sleep_until(tick_at) => {
@@ -142,6 +141,18 @@ impl Actor {
                 round.stored.push(stored);
             }
             Command::Ask(question) => round.questions.push(question),
+        }
+    }
+
+    fn take_ended(&mut self, ended: Ended, round: &mut Round) {
+        match ended {
+            Ended::Answered { key, answer } => {
+                round.batch.finished_effects.push(key);
+                if let Some(answer) = answer {
+                    self.apply(answer, round);
+                }
+            }
+            Ended::Failed(effect) => self.in_flight.start(&self.executor, effect),
         }
     }
 
@@ -245,7 +256,8 @@ impl Actor {
     }
 
     fn carry_out(&mut self, effect: Effect) {
-        if effect.is_durable() {
+        let hint = matches!(effect, Effect::CloseOffering { .. });
+        if hint || effect.is_durable() {
             self.in_flight.start(&self.executor, effect);
         } else if let Some(event) = self.messages.send(effect) {
             self.own.push_back(event);

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use muster_core::{
     AccountName, Effect, Event, LaunchFailure, LaunchId, MintFailure, PoolName, PoolSpec,
     RunnerName, Scope, Shape,
@@ -13,7 +14,7 @@ use tokio::task::{Id, JoinSet};
 
 use super::messages::Vault;
 use crate::backoff::Backoff;
-use crate::compute::{LaunchError, LaunchOrder, Provider};
+use crate::compute::{HeldUp, LaunchError, LaunchOrder, Provider};
 use crate::github::{GithubClient, GithubError, MintError};
 use crate::telemetry::Metrics;
 
@@ -77,8 +78,12 @@ impl Executor {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             let again = {
-                let _turn = self.turns.acquire().await.ok()?;
-                match self.try_once(&effect).await {
+                let _turn = if self.needs_turn(&effect) {
+                    Some(self.turns.acquire().await.ok()?)
+                } else {
+                    None
+                };
+                match self.try_once(&effect, &held_up).await {
                     Ok(event) => return event,
                     Err(again) => again,
                 }
@@ -103,13 +108,34 @@ impl Executor {
         }
     }
 
-    async fn try_once(&self, effect: &Effect) -> Result<Option<Event>, Again> {
+    /// Whether an effect waits in line with the others: not if its provider gathers what comes together,
+    /// as it could then gather no more than the line lets through.
+    fn needs_turn(&self, effect: &Effect) -> bool {
+        let account = match effect {
+            Effect::Launch { pool, .. } => self.pools.get(pool).map(|pool| &pool.account),
+            Effect::Terminate { account, .. } | Effect::TerminateStray { account, .. } => {
+                Some(account)
+            }
+            _ => None,
+        };
+        let provider = account.and_then(|account| self.providers.get(account));
+        !provider.is_some_and(Provider::gathers)
+    }
+
+    async fn try_once(
+        &self,
+        effect: &Effect,
+        held_up: &mpsc::Sender<Event>,
+    ) -> Result<Option<Event>, Again> {
         match effect {
             Effect::Launch {
                 launch,
                 pool,
                 shape,
-            } => self.launch(launch, pool, shape).await.map(Some),
+            } => {
+                let held_up = HeldUp::of(launch.clone(), held_up.clone());
+                self.launch(launch, pool, shape, held_up).await.map(Some)
+            }
             Effect::Mint {
                 launch,
                 pool,
@@ -141,10 +167,11 @@ impl Executor {
                 launch,
                 account,
                 instance,
+                at_once,
             } => {
                 let gone = self
                     .provider(account)?
-                    .terminate(instance)
+                    .terminate(instance, *at_once)
                     .await
                     .map_err(|error| Again {
                         after: Duration::ZERO,
@@ -157,12 +184,18 @@ impl Executor {
             }
             Effect::TerminateStray { account, instance } => {
                 self.provider(account)?
-                    .terminate(instance)
+                    .terminate(instance, true)
                     .await
                     .map_err(|error| Again {
                         after: Duration::ZERO,
                         reason: error.to_string(),
                     })?;
+                Ok(None)
+            }
+            Effect::CloseOffering { account, offering } => {
+                if let Some(provider) = self.providers.get(account) {
+                    provider.close_offering(offering.clone()).await;
+                }
                 Ok(None)
             }
             Effect::Assign { .. } | Effect::Drain { .. } | Effect::Retire { .. } => Ok(None),
@@ -174,6 +207,7 @@ impl Executor {
         launch: &LaunchId,
         pool: &PoolName,
         shape: &Shape,
+        held_up: HeldUp,
     ) -> Result<Event, Again> {
         let failed = |failure, detail: String| {
             Ok(Event::LaunchFailed {
@@ -193,13 +227,15 @@ impl Executor {
             pool: pool.clone(),
             shape: shape.clone(),
             lifetime: spec.limits.lifetime,
+            held_up,
         };
         match self.provider(&spec.account)?.launch(order).await {
-            Ok(instance) => {
+            Ok(launched) => {
                 self.metrics.launch(Ok(()));
                 Ok(Event::Launched {
                     launch: launch.clone(),
-                    instance,
+                    instance: launched.instance,
+                    offering: launched.offering,
                 })
             }
             Err(LaunchError::Failed { failure, detail }) => {
@@ -363,6 +399,11 @@ impl InFlight {
             },
             None => Ended::Failed(effect),
         })
+    }
+
+    /// The next effect that has ended already.
+    pub(super) fn next_now(&mut self) -> Option<Ended> {
+        self.next().now_or_never().flatten()
     }
 }
 

@@ -78,7 +78,8 @@ impl Messages {
             | Effect::Mint { .. }
             | Effect::Deregister { .. }
             | Effect::Terminate { .. }
-            | Effect::TerminateStray { .. } => {}
+            | Effect::TerminateStray { .. }
+            | Effect::CloseOffering { .. } => {}
         }
         None
     }

@@ -4,6 +4,7 @@ mod actor;
 mod executor;
 mod inbox;
 mod messages;
+mod notices;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::executor::Executor;
 pub use self::messages::Vault;
+pub use self::notices::notices;
 pub use self::sweep::sweep;
 use crate::presence::Presence;
 use crate::store::{Store, StoreError, StoredEntry};

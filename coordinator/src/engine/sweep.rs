@@ -30,7 +30,12 @@ pub async fn sweep(
                 continue;
             }
         };
+        let mut gone = Vec::new();
         for (instance, launch) in listed.gone {
+            let Some(launch) = launch else {
+                gone.push(instance);
+                continue;
+            };
             if engine
                 .submit(Event::InstanceGone { launch, instance })
                 .await
@@ -41,7 +46,9 @@ pub async fn sweep(
         }
         let event = Event::InstancesListed {
             account: account.clone(),
+            absence: provider.absence(),
             alive: listed.alive,
+            gone,
         };
         if engine.submit(event).await.is_err() {
             return;

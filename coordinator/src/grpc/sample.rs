@@ -108,6 +108,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         account: "local".into(),
         name: format!("muster-linux-{launch}").as_str().into(),
         attempt: 1,
+        offering: None,
         instance: Instance::Exists {
             id: INSTANCE.into(),
         },

@@ -120,6 +120,7 @@ pub(super) fn runner(launch: &str, salt: u32) -> Runner {
         account: "local".into(),
         name: RunnerName::new(format!("muster-{launch}")),
         attempt: 1,
+        offering: None,
         instance,
         registration: Registration::Exists {
             id: GithubRunnerId(42),
@@ -178,5 +179,6 @@ pub(super) fn terminate(launch: &str, instance: &str) -> Effect {
         launch: LaunchId::from(launch),
         account: "local".into(),
         instance: InstanceId::from(instance),
+        at_once: true,
     }
 }

@@ -3,6 +3,7 @@
 //! One task writes; what waits for it at the same time shares a transaction (`writer`). Reads have
 //! their own connections and see what is committed. Beyond this door there is no SQL.
 
+mod batches;
 mod codec;
 mod error;
 #[cfg(test)]
@@ -25,14 +26,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use muster_core::{Effect, Job, JobId, Runner, Stored};
+use muster_core::{AccountName, Effect, Job, JobId, Runner, Stored};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 pub use error::StoreError;
 pub use types::{
-    Accepted, Batch, Delivery, JoinToken, OperatorAction, Pruned, Redeemed, StoredEntry,
-    TimelineQuery,
+    Accepted, Batch, Delivery, JoinToken, LaunchBatch, OperatorAction, Pruned, Redeemed,
+    StoredEntry, TimelineQuery,
 };
 
 use journal::Note;
@@ -178,6 +179,27 @@ impl Store {
         now: Timestamp,
     ) -> Result<Redeemed, StoreError> {
         self.inner.writer.submit(Redeem { hash, now }).await
+    }
+
+    /// Stores a batch of launches, or what came of it; durable on return.
+    ///
+    /// # Errors
+    /// When it is not stored, or nobody knows; it may be stored again without harm.
+    pub async fn put_launch_batch(&self, batch: LaunchBatch) -> Result<(), StoreError> {
+        self.inner.writer.submit(batch).await
+    }
+
+    /// The batches of an account that are not settled, and all that were made after a time, oldest
+    /// first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub async fn launch_batches(
+        &self,
+        account: &AccountName,
+        after: Timestamp,
+    ) -> Result<Vec<LaunchBatch>, StoreError> {
+        batches::batches(&self.inner.reads, account, after).await
     }
 
     /// Records what an operator did.

@@ -23,6 +23,7 @@ enum What {
     Runners,
     Timeline,
     JoinTokens,
+    LaunchBatches,
 }
 
 /// One chunk of one table.
@@ -70,6 +71,11 @@ impl What {
                 "DELETE FROM timeline WHERE sequence IN (
                      SELECT sequence FROM timeline WHERE at < ?1 LIMIT ?2)"
             }
+            Self::LaunchBatches => {
+                "DELETE FROM launch_batches WHERE token IN (
+                     SELECT token FROM launch_batches
+                     WHERE settled = 1 AND created_at < ?1 LIMIT ?2)"
+            }
             // The mark that a launch has enrolled stays as long as the launch is remembered.
             Self::JoinTokens => {
                 "DELETE FROM join_tokens WHERE hash IN (
@@ -106,5 +112,6 @@ pub(super) async fn prune(writer: &Writer, before: Timestamp) -> Result<Pruned, 
         runners: What::Runners.prune(writer, before).await?,
         timeline: What::Timeline.prune(writer, before).await?,
         join_tokens: What::JoinTokens.prune(writer, before).await?,
+        launch_batches: What::LaunchBatches.prune(writer, before).await?,
     })
 }

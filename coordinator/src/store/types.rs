@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use muster_core::{
-    Effect, InstanceId, Job, JobId, LaunchId, PoolName, PoolState, Runner, TimelineEntry,
+    AccountName, Effect, InstanceId, Job, JobId, LaunchId, PoolName, PoolState, Runner,
+    TimelineEntry,
 };
 
 /// One webhook as GitHub sent it.
@@ -25,6 +26,21 @@ pub enum Accepted {
     New,
     /// It was here before.
     Duplicate,
+}
+
+/// One call that makes several instances, as its provider records it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchBatch {
+    /// The client token of the call.
+    pub token: String,
+    /// The account that it is made in.
+    pub account: AccountName,
+    /// When it was stored first.
+    pub created_at: Timestamp,
+    /// True once it is known what came of it. It stays true.
+    pub settled: bool,
+    /// The request, and what came of it, in the provider's own form.
+    pub record: String,
 }
 
 /// All that one or more events changed, stored in one transaction.
@@ -161,4 +177,6 @@ pub struct Pruned {
     pub timeline: u64,
     /// Join tokens.
     pub join_tokens: u64,
+    /// Batches of launches.
+    pub launch_batches: u64,
 }

@@ -224,6 +224,7 @@ impl Metrics {
         let outcome = match outcome {
             Ok(()) => "launched",
             Err(LaunchFailure::Capacity) => "capacity",
+            Err(LaunchFailure::Quota) => "quota",
             Err(LaunchFailure::Throttled) => "throttled",
             Err(LaunchFailure::Permanent) => "permanent",
         };

@@ -197,6 +197,7 @@ impl Fleet {
                 launch: launch.clone(),
                 account: runner.account.clone(),
                 instance,
+                at_once: runner.left_nothing(),
             });
         }
         if matches!(runner.registration, Registration::Exists { .. }) {

@@ -22,7 +22,7 @@ impl Fleet {
             .get(launch)
             .is_some_and(|runner| runner.instance_id().is_none())
         {
-            self.launched(launch, instance, turn);
+            self.launched(launch, instance, None, turn);
         }
         let Some(runner) = self.runners.get_mut(launch) else {
             turn.refuse(format!("enrolled: no launch {launch}"));
@@ -226,6 +226,13 @@ impl Fleet {
             format!("{words}: {detail}")
         };
         warn(runner, "interruption notice", told, turn);
+        let closes = matches!(kind, Interruption::Spot | Interruption::Rebalance);
+        if let Some(offering) = runner.offering.clone().filter(|_| closes) {
+            turn.emit(Effect::CloseOffering {
+                account: runner.account.clone(),
+                offering,
+            });
+        }
         if kind == Interruption::Rebalance && runner.work == Work::Busy {
             return;
         }

@@ -9,7 +9,7 @@ mod outcomes;
 mod time;
 mod turn;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -53,8 +53,9 @@ pub struct Fleet {
     pools: BTreeMap<PoolName, PoolState>,
     /// Each name that a runner has or had, as GitHub may still speak of an old one.
     names: BTreeMap<RunnerName, LaunchId>,
-    /// Instances that the last listing of an account lacked or could not place. Only a second listing convicts.
-    suspects: BTreeMap<AccountName, BTreeSet<InstanceId>>,
+    /// Instances that the last listing of an account lacked or could not place, and since when. Only a
+    /// further listing convicts.
+    suspects: BTreeMap<AccountName, BTreeMap<InstanceId, Timestamp>>,
 }
 
 impl Fleet {
@@ -100,7 +101,11 @@ impl Fleet {
     fn dispatch(&mut self, event: Event, turn: &mut Turn) {
         match event {
             Event::Job(report) => self.job_reported(*report, turn),
-            Event::Launched { launch, instance } => self.launched(&launch, &instance, turn),
+            Event::Launched {
+                launch,
+                instance,
+                offering,
+            } => self.launched(&launch, &instance, offering, turn),
             Event::LaunchFailed {
                 launch,
                 failure,
@@ -130,8 +135,14 @@ impl Fleet {
             Event::InstanceGone { launch, instance } => {
                 self.instance_reported_gone(&launch, &instance, turn);
             }
-            Event::InstancesListed { account, alive } => {
-                self.instances_listed(&account, &alive, turn);
+            Event::InstancesListed {
+                account,
+                absence,
+                alive,
+                gone,
+            } => {
+                self.listed_as_gone(&account, &gone, turn);
+                self.instances_listed(&account, absence, &alive, turn);
             }
             Event::Enrolled { launch, instance } => self.enrolled(&launch, &instance, turn),
             Event::AgentConnected {
@@ -250,6 +261,14 @@ impl Fleet {
                 .values()
                 .find(|runner| runner.instance_id().is_some_and(|id| id.as_str() == text))
         })
+    }
+
+    /// The runner on an instance of an account. Ids of instances are unique in an account only.
+    #[must_use]
+    pub fn runner_on(&self, account: &AccountName, instance: &InstanceId) -> Option<&Runner> {
+        self.runners
+            .values()
+            .find(|runner| runner.account == *account && runner.instance_id() == Some(instance))
     }
 
     /// Why a job waits, or what became of it.

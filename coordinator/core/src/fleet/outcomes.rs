@@ -7,6 +7,7 @@ use super::turn::Turn;
 use crate::effect::Effect;
 use crate::event::{DeregisterAnswer, LaunchFailure, MintFailure, Outcome};
 use crate::ids::{GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
+use crate::offering::Offering;
 use crate::runner::{Instance, Registration, Work};
 
 /// Names tried for one launch before it is given up.
@@ -19,7 +20,13 @@ const FIRST_CLOSING: Duration = Duration::from_secs(5);
 const LONGEST_CLOSING: Duration = Duration::from_secs(5 * 60);
 
 impl Fleet {
-    pub(super) fn launched(&mut self, launch: &LaunchId, instance: &InstanceId, turn: &mut Turn) {
+    pub(super) fn launched(
+        &mut self,
+        launch: &LaunchId,
+        instance: &InstanceId,
+        offering: Option<Offering>,
+        turn: &mut Turn,
+    ) {
         let Some(runner) = self.runners.get_mut(launch) else {
             turn.refuse(format!("launched: no launch {launch}"));
             return;
@@ -36,7 +43,12 @@ impl Fleet {
         if !turn.stepped(runner, step) {
             return;
         }
-        turn.tell(runner, "launched", instance.to_string());
+        let detail = match &offering {
+            Some(offering) => format!("{instance}, {offering}"),
+            None => instance.to_string(),
+        };
+        runner.offering = offering;
+        turn.tell(runner, "launched", detail);
         if runner.is_over() {
             self.release(launch, turn);
         }
@@ -246,7 +258,7 @@ impl Fleet {
             .get(launch)
             .is_some_and(|r| r.instance == Instance::Requested)
         {
-            self.launched(launch, instance, turn);
+            self.launched(launch, instance, None, turn);
         }
         if self
             .runners
@@ -301,6 +313,10 @@ impl Fleet {
         turn: &mut Turn,
     ) {
         let state = self.pools.entry(pool.clone()).or_default();
+        if !permanent && state.closed_until.is_some_and(|until| until > turn.now) {
+            // It waits already: a hundred launches that fail together are one failure.
+            return;
+        }
         state.failures = state.failures.saturating_add(1);
         let doubled = FIRST_CLOSING.saturating_mul(1 << (state.failures - 1).min(16));
         let wait = if permanent {

@@ -198,6 +198,7 @@ impl Fleet {
                 launch: launch.clone(),
                 account,
                 instance,
+                at_once: runner.left_nothing(),
             });
             turn.touch(runner);
         }

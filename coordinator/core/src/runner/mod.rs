@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::event::Outcome;
 use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
 use crate::matching::Shape;
+use crate::offering::Offering;
 use crate::pool::Scope;
 
 /// The ledger's row of one launch. Stored whole.
@@ -33,6 +34,9 @@ pub struct Runner {
     pub attempt: u32,
     /// The machine.
     pub instance: Instance,
+    /// What capacity the machine came from, where its provider sells more than one kind.
+    #[serde(default)]
+    pub offering: Option<Offering>,
     /// The entry at GitHub.
     pub registration: Registration,
     /// What it does.
@@ -220,6 +224,18 @@ impl Runner {
     pub fn is_gone(&self) -> bool {
         matches!(self.instance, Instance::Gone { .. })
             && matches!(self.registration, Registration::None | Registration::Gone)
+    }
+
+    /// Whether nothing on the instance is worth an orderly shutdown: its runner has ended, or never had a
+    /// job.
+    pub(crate) fn left_nothing(&self) -> bool {
+        match &self.work {
+            Work::Over { outcome, .. } => {
+                self.marks.busy_at.is_none()
+                    || outcome.is_some_and(|outcome| outcome != Outcome::Lost)
+            }
+            _ => false,
+        }
     }
 
     /// Id of the instance, once it is known.

@@ -19,6 +19,7 @@ impl Runner {
             account: pool.account.clone(),
             attempt: 1,
             instance: Instance::Requested,
+            offering: None,
             registration: Registration::None,
             work: Work::Booting,
             drain: None,

@@ -12,8 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use muster_core::{
     DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId,
-    Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId, MintFailure, Outcome,
-    PoolSpec, Repository, RunnerName, Scope, SizeRules, Stage, Stored, TimeLimits, Trouble, Work,
+    Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId, Market, MintFailure,
+    Offering, Outcome, PoolSpec, Repository, Runner, RunnerName, Scope, SizeRules, Stage, Stored,
+    TimeLimits, Trouble, Work,
 };
 
 pub(crate) const POOL_MAX: u32 = 3;
@@ -329,11 +330,17 @@ impl World {
         let alive = self
             .instances
             .iter()
-            .map(|(id, (launch, _))| (id.clone(), Some(launch.clone())))
+            .map(|(id, (launch, _))| {
+                // Some providers mark instances with something that several launches share.
+                let known = self.fleet.runner(launch).and_then(Runner::instance_id) == Some(id);
+                (id.clone(), (!known).then(|| launch.clone()))
+            })
             .collect();
         self.apply(Event::InstancesListed {
             account: "local".into(),
+            absence: Duration::ZERO,
             alive,
+            gone: Vec::new(),
         });
     }
 

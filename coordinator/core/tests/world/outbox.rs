@@ -116,7 +116,10 @@ impl World {
                 self.remove_instance(&instance);
                 None
             }
-            Effect::Assign { .. } | Effect::Drain { .. } | Effect::Retire { .. } => unreachable!(),
+            Effect::Assign { .. }
+            | Effect::Drain { .. }
+            | Effect::Retire { .. }
+            | Effect::CloseOffering { .. } => unreachable!(),
         }
     }
 
@@ -139,7 +142,11 @@ impl World {
             };
             self.hosts.insert(instance.clone(), host);
         }
-        Event::Launched { launch, instance }
+        Event::Launched {
+            launch,
+            instance,
+            offering: Some(spot()),
+        }
     }
 
     pub(super) fn mint(&mut self, launch: LaunchId, name: RunnerName, lost: bool) -> Event {
@@ -199,7 +206,16 @@ impl World {
             }
             Effect::Drain { launch, .. } => self.look(&launch, false),
             Effect::Retire { launch, .. } => self.look(&launch, true),
+            Effect::CloseOffering { offering, .. } => assert_eq!(offering, spot()),
             _ => unreachable!(),
         }
+    }
+}
+
+fn spot() -> Offering {
+    Offering {
+        market: Market::Spot,
+        instance_type: "m7i.large".to_owned(),
+        zone: "eu-west-1a".to_owned(),
     }
 }

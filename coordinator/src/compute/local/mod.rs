@@ -245,7 +245,7 @@ impl LocalProvider {
                     // Its agent is dead; what it left behind goes with it.
                     if let Err(error) = self.terminate(&instance).await {
                         tracing::warn!(instance = instance.as_str(), %error, "an ended instance is still there");
-                    } else if let Some(launch) = launch {
+                    } else {
                         listed.gone.push((instance, launch));
                     }
                 }

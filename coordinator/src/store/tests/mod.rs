@@ -1,5 +1,6 @@
 //! What the store promises.
 
+mod batches;
 mod durability;
 mod fleet;
 mod inbox;

@@ -38,6 +38,7 @@ async fn only_what_is_old_and_over_goes() {
         runners: 1,
         timeline: 1,
         join_tokens: 0,
+        launch_batches: 0,
     };
     assert_eq!(pruned, expected);
 

@@ -1,0 +1,210 @@
+//! What EC2's errors mean. The only place that knows their codes.
+//!
+//! The table follows Karpenter's (`pkg/errors/errors.go`, `pkg/cache/unavailableofferings.go`) and
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>.
+
+use std::time::Duration;
+
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use thiserror::Error;
+
+/// How long capacity that ran out is not asked for again (Karpenter: three minutes).
+const CAPACITY: Duration = Duration::from_secs(3 * 60);
+/// How long a type is not asked for in a zone that doesn't have it.
+const UNSUPPORTED: Duration = Duration::from_secs(60 * 60);
+
+/// What an error is about, and so what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One offering has nothing; it is closed for this time.
+    Offering(Duration),
+    /// A subnet has no free address; it is closed for this time.
+    Subnet(Duration),
+    /// A market is closed to the account for this time, by a quota or a missing role.
+    Market(Duration),
+    /// Too many calls. Nothing was done.
+    Throttled,
+    /// Nobody knows whether it was done: the same call is to be made again.
+    Unknown,
+    /// The instance is not known, yet or any more. No proof of anything.
+    NotFound,
+    /// The same token was used for another request.
+    TokenReused,
+    /// It can't go until somebody changes something.
+    Permanent,
+}
+
+/// A call that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{text}")]
+pub(super) struct CallError {
+    pub(super) kind: Kind,
+    pub(super) text: String,
+}
+
+impl CallError {
+    /// A call without an answer.
+    pub(super) fn unknown(text: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Unknown,
+            text: text.into(),
+        }
+    }
+}
+
+/// What a code means, of a whole call or of one offering in it. None if it is not in the table.
+pub(super) fn kind(code: &str) -> Option<Kind> {
+    Some(match code {
+        "InsufficientInstanceCapacity"
+        | "InsufficientHostCapacity"
+        | "InsufficientCapacityOnHost"
+        | "InsufficientCapacity"
+        | "InsufficientVolumeCapacity"
+        | "InsufficientAddressCapacity"
+        | "ReservationCapacityExceeded"
+        | "SpotMaxPriceTooLow"
+        | "UnfulfillableCapacity" => Kind::Offering(CAPACITY),
+        "Unsupported" | "UnsupportedOperation" | "InvalidInstanceType" => {
+            Kind::Offering(UNSUPPORTED)
+        }
+        "InsufficientFreeAddressesInSubnet" | "InvalidSubnetID.NotFound" => Kind::Subnet(CAPACITY),
+        "MaxSpotInstanceCountExceeded"
+        | "MaxFleetCountExceeded"
+        | "VcpuLimitExceeded"
+        | "InstanceLimitExceeded"
+        | "AuthFailure.ServiceLinkedRoleCreationNotPermitted" => Kind::Market(CAPACITY),
+        "RequestLimitExceeded"
+        | "Client.RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException"
+        | "RequestThrottled"
+        | "EC2ThrottledException" => Kind::Throttled,
+        "InternalError" | "InternalFailure" | "ServiceUnavailable" | "Unavailable"
+        | "RequestExpired" | "RequestTimeout" => Kind::Unknown,
+        "InvalidInstanceID.NotFound" => Kind::NotFound,
+        "IdempotentParameterMismatch" | "IdempotentInstanceTerminated" => Kind::TokenReused,
+        code if PERMANENT.iter().any(|prefix| code.starts_with(prefix)) => Kind::Permanent,
+        _ => return None,
+    })
+}
+
+/// Starts of codes that say what somebody must change.
+const PERMANENT: [&str; 14] = [
+    "AuthFailure",
+    "Blocked",
+    "DryRunOperation",
+    "Encrypted",
+    "Invalid",
+    "Malformed",
+    "Missing",
+    "NotExportable",
+    "OptInRequired",
+    "PendingVerification",
+    "UnauthorizedOperation",
+    "UnknownParameter",
+    "AccessDenied",
+    "OperationNotPermitted",
+];
+
+/// What a failed call means. `what` is the call, for people.
+pub(super) fn of_call<E>(what: &str, error: &SdkError<E, HttpResponse>) -> CallError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status();
+            let code = answer.err().code().unwrap_or_default();
+            let message = answer.err().message().unwrap_or_default();
+            let by_status = if status.is_server_error() || status.as_u16() == 429 {
+                Kind::Unknown
+            } else {
+                Kind::Permanent
+            };
+            let text = if code.is_empty() {
+                format!("{what}: HTTP status {status}")
+            } else {
+                format!("{what}: {code}: {}", shortened(message))
+            };
+            CallError {
+                kind: kind(code).unwrap_or(by_status),
+                text,
+            }
+        }
+        // Nothing was sent: the credentials can't be had, or the request can't be made.
+        SdkError::ConstructionFailure(_) => CallError {
+            kind: Kind::Unknown,
+            text: format!("{what}: {}", chain(error)),
+        },
+        _ => CallError::unknown(format!("{what}: {}", chain(error))),
+    }
+}
+
+/// An error with its causes, which the SDK's own text leaves out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    shortened(&text).to_owned()
+}
+
+/// EC2's messages can carry an encoded authorisation failure of kilobytes.
+pub(super) fn shortened(text: &str) -> &str {
+    const MOST: usize = 300;
+    let mut end = text.len().min(MOST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::capacity("InsufficientInstanceCapacity", Kind::Offering(CAPACITY))]
+    #[case::price("SpotMaxPriceTooLow", Kind::Offering(CAPACITY))]
+    #[case::zone("Unsupported", Kind::Offering(UNSUPPORTED))]
+    #[case::addresses("InsufficientFreeAddressesInSubnet", Kind::Subnet(CAPACITY))]
+    #[case::spot_quota("MaxSpotInstanceCountExceeded", Kind::Market(CAPACITY))]
+    #[case::quota("VcpuLimitExceeded", Kind::Market(CAPACITY))]
+    #[case::linked_role(
+        "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+        Kind::Market(CAPACITY)
+    )]
+    #[case::throttle("RequestLimitExceeded", Kind::Throttled)]
+    #[case::internal("InternalError", Kind::Unknown)]
+    #[case::not_found("InvalidInstanceID.NotFound", Kind::NotFound)]
+    #[case::token("IdempotentParameterMismatch", Kind::TokenReused)]
+    #[case::permission("UnauthorizedOperation", Kind::Permanent)]
+    #[case::template("InvalidLaunchTemplateId.NotFound", Kind::Permanent)]
+    #[case::image("InvalidAMIID.NotFound", Kind::Permanent)]
+    #[case::parameter("InvalidParameterValue", Kind::Permanent)]
+    #[case::user_data("InvalidUserData.Malformed", Kind::Permanent)]
+    fn codes_mean_what_the_table_says(#[case] code: &str, #[case] expected: Kind) {
+        assert_eq!(kind(code), Some(expected));
+    }
+
+    #[test]
+    fn a_code_of_the_future_is_left_to_its_status() {
+        assert_eq!(kind("SomethingNew"), None);
+    }
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        let text = "é".repeat(400);
+        assert_eq!(shortened(&text).len(), 300);
+        assert_eq!(shortened("short"), "short");
+    }
+}

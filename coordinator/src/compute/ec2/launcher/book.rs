@@ -1,0 +1,248 @@
+//! The batches whose outcome is not known, who waits for them, and what was dealt and not yet fetched.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use muster_core::LaunchId;
+use tokio::time::Instant;
+
+use super::Waiter;
+use crate::backoff::Backoff;
+use crate::compute::ec2::batch::{Batch, Made, Outcome};
+
+/// Waits between two calls of the same batch.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
+/// A batch whose outcome is not known.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) batch: Batch,
+    /// Whether it is in the store, and so may have been called.
+    pub(super) stored: bool,
+    waiters: HashMap<LaunchId, Waiter>,
+    backoff: Backoff,
+    /// When it is called next; none while it is being called.
+    call_at: Option<Instant>,
+}
+
+/// Where a launch is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere yet.
+    Nowhere,
+    /// In an open batch.
+    Open,
+    /// It has its instance.
+    Dealt(Made),
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    open: BTreeMap<String, Open>,
+    token_of: HashMap<LaunchId, String>,
+    dealt: HashMap<LaunchId, Made>,
+}
+
+impl Book {
+    /// The book after a restart. Open batches are called at once.
+    pub(super) fn restore(batches: Vec<Batch>) -> Self {
+        let mut book = Self::default();
+        for batch in batches {
+            match &batch.outcome {
+                None => {
+                    let token = batch.token.clone();
+                    book.begin(batch, Vec::new());
+                    if let Some(open) = book.open.get_mut(&token) {
+                        open.stored = true;
+                        open.call_at = Some(Instant::now());
+                    }
+                }
+                Some(Outcome::Dealt(dealt)) => book.dealt.extend(dealt.clone()),
+                Some(Outcome::Refused(_)) => {}
+            }
+        }
+        book
+    }
+
+    /// Where a launch is. What was dealt is given out once.
+    pub(super) fn find(&mut self, launch: &LaunchId) -> Place {
+        if let Some(made) = self.dealt.remove(launch) {
+            return Place::Dealt(made);
+        }
+        if self.token_of.contains_key(launch) {
+            return Place::Open;
+        }
+        Place::Nowhere
+    }
+
+    /// Lets a waiter wait for the open batch that its launch is in.
+    pub(super) fn attach(&mut self, waiter: Waiter) {
+        let launch = waiter.launch.clone();
+        let token = self.token_of.get(&launch);
+        if let Some(open) = token.and_then(|token| self.open.get_mut(token)) {
+            open.waiters.insert(launch, waiter);
+        }
+    }
+
+    /// Opens a batch, which is being called.
+    pub(super) fn begin(&mut self, batch: Batch, waiters: Vec<Waiter>) {
+        let token = batch.token.clone();
+        for launch in &batch.launches {
+            self.token_of.insert(launch.clone(), token.clone());
+        }
+        let waiters = waiters.into_iter();
+        let open = Open {
+            batch,
+            stored: false,
+            waiters: waiters.map(|one| (one.launch.clone(), one)).collect(),
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            call_at: None,
+        };
+        self.open.insert(token, open);
+    }
+
+    /// A batch could not be called, or gave no answer: it is called again, and those who wait hear why.
+    pub(super) fn again(&mut self, token: &str, stored: bool, reason: &str) {
+        if let Some(open) = self.open.get_mut(token) {
+            open.stored |= stored;
+            open.call_at = Some(Instant::now() + open.backoff.wait());
+            for waiter in open.waiters.values() {
+                waiter.held_up.tell(reason);
+            }
+        }
+    }
+
+    /// A batch is settled: those of its waiters who have an instance get it; gives the others, and what
+    /// nobody waits for is kept until somebody asks.
+    pub(super) fn settle(
+        &mut self,
+        token: &str,
+        mut dealt: BTreeMap<LaunchId, Made>,
+    ) -> Vec<Waiter> {
+        let Some(open) = self.open.remove(token) else {
+            return Vec::new();
+        };
+        for launch in &open.batch.launches {
+            self.token_of.remove(launch);
+        }
+        let mut without = Vec::new();
+        for (launch, waiter) in open.waiters {
+            match dealt.remove(&launch) {
+                // One who has left asks again, and gets it from the store after a restart.
+                Some(made) => {
+                    if let Err(Ok(made)) = waiter.answer.send(Ok(made)) {
+                        self.dealt.insert(launch, made);
+                    }
+                }
+                None => without.push(waiter),
+            }
+        }
+        self.dealt.extend(dealt);
+        without
+    }
+
+    /// Batches that are to be called now; they count as being called from here on.
+    pub(super) fn due(&mut self, most: usize) -> Vec<(Batch, bool)> {
+        let now = Instant::now();
+        self.open
+            .values_mut()
+            .filter(|open| open.call_at.is_some_and(|at| at <= now))
+            .take(most)
+            .map(|open| {
+                open.call_at = None;
+                (open.batch.clone(), open.stored)
+            })
+            .collect()
+    }
+
+    /// When the next batch is to be called.
+    pub(super) fn next_call(&self) -> Option<Instant> {
+        self.open.values().filter_map(|open| open.call_at).min()
+    }
+
+    /// Tokens of the open batches.
+    pub(super) fn tokens(&self) -> BTreeSet<String> {
+        self.open.keys().cloned().collect()
+    }
+
+    /// Forgets what was dealt before the restart and nobody has asked for.
+    pub(super) fn forget_unclaimed(&mut self) {
+        self.dealt.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::compute::HeldUp;
+    use crate::compute::ec2::batch::Failed;
+    use crate::compute::ec2::batch::fixtures::{batch, made};
+
+    fn waiter(launch: &str) -> (Waiter, oneshot::Receiver<Result<Made, Failed>>) {
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter {
+            launch: launch.into(),
+            pool: "linux".into(),
+            shape: muster_core::Shape::default(),
+            held_up: HeldUp::nobody(),
+            answer,
+            attempts: 0,
+        };
+        (waiter, answered)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_without_an_answer_is_called_again_until_it_has_one() {
+        let mut book = Book::default();
+        let (one, answered) = waiter("l-1");
+        let (two, _left) = waiter("l-2");
+        let batch = batch(&["l-1", "l-2"]);
+        book.begin(batch.clone(), vec![one, two]);
+        assert_eq!(book.find(&"l-1".into()), Place::Open);
+        assert!(book.due(9).is_empty(), "it is being called");
+        book.again(&batch.token, true, "no answer");
+        tokio::time::advance(FIRST_WAIT).await;
+        assert_eq!(book.due(9), [(batch.clone(), true)]);
+        assert!(book.due(9).is_empty());
+
+        let dealt = [(LaunchId::from("l-1"), made("i-1"))].into();
+        let without = book.settle(&batch.token, dealt);
+        assert_eq!(without.len(), 1);
+        assert_eq!(without[0].launch.as_str(), "l-2");
+        assert_eq!(answered.await.unwrap(), Ok(made("i-1")));
+        assert_eq!(book.find(&"l-1".into()), Place::Nowhere);
+        assert!(book.tokens().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_restart_what_was_dealt_is_found_and_what_is_open_is_called() {
+        let mut settled = batch(&["l-1", "l-2"]);
+        settled.outcome = Some(Outcome::Dealt(settled.deal(vec![made("i-1")])));
+        let open = batch(&["l-3"]);
+        let mut book = Book::restore(vec![settled, open.clone()]);
+        assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")));
+        assert_eq!(book.find(&"l-1".into()), Place::Nowhere, "it goes once");
+        assert_eq!(book.find(&"l-2".into()), Place::Nowhere);
+        assert_eq!(book.due(9), [(open.clone(), true)]);
+
+        // The answer comes before anybody has asked.
+        let dealt = [(LaunchId::from("l-3"), made("i-3"))].into();
+        assert!(book.settle(&open.token, dealt).is_empty());
+        assert_eq!(book.find(&"l-3".into()), Place::Dealt(made("i-3")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_has_left_finds_the_instance_later() {
+        let mut book = Book::default();
+        let (one, answered) = waiter("l-1");
+        let batch = batch(&["l-1"]);
+        book.begin(batch.clone(), vec![one]);
+        drop(answered);
+        book.settle(&batch.token, [(LaunchId::from("l-1"), made("i-1"))].into());
+        assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")));
+    }
+}

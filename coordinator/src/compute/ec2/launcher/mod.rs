@@ -1,0 +1,478 @@
+//! Where launches are ordered: equal ones share a call, what has nothing is not asked again for a while,
+//! and what was asked without an answer is asked again as it was.
+
+mod book;
+mod call;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_core::{LaunchFailure, LaunchId, Offering, PoolName, Shape};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::book::{Book, Place};
+pub(super) use self::call::Caller;
+use self::call::{Ended, Result as CallResult};
+use super::batch::{Batch, Failed, FleetRequest, Made, Outcome, new_token};
+use super::closed::Closed;
+use super::describe::{TAG_BATCH, TAG_COORDINATOR, TAG_POOL};
+use super::error::{CallError, Kind};
+use super::fleet::Failure;
+use super::knowledge::Knowledge;
+use super::plan::{Plan, plan};
+use super::settings::{Ec2Settings, ImageSource};
+use crate::compute::HeldUp;
+
+/// A launch waits this long for others like it, and in a stream of them this long in all.
+const GATHER: Duration = Duration::from_millis(5);
+const GATHER_MOST: Duration = Duration::from_millis(50);
+/// The same while a call for others like it is under way: they come in numbers.
+const GATHER_BUSY: Duration = Duration::from_millis(50);
+const GATHER_BUSY_MOST: Duration = Duration::from_millis(500);
+/// Launches in one call.
+const MOST_IN_CALL: usize = 500;
+/// Calls at a time.
+const CALLS: usize = 8;
+/// Calls for one launch before the pool is told that there is no capacity.
+const ATTEMPTS: u32 = 4;
+/// How long offerings rest after EC2 gave fewer than asked and did not say why.
+const UNEXPLAINED: Duration = Duration::from_secs(30);
+/// How long capacity rests from which EC2 takes instances back
+/// (Karpenter, `pkg/controllers/interruption`: its unavailable-offerings cache, three minutes).
+const TAKEN_BACK: Duration = Duration::from_secs(3 * 60);
+/// How long instances wait for those that asked for them before a restart.
+const UNCLAIMED: Duration = Duration::from_secs(10 * 60);
+
+/// A launch that waits for its instance.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) launch: LaunchId,
+    pub(super) pool: PoolName,
+    pub(super) shape: Shape,
+    pub(super) held_up: HeldUp,
+    pub(super) answer: oneshot::Sender<Result<Made, Failed>>,
+    /// Calls that were made for it and gave it nothing.
+    pub(super) attempts: u32,
+}
+
+/// What the launcher is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Make an instance.
+    Launch(Waiter),
+    /// EC2 takes instances of this capacity back.
+    TakenBack(Offering),
+    /// Which batches have no known outcome?
+    Open(oneshot::Sender<BTreeSet<String>>),
+}
+
+/// Launches of one pool and shape that wait for a call.
+#[derive(Debug)]
+struct Group {
+    waiters: Vec<Waiter>,
+    first: Instant,
+    last: Instant,
+}
+
+/// The launcher of one account.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    settings: Arc<Ec2Settings>,
+    caller: Caller,
+    known: watch::Receiver<Knowledge>,
+    closed: Closed,
+    groups: BTreeMap<(PoolName, Shape), Group>,
+    book: Book,
+    calls: JoinSet<Ended>,
+    /// Pools and shapes whose calls are under way, one entry for each call.
+    calling: BTreeMap<String, (PoolName, Shape)>,
+    unclaimed_until: Option<Instant>,
+}
+
+impl Launcher {
+    /// A launcher that goes on with these batches.
+    pub(super) fn new(
+        settings: Arc<Ec2Settings>,
+        caller: Caller,
+        known: watch::Receiver<Knowledge>,
+        batches: Vec<Batch>,
+    ) -> Self {
+        Self {
+            settings,
+            caller,
+            known,
+            closed: Closed::default(),
+            groups: BTreeMap::new(),
+            book: Book::restore(batches),
+            calls: JoinSet::new(),
+            calling: BTreeMap::new(),
+            unclaimed_until: Some(Instant::now() + UNCLAIMED),
+        }
+    }
+
+    /// Serves until it is told to stop. Calls under way are dropped then: they are in the store.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                order = orders.recv() => match order {
+                    Some(order) => self.take(order),
+                    None => return,
+                },
+                Some(ended) = self.calls.join_next() => match ended {
+                    Ok(ended) => self.ended(ended),
+                    Err(error) => tracing::error!(%error, "the task of a launch failed"),
+                },
+                changed = self.known.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.tell_trouble();
+                }
+                () = sleep_until(wake) => {}
+            }
+            self.call_what_is_due();
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Launch(waiter) => match self.book.find(&waiter.launch) {
+                Place::Dealt(made) => {
+                    // It has left; it asks again.
+                    let _ = waiter.answer.send(Ok(made));
+                }
+                Place::Open => self.book.attach(waiter),
+                Place::Nowhere => self.queue(waiter),
+            },
+            Order::TakenBack(offering) => {
+                let why = "EC2 takes instances of it back";
+                self.closed.close_offering(offering, TAKEN_BACK, why);
+            }
+            Order::Open(answer) => {
+                // Nobody wants to know any more.
+                let _ = answer.send(self.book.tokens());
+            }
+        }
+    }
+
+    fn queue(&mut self, waiter: Waiter) {
+        if let Some(trouble) = self.unready(&waiter.pool) {
+            waiter.held_up.tell(&trouble);
+        }
+        let now = Instant::now();
+        let key = (waiter.pool.clone(), waiter.shape.clone());
+        let group = self.groups.entry(key).or_insert_with(|| Group {
+            waiters: Vec::new(),
+            first: now,
+            last: now,
+        });
+        group.last = now;
+        // The same launch twice is one launch.
+        group.waiters.retain(|one| one.launch != waiter.launch);
+        group.waiters.push(waiter);
+    }
+
+    /// Why nothing can be planned for a pool yet.
+    fn unready(&self, pool: &PoolName) -> Option<String> {
+        let known = self.known.borrow();
+        let waits = match self.settings.pools.get(pool).map(|pool| &pool.image) {
+            _ if known.catalog.is_none() => {
+                "EC2 has not yet said which subnets and types there are"
+            }
+            Some(ImageSource::Parameter(name)) if !known.images.contains_key(name) => {
+                "SSM has not yet said which image the pool launches"
+            }
+            _ => return None,
+        };
+        let trouble = known.trouble.as_deref();
+        Some(trouble.map_or_else(|| waits.to_owned(), |why| format!("{waits}: {why}")))
+    }
+
+    fn tell_trouble(&self) {
+        for ((pool, _), group) in &self.groups {
+            if let Some(trouble) = self.unready(pool) {
+                for waiter in &group.waiters {
+                    waiter.held_up.tell(&trouble);
+                }
+            }
+        }
+    }
+
+    fn due_at(&self, key: &(PoolName, Shape), group: &Group) -> Option<Instant> {
+        if self.unready(&key.0).is_some() || self.calls.len() >= CALLS {
+            // A change of what is known, or the end of a call, brings us back here.
+            return None;
+        }
+        let (gather, most) = if self.calling.values().any(|other| other == key) {
+            (GATHER_BUSY, GATHER_BUSY_MOST)
+        } else {
+            (GATHER, GATHER_MOST)
+        };
+        Some((group.last + gather).min(group.first + most))
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let groups = self.groups.iter();
+        let due = groups.filter_map(|(key, group)| self.due_at(key, group));
+        let again = self.book.next_call().filter(|_| self.calls.len() < CALLS);
+        due.chain(again).chain(self.unclaimed_until).min()
+    }
+
+    fn call_what_is_due(&mut self) {
+        let now = Instant::now();
+        if self.unclaimed_until.is_some_and(|until| until <= now) {
+            self.unclaimed_until = None;
+            self.book.forget_unclaimed();
+        }
+        for (batch, stored) in self.book.due(CALLS.saturating_sub(self.calls.len())) {
+            self.call(batch, stored);
+        }
+        while self.calls.len() < CALLS {
+            let mut groups = self.groups.iter();
+            let due = groups.find(|(key, group)| {
+                self.due_at(key, group).is_some_and(|at| at <= now)
+                    || group.waiters.len() >= MOST_IN_CALL && self.unready(&key.0).is_none()
+            });
+            let Some(key) = due.map(|(key, _)| key.clone()) else {
+                return;
+            };
+            self.flush(&key);
+        }
+    }
+
+    /// Makes a batch of a group, or tells it that there is nothing to ask for.
+    fn flush(&mut self, key: &(PoolName, Shape)) {
+        let Some(mut group) = self.groups.remove(key) else {
+            return;
+        };
+        let rest = group
+            .waiters
+            .split_off(group.waiters.len().min(MOST_IN_CALL));
+        let waiters = group.waiters;
+        if !rest.is_empty() {
+            let left = Group {
+                waiters: rest,
+                ..group
+            };
+            self.groups.insert(key.clone(), left);
+        }
+        match self.make_batch(key, &waiters) {
+            Ok(batch) => {
+                self.book.begin(batch.clone(), waiters);
+                self.call(batch, false);
+            }
+            Err(failed) => fail(waiters, &failed),
+        }
+    }
+
+    fn make_batch(&self, key: &(PoolName, Shape), waiters: &[Waiter]) -> Result<Batch, Failed> {
+        let permanent = |detail: String| Failed {
+            failure: LaunchFailure::Permanent,
+            detail,
+        };
+        let (name, shape) = key;
+        let known = self.known.borrow();
+        let (Some(pool), Some(catalog)) = (self.settings.pools.get(name), &known.catalog) else {
+            return Err(permanent(format!("pool {name} is not launched on EC2")));
+        };
+        let (market, choices) = match plan(pool, shape, catalog, &self.closed) {
+            Plan::Ask { market, choices } => (market, choices),
+            Plan::Nothing { failure, detail } => return Err(Failed { failure, detail }),
+        };
+        let token = new_token().ok_or_else(|| permanent("no random bytes".to_owned()))?;
+        let tags = [
+            (TAG_COORDINATOR, self.settings.coordinator.clone()),
+            (TAG_POOL, name.to_string()),
+            (TAG_BATCH, token.clone()),
+            ("Name", format!("muster {name}")),
+        ];
+        Ok(Batch {
+            token,
+            account: self.settings.name.clone(),
+            created_at: Timestamp::now(),
+            pool: name.clone(),
+            shape: shape.clone(),
+            launches: waiters.iter().map(|waiter| waiter.launch.clone()).collect(),
+            request: FleetRequest {
+                market,
+                template: pool.template.clone(),
+                image: match &pool.image {
+                    ImageSource::Template => None,
+                    ImageSource::Id(id) => Some(id.clone()),
+                    ImageSource::Parameter(name) => known.images.get(name).cloned(),
+                },
+                strategy: pool.strategy,
+                choices,
+                tags: tags.map(|(key, value)| (key.to_owned(), value)).into(),
+            },
+            outcome: None,
+        })
+    }
+
+    fn call(&mut self, batch: Batch, stored: bool) {
+        let key = (batch.pool.clone(), batch.shape.clone());
+        self.calling.insert(batch.token.clone(), key);
+        self.calls.spawn(self.caller.clone().call(batch, stored));
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let Ended { token, result } = ended;
+        self.calling.remove(&token);
+        match result {
+            CallResult::Again { stored, reason } => {
+                tracing::warn!(batch = token, reason, "launches have no answer yet");
+                self.book.again(&token, stored, &reason);
+            }
+            CallResult::Dealt { batch, failures } => {
+                let Some(Outcome::Dealt(dealt)) = batch.outcome.clone() else {
+                    return;
+                };
+                let (asked, got) = (batch.launches.len(), dealt.len());
+                tracing::info!(
+                    batch = token,
+                    pool = batch.pool.as_str(),
+                    asked,
+                    got,
+                    market = %batch.request.market,
+                    failures = failures.len(),
+                    "EC2 answered"
+                );
+                self.learn(&batch, &failures, got < asked);
+                let without = self.book.settle(&token, dealt);
+                let hopeless = hopeless(&failures).filter(|_| got == 0);
+                self.retry(without, hopeless);
+            }
+            CallResult::Refused { batch, error } => {
+                tracing::warn!(
+                    batch = token,
+                    pool = batch.pool.as_str(),
+                    reason = error.text,
+                    "EC2 launches nothing"
+                );
+                let hopeless = self.learn_of_refusal(&batch, &error);
+                let without = self.book.settle(&token, BTreeMap::new());
+                self.retry(without, hopeless);
+            }
+        }
+    }
+
+    /// Closes what the answer says has nothing.
+    fn learn(&mut self, batch: &Batch, failures: &[Failure], short: bool) {
+        let market = batch.request.market;
+        let mut learnt = false;
+        for failure in failures {
+            let why = failure.text.as_str();
+            learnt |= match (failure.kind, &failure.offering, &failure.subnet) {
+                (Some(Kind::Subnet(duration)), _, Some(subnet)) => {
+                    self.closed.close_subnet(subnet.clone(), duration, why);
+                    true
+                }
+                (Some(Kind::Market(duration)), _, _) => {
+                    self.closed.close_market(market, duration, why);
+                    true
+                }
+                (Some(Kind::Offering(duration)), Some(offering), _) => {
+                    self.closed.close_offering(offering.clone(), duration, why);
+                    true
+                }
+                (_, Some(offering), _) => {
+                    self.closed
+                        .close_offering(offering.clone(), UNEXPLAINED, why);
+                    true
+                }
+                _ => false,
+            };
+        }
+        if short && !learnt {
+            let why = match failures.first() {
+                Some(failure) => failure.text.clone(),
+                None => "EC2 gave fewer than asked and did not say why".to_owned(),
+            };
+            self.close_all(batch, UNEXPLAINED, &why);
+        }
+    }
+
+    /// Closes what a refusal says has nothing; gives the failure if nothing is left to try.
+    fn learn_of_refusal(&mut self, batch: &Batch, error: &CallError) -> Option<Failed> {
+        match error.kind {
+            Kind::Market(duration) => {
+                let market = batch.request.market;
+                self.closed.close_market(market, duration, &error.text);
+                None
+            }
+            Kind::Offering(duration) | Kind::Subnet(duration) => {
+                self.close_all(batch, duration, &error.text);
+                None
+            }
+            Kind::Throttled
+            | Kind::Unknown
+            | Kind::NotFound
+            | Kind::TokenReused
+            | Kind::Permanent => Some(Failed {
+                failure: LaunchFailure::Permanent,
+                detail: error.text.clone(),
+            }),
+        }
+    }
+
+    fn close_all(&mut self, batch: &Batch, duration: Duration, why: &str) {
+        for choice in &batch.request.choices {
+            let offering = choice.offering(batch.request.market);
+            self.closed.close_offering(offering, duration, why);
+        }
+    }
+
+    /// Lets those who got nothing try again with what is open now, unless that is hopeless.
+    fn retry(&mut self, waiters: Vec<Waiter>, hopeless: Option<Failed>) {
+        if let Some(failed) = hopeless {
+            fail(waiters, &failed);
+            return;
+        }
+        for mut waiter in waiters {
+            waiter.attempts += 1;
+            if waiter.attempts >= ATTEMPTS {
+                let failed = Failed {
+                    failure: LaunchFailure::Capacity,
+                    detail: format!("EC2 had no capacity in {ATTEMPTS} calls"),
+                };
+                fail(vec![waiter], &failed);
+            } else {
+                self.queue(waiter);
+            }
+        }
+    }
+}
+
+/// The failure to tell if all that EC2 says is that somebody must change something.
+fn hopeless(failures: &[Failure]) -> Option<Failed> {
+    let permanent = |failure: &&Failure| failure.kind == Some(Kind::Permanent);
+    let first = failures.iter().find(permanent)?;
+    failures
+        .iter()
+        .all(|failure| permanent(&failure))
+        .then(|| Failed {
+            failure: LaunchFailure::Permanent,
+            detail: first.text.clone(),
+        })
+}
+
+fn fail(waiters: Vec<Waiter>, failed: &Failed) {
+    for waiter in waiters {
+        // One who has left asks again, and is told again.
+        let _ = waiter.answer.send(Err(failed.clone()));
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,229 @@
+//! The EC2 provider: instances by CreateFleet, in one account and region.
+//!
+//! What may go wrong between a call and its answer is the point of it:
+//! - a batch of launches is stored with its client token before it is asked for, and asked for again with
+//!   the same token until there is an answer (`launcher/`);
+//! - capacity that ran out is not asked for again for a while (`closed`), and the next in line is tried:
+//!   other offerings, then on-demand if the pool allows it (`plan`);
+//! - the limits of EC2's API are budgets on our side (`budget`), and what comes together is asked
+//!   together (`batcher`);
+//! - that EC2 doesn't find an instance proves nothing: the ledger keeps it until a list has lacked it for
+//!   long enough ([`ABSENCE`]).
+
+mod batch;
+mod batcher;
+mod budget;
+mod catalog;
+mod clients;
+mod closed;
+mod describe;
+mod error;
+mod fleet;
+mod knowledge;
+mod launcher;
+mod notices;
+mod plan;
+mod settings;
+mod terminate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use jiff::Timestamp;
+use muster_core::{InstanceId, Offering};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::batch::Batch;
+use self::batcher::Batcher;
+use self::budget::Budgets;
+use self::clients::Clients;
+use self::describe::State;
+use self::knowledge::Knowledge;
+use self::launcher::{Caller, Launcher, Order, Waiter};
+pub use self::settings::{
+    Ec2Pool, Ec2Settings, ImageSource, RoleSettings, SpotStrategy, Template, TemplateKey,
+};
+use super::{LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError};
+use crate::store::{Store, StoreError};
+
+/// How long an instance must be missing from EC2's lists before it counts as gone. Those that have ended
+/// stay in the lists for about an hour, so that a real end is seen long before
+/// (<https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html>).
+pub const ABSENCE: Duration = Duration::from_secs(15 * 60);
+/// Launches that may wait to be taken; those who order more wait themselves.
+const ORDERS: usize = 4_096;
+/// How long what came of a batch is looked for after a restart.
+const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
+/// Instances of one account and region. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ec2Provider {
+    settings: Arc<Ec2Settings>,
+    clients: Clients,
+    budgets: Arc<Budgets>,
+    orders: mpsc::Sender<Order>,
+    ends: Batcher<terminate::End, terminate::Answer>,
+}
+
+impl Ec2Provider {
+    /// A provider that goes on with the batches in the store. Its work is done by `tasks` until `stop`.
+    /// AWS need not be reachable: nobody is called before this returns. `http` replaces the SDK's own
+    /// HTTP client.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn start(
+        settings: Ec2Settings,
+        store: Store,
+        http: Option<SharedHttpClient>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Self, StoreError> {
+        let settings = Arc::new(settings);
+        let clients = Clients::new(&settings, http).await;
+        let budgets = Arc::new(Budgets::new());
+        let batches = stored_batches(&settings, &store).await?;
+
+        let (known, knowledge) = watch::channel(Knowledge::default());
+        tasks.spawn(knowledge::learn(
+            Arc::clone(&settings),
+            clients.clone(),
+            Arc::clone(&budgets),
+            known,
+            stop.clone(),
+        ));
+        let (orders, taken) = mpsc::channel(ORDERS);
+        let caller = Caller {
+            clients: clients.clone(),
+            budgets: Arc::clone(&budgets),
+            store,
+        };
+        let launcher = Launcher::new(Arc::clone(&settings), caller, knowledge, batches);
+        tasks.spawn(launcher.run(taken, stop.clone()));
+        let (client, spent) = (clients.ec2.clone(), Arc::clone(&budgets));
+        let end = move |batch| terminate::terminate(client.clone(), Arc::clone(&spent), batch);
+        let (ends, serve) = Batcher::new(terminate::GATHER, end, stop.clone());
+        tasks.spawn(serve);
+        Ok(Self {
+            settings,
+            clients,
+            budgets,
+            orders,
+            ends,
+        })
+    }
+
+    pub(super) async fn launch(&self, order: LaunchOrder) -> Result<Launched, LaunchError> {
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter {
+            launch: order.launch,
+            pool: order.pool,
+            shape: order.shape,
+            held_up: order.held_up,
+            answer,
+            attempts: 0,
+        };
+        let stopping = |()| LaunchError::Unknown("the coordinator is stopping".to_owned());
+        let sent = self.orders.send(Order::Launch(waiter)).await;
+        sent.map_err(|_| stopping(()))?;
+        match answered.await.map_err(|_| stopping(()))? {
+            Ok(made) => Ok(Launched {
+                instance: made.instance,
+                offering: Some(made.offering),
+            }),
+            Err(failed) => Err(LaunchError::Failed {
+                failure: failed.failure,
+                detail: failed.detail,
+            }),
+        }
+    }
+
+    pub(super) async fn terminate(
+        &self,
+        instance: &InstanceId,
+        at_once: bool,
+    ) -> Result<bool, ProviderError> {
+        let end = terminate::End {
+            instance: instance.clone(),
+            at_once,
+        };
+        match self.ends.ask(end).await {
+            Some(answer) => answer.map_err(|error| ProviderError(error.text)),
+            None => Err(ProviderError("the coordinator is stopping".to_owned())),
+        }
+    }
+
+    pub(super) async fn list(&self) -> Result<Listed, ProviderError> {
+        // Asked before the list: what is settled in between is in the ledger by the next one.
+        let (answer, open) = oneshot::channel();
+        let stopping = || ProviderError("the coordinator is stopping".to_owned());
+        let sent = self.orders.send(Order::Open(answer)).await;
+        sent.map_err(|_| stopping())?;
+        let open = open.await.map_err(|_| stopping())?;
+
+        let name = format!("tag:{}", describe::TAG_COORDINATOR);
+        let values = vec![self.settings.coordinator.clone()];
+        let seen = describe::describe(&self.clients.ec2, &self.budgets, &name, values)
+            .await
+            .map_err(|error| ProviderError(error.text))?;
+        let mut listed = Listed::default();
+        for seen in seen {
+            let batch = seen.tags.get(describe::TAG_BATCH);
+            match seen.state {
+                State::Terminated => listed.gone.push((seen.id, None)),
+                // Whose these are is known once the batch is settled.
+                _ if batch.is_some_and(|token| open.contains(token)) => {}
+                State::Up | State::Stopped | State::ShuttingDown => {
+                    listed.alive.push((seen.id, None));
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    pub(super) async fn notices(&self) -> Result<Vec<Notice>, ProviderError> {
+        let Some(queue) = &self.settings.queue_url else {
+            return std::future::pending().await;
+        };
+        let place = (
+            self.settings.account_id.as_str(),
+            self.settings.region.as_str(),
+        );
+        let received = notices::receive(&self.clients.sqs, queue, place).await?;
+        self.acknowledge(received.others).await?;
+        Ok(received.notices)
+    }
+
+    pub(super) async fn acknowledge(&self, receipts: Vec<String>) -> Result<(), ProviderError> {
+        match &self.settings.queue_url {
+            Some(queue) => notices::delete(&self.clients.sqs, queue, receipts).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn close_offering(&self, offering: Offering) {
+        // A coordinator that stops launches nothing more.
+        let _ = self.orders.send(Order::TakenBack(offering)).await;
+    }
+}
+
+async fn stored_batches(settings: &Ec2Settings, store: &Store) -> Result<Vec<Batch>, StoreError> {
+    let after = Timestamp::now()
+        .checked_sub(SETTLED)
+        .unwrap_or(Timestamp::MIN);
+    let rows = store.launch_batches(&settings.name, after).await?;
+    let mut batches = Vec::new();
+    for row in rows {
+        match Batch::from_row(&row) {
+            Ok(batch) => batches.push(batch),
+            // Its instances, if there are any, are found by their tag and ended.
+            Err(error) => {
+                tracing::error!(batch = row.token, %error, "a stored batch of launches can't be read");
+            }
+        }
+    }
+    Ok(batches)
+}

@@ -1,0 +1,120 @@
+//! What accounts and pools say of EC2, good and bad.
+
+use std::time::Duration;
+
+use muster_core::PoolName;
+use rstest::rstest;
+
+use super::tests::{errors, parse};
+
+const ON_EC2: &str = r#"
+[github]
+app_id = 12345
+private_key_file = "app.pem"
+webhook_secret_files = ["webhook.secret"]
+
+[accounts.main]
+max_instances = 4
+aws_account_id = "123456789012"
+region = "eu-west-1"
+
+[[pool]]
+name = "linux"
+scope = { organization = "octo-org" }
+labels = ["self-hosted"]
+account = "main"
+max = 4
+
+[pool.ec2]
+launch_template = "lt-0123456789abcdef0"
+subnets = ["subnet-0123456789abcdef0"]
+types = ["m7i.large"]
+"#;
+
+#[test]
+fn a_pool_on_ec2_needs_little() {
+    let config = parse(ON_EC2).unwrap();
+    let [account] = &config.ec2[..] else {
+        panic!("{:?}", config.ec2);
+    };
+    assert_eq!(account.settings.coordinator, "muster");
+    let pool = &account.settings.pools[&PoolName::from("linux")];
+    assert_eq!(pool.market, muster_core::Market::Spot);
+    assert!(pool.on_demand_fallback);
+    assert_eq!(
+        config.sweep_interval(&account.settings.name),
+        Duration::from_secs(60)
+    );
+}
+
+#[rstest]
+#[case::account_id(
+    "123456789012\"",
+    "12345678901\"",
+    "9:18: [accounts.main]: aws_account_id: \"12345678901\" is not an AWS account id of twelve digits"
+)]
+#[case::region(
+    "eu-west-1",
+    "EU",
+    "10:10: [accounts.main]: region: \"EU\" is not a region such as \"eu-west-1\""
+)]
+#[case::role(
+    "region =",
+    "role_arn = \"arn:aws:iam::999999999999:role/x\"\nregion =",
+    "7:1: [accounts.main]: role_arn is of another account than aws_account_id"
+)]
+#[case::no_role(
+    "region =",
+    "external_id = \"x\"\nregion =",
+    "7:1: [accounts.main]: external_id is of no use without role_arn"
+)]
+#[case::plain_endpoint(
+    "region =",
+    "endpoint_url = \"http://192.0.2.1\"\nregion =",
+    "10:16: [accounts.main]: endpoint_url: \"http://192.0.2.1\" sends credentials without TLS; https:// is needed"
+)]
+#[case::twice(
+    "[[pool]]",
+    "[accounts.other]\nmax_instances = 1\naws_account_id = \"123456789012\"\nregion = \"eu-west-1\"\n[[pool]]",
+    "12:1: [accounts.other]: account 123456789012 in eu-west-1 is there twice; what is launched there is looked for by its tag, so each account and region can be there once"
+)]
+#[case::no_ec2(
+    "[pool.ec2]",
+    "[pool.limits]\nboot = \"1m\"\n[telemetry]",
+    "12:1: pool \"linux\": ec2 is missing: what is to be launched"
+)]
+#[case::subnet(
+    "subnet-0123456789abcdef0",
+    "subnet-1",
+    "21:12: pool \"linux\": ec2: subnets: \"subnet-1\" is not an id such as \"subnet-0123456789abcdef0\""
+)]
+#[case::no_subnet(
+    "[\"subnet-0123456789abcdef0\"]",
+    "[]",
+    "21:11: pool \"linux\": ec2: subnets: [] is empty; at least one is needed"
+)]
+#[case::types_twice(
+    "[\"m7i.large\"]",
+    "[\"m7i.large\", \"m7i.large\"]",
+    "22:9: pool \"linux\": ec2: types: [\"m7i.large\", \"m7i.large\"] has m7i.large twice"
+)]
+#[case::two_images(
+    "types =",
+    "image = \"ami-0123456789abcdef0\"\nimage_parameter = \"/a\"\ntypes =",
+    "19:1: pool \"linux\": ec2: image and image_parameter are both there; one is needed, or neither"
+)]
+#[case::market(
+    "types =",
+    "market = \"cheap\"\ntypes =",
+    "22:10: pool \"linux\": ec2: market: \"cheap\" is neither \"spot\" nor \"on-demand\""
+)]
+#[case::type_not_launched(
+    "[pool.ec2]",
+    "allow = { type = [\"c7i.large\"] }\n[pool.ec2]",
+    "12:1: pool \"linux\": allow: type c7i.large is not one of ec2: types"
+)]
+fn what_is_wrong_on_ec2_is_named(#[case] old: &str, #[case] new: &str, #[case] expected: &str) {
+    assert!(ON_EC2.contains(old), "{old}");
+    let told = errors(&ON_EC2.replacen(old, new, 1));
+    assert!(told.contains(expected), "{told}");
+}

@@ -134,6 +134,7 @@ impl Fleet {
                 self.instances_listed(&account, &alive, turn);
             }
             Event::Enrolled { launch, instance } => self.enrolled(&launch, &instance, turn),
+            Event::Distrusted { launch, reason } => self.distrusted(&launch, &reason, turn),
             Event::AgentConnected {
                 launch,
                 phase,
@@ -250,6 +251,14 @@ impl Fleet {
                 .values()
                 .find(|runner| runner.instance_id().is_some_and(|id| id.as_str() == text))
         })
+    }
+
+    /// The runner of this instance of this account. Ids of instances mean nothing across accounts.
+    #[must_use]
+    pub fn runner_of(&self, account: &AccountName, instance: &InstanceId) -> Option<&Runner> {
+        self.runners
+            .values()
+            .find(|runner| runner.account == *account && runner.instance_id() == Some(instance))
     }
 
     /// Why a job waits, or what became of it.

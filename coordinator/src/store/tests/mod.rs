@@ -1,6 +1,7 @@
 //! What the store promises.
 
 mod durability;
+mod enrolments;
 mod fleet;
 mod inbox;
 mod model;

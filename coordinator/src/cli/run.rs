@@ -18,7 +18,7 @@ use crate::config::{Config, Secrets};
 use crate::engine::{self, Engine, Executor, Parts};
 use crate::github::{JobCheck, reconcile};
 use crate::grpc::authorize::Role;
-use crate::grpc::enrollment::Enrollment;
+use crate::grpc::enrollment::{Enrollment, Parts as EnrollmentParts};
 use crate::grpc::listen::{Limits, Listener};
 use crate::grpc::operator::{LogLevel, Operators};
 use crate::grpc::session::{AgentSettings, Agents};
@@ -168,14 +168,16 @@ impl Service {
             Ok(())
         };
 
-        let enrollment = Enrollment::new(
-            self.engine.clone(),
-            self.store.clone(),
-            Arc::clone(&self.authority),
-            trust_domain.clone(),
-            self.config.coordinator.name.clone(),
-            self.tasks.clone(),
-        );
+        let enrollment = Enrollment::new(EnrollmentParts {
+            engine: self.engine.clone(),
+            store: self.store.clone(),
+            authority: Arc::clone(&self.authority),
+            trust_domain: trust_domain.clone(),
+            audience: self.config.coordinator.name.clone(),
+            metrics: self.metrics.clone(),
+            tasks: self.tasks.clone(),
+            aws: None,
+        });
         let agents = Agents::new(
             self.engine.clone(),
             self.presence.clone(),

@@ -2,8 +2,10 @@
 
 pub mod local;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use muster_core::{InstanceId, LaunchFailure, LaunchId, PoolName, Shape};
 use thiserror::Error;
 
@@ -50,6 +52,47 @@ pub enum LaunchError {
 #[error("{0}")]
 pub struct ProviderError(pub String);
 
+/// What a provider says of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceFacts {
+    /// What it does.
+    pub state: InstanceState,
+    /// The image that it was made from.
+    pub image: String,
+    /// The subnet that it is in.
+    pub subnet: Option<String>,
+    /// Its private address.
+    pub private_ip: Option<IpAddr>,
+    /// When it was started last.
+    pub launched_at: Timestamp,
+    /// The coordinator that its tags name. Whoever may tag can write it, as the two below.
+    pub coordinator: Option<String>,
+    /// The pool that its tags name.
+    pub pool: Option<String>,
+    /// The batch that its tags name.
+    pub batch: Option<String>,
+}
+
+/// What an instance does, in EC2's words
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    /// It is being made.
+    Pending,
+    /// It runs.
+    Running,
+    /// It is being ended.
+    ShuttingDown,
+    /// It is gone.
+    Terminated,
+    /// It is being stopped.
+    Stopping,
+    /// It is stopped.
+    Stopped,
+    /// A state that this version doesn't know.
+    Unknown,
+}
+
 /// What a provider has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
@@ -87,6 +130,22 @@ impl Provider {
     pub async fn list(&self) -> Result<Listed, ProviderError> {
         match self {
             Self::Local(local) => local.list().await,
+        }
+    }
+
+    /// What the provider knows of one instance. None if it knows no such instance, or not yet: shortly
+    /// after a launch that proves nothing.
+    ///
+    /// # Errors
+    /// When it can't say at present.
+    #[expect(clippy::unused_async, reason = "providers of a cloud ask it")]
+    pub async fn describe(
+        &self,
+        _instance: &InstanceId,
+    ) -> Result<Option<InstanceFacts>, ProviderError> {
+        match self {
+            // Its instances enrol with a token that it gave them itself; nobody asks for more.
+            Self::Local(_) => Ok(None),
         }
     }
 

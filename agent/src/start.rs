@@ -14,7 +14,9 @@ use tokio::task::JoinSet;
 
 use crate::boot::since_init;
 use crate::cli::ConfigSource;
-use crate::config::{self, HostConfig, Mode, NetworkConfig, RunConfig, SuperviseConfig};
+use crate::config::{
+    self, Attestation, HostConfig, Mode, NetworkConfig, RunConfig, SuperviseConfig,
+};
 use crate::enroll::{self, Enrolled};
 use crate::front::Front;
 use crate::identity::Identity;
@@ -64,7 +66,7 @@ pub(crate) fn load_supervise(source: &ConfigSource) -> anyhow::Result<SuperviseC
 
 /// Runs the agent. `started_at` is when the process began.
 pub(crate) fn run(config: RunConfig, started_at: Timestamp) -> anyhow::Result<()> {
-    let span = tracing::info_span!("agent", launch = config.network().launch);
+    let span = tracing::info_span!("agent", launch = config.network().launch.as_deref());
     let _entered = span.enter();
     match config {
         RunConfig::Alone { network, host } => alone(network, *host, started_at),
@@ -109,7 +111,9 @@ fn alone(network: NetworkConfig, host: HostConfig, started_at: Timestamp) -> any
             signals,
             fronts.receiver,
         );
-        supervisor.mask(network.join_token.clone());
+        if let Attestation::JoinToken(token) = &network.attestation {
+            supervisor.mask(token.clone());
+        }
         let front = Front::new(network, enrolled, None, started_at, supervisors.receiver);
         // Each sender lives as long as the half that might wait for another connection.
         tokio::join!(

@@ -105,6 +105,11 @@ impl Fields {
         Some(path)
     }
 
+    /// Whether a field is there and still to be read.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
     /// What was wrong so far, for a reader of its own words.
     pub(super) fn problems(&mut self) -> &mut Vec<String> {
         &mut self.problems

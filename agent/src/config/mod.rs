@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use self::fields::Fields;
 pub(crate) use self::host::{HostConfig, Mode, UnitSettings};
-pub(crate) use self::network::{NetworkConfig, Remote};
+pub(crate) use self::network::{Attestation, CredentialSource, NetworkConfig, Remote};
 
 /// What `run` does.
 #[derive(Debug)]

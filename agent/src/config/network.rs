@@ -8,6 +8,10 @@ use url::Url;
 use super::fields::Fields;
 use crate::imds::{self, Configured};
 
+const ATTESTATION: &str = "attestation";
+const JOIN_TOKEN: &str = "join_token";
+const ROLE: &str = "instance_profile_role";
+
 /// The network's part of the configuration, checked.
 #[derive(Debug)]
 pub(crate) struct NetworkConfig {
@@ -17,14 +21,32 @@ pub(crate) struct NetworkConfig {
     pub(crate) agents: Remote,
     /// The authorities that the coordinator's certificate may come from. At least one.
     pub(crate) trust_anchors: Vec<CertificateDer<'static>>,
-    /// The secret that proves which launch this is; it works once.
-    pub(crate) join_token: SecretString,
+    /// How this machine proves which launch it is.
+    pub(crate) attestation: Attestation,
     /// The base of the instance metadata service, if there is one. Scheme http, no final slash.
     pub(crate) metadata_endpoint: Option<Url>,
-    /// The launch, for logs.
-    pub(crate) launch: String,
+    /// The launch, for logs. An image that serves any launch doesn't name one.
+    pub(crate) launch: Option<String>,
     /// The instance that this must be, if the provider knows it.
     pub(crate) instance_id: Option<String>,
+}
+
+/// How this machine proves which launch it is.
+#[derive(Debug)]
+pub(crate) enum Attestation {
+    /// By a secret that works once: the local provider, tests, machines outside AWS.
+    JoinToken(SecretString),
+    /// By a request to STS that it signs with credentials of its own: EC2.
+    AwsSts(CredentialSource),
+}
+
+/// Where an instance has credentials of its own from.
+#[derive(Debug)]
+pub(crate) struct CredentialSource {
+    /// The base of the metadata service. Scheme http, no final slash.
+    pub(crate) metadata: Url,
+    /// The role of the instance profile, to sign with where there is no instance identity role.
+    pub(crate) instance_profile_role: Option<String>,
 }
 
 /// One listener of the coordinator.
@@ -43,15 +65,35 @@ impl NetworkConfig {
         let enroll = remote(fields, "enroll_url", server_name.as_deref());
         let agents = remote(fields, "agents_url", server_name.as_deref());
         let trust_anchors = trust_anchors(fields);
-        let join_token = fields.secret("join_token");
-        let metadata_endpoint = metadata_endpoint(fields);
-        let launch = fields.string("launch");
+        let by_sts = fields.optional_string(ATTESTATION);
+        let metadata_endpoint = metadata_endpoint(fields, by_sts.as_deref() == Some("aws-sts"));
+        let attestation = match by_sts.as_deref() {
+            Some("aws-sts") => aws_sts(fields, metadata_endpoint.as_ref()),
+            Some("join-token") => join_token(fields),
+            None if fields.has(JOIN_TOKEN) => join_token(fields),
+            None => {
+                fields.take(ROLE);
+                fields.missing(ATTESTATION, "\"aws-sts\", or else a join_token");
+                None
+            }
+            Some(other) => {
+                fields.take(JOIN_TOKEN);
+                fields.take(ROLE);
+                let expected = "\"aws-sts\" or \"join-token\"";
+                fields.problem(ATTESTATION, &format!("{other:?}"), expected);
+                None
+            }
+        };
+        let launch = match &attestation {
+            Some(Attestation::AwsSts(_)) => Some(fields.optional_string("launch")),
+            _ => fields.string("launch").map(Some),
+        };
         let instance_id = fields.optional_string("instance_id");
         Some(Self {
             enroll: enroll?,
             agents: agents?,
             trust_anchors: trust_anchors?,
-            join_token: join_token?,
+            attestation: attestation?,
             metadata_endpoint,
             launch: launch?,
             instance_id,
@@ -108,14 +150,60 @@ fn trust_anchors(fields: &mut Fields) -> Option<Vec<CertificateDer<'static>>> {
     }
 }
 
-/// The service that the document names, or the environment (`AWS_EC2_METADATA_SERVICE_ENDPOINT`).
-fn metadata_endpoint(fields: &mut Fields) -> Option<Url> {
+fn join_token(fields: &mut Fields) -> Option<Attestation> {
+    if fields.take(ROLE).is_some() {
+        let expected = "none: it goes with the attestation \"aws-sts\"";
+        fields.problem(ROLE, "given beside a join_token", expected);
+    }
+    fields.secret(JOIN_TOKEN).map(Attestation::JoinToken)
+}
+
+fn aws_sts(fields: &mut Fields, metadata: Option<&Url>) -> Option<Attestation> {
+    // The value isn't shown: it is a secret.
+    if fields.take(JOIN_TOKEN).is_some() {
+        let expected = "one of join_token and attestation \"aws-sts\"";
+        fields.problem(JOIN_TOKEN, "given beside attestation \"aws-sts\"", expected);
+    }
+    let role = fields.optional_string(ROLE);
+    if let Some(role) = &role
+        && !is_role_name(role)
+    {
+        let expected = "the name of an IAM role, without its path";
+        fields.problem(ROLE, &format!("{role:?}"), expected);
+    }
+    Some(Attestation::AwsSts(CredentialSource {
+        metadata: metadata?.clone(),
+        instance_profile_role: role,
+    }))
+}
+
+/// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>, `RoleName`. It becomes
+/// part of a path, which the dots alone could leave.
+fn is_role_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
+    text.len() <= 64 && text.bytes().all(allowed) && text != "." && text != ".."
+}
+
+/// The service that the document names, or the environment (`AWS_EC2_METADATA_SERVICE_ENDPOINT`). If it
+/// is `needed`, this is EC2, and EC2's own is meant where neither names one.
+fn metadata_endpoint(fields: &mut Fields, needed: bool) -> Option<Url> {
+    let unnamed = if needed {
+        Configured::Default
+    } else {
+        Configured::Unset
+    };
     let resolved = match fields.optional_string(Configured::FIELD) {
         Some(text) => Configured::parse(&text),
-        None => Ok(Configured::Unset),
+        None => Ok(unnamed),
     }
     .and_then(|configured| imds::resolve(&configured, |name| std::env::var(name).ok()));
     match resolved {
+        Ok(None) if needed => {
+            let expected = "a service: attestation \"aws-sts\" needs it";
+            let off = "switched off by AWS_EC2_METADATA_DISABLED";
+            fields.problem(Configured::FIELD, off, expected);
+            None
+        }
         Ok(url) => url,
         Err(error) => {
             fields.problems().push(error.to_string());

@@ -1,6 +1,7 @@
+use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::{Mode, RunConfig, parse_run, parse_supervise};
+use super::{Attestation, Mode, RunConfig, parse_run, parse_supervise};
 
 fn document() -> Value {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -135,4 +136,81 @@ fn a_supervisor_takes_its_users_and_its_unit_from_the_document() {
     ] {
         assert!(error.contains(named), "{named:?} is not in:\n{error}");
     }
+}
+
+#[test]
+fn an_instance_of_ec2_proves_itself_by_sts() {
+    let mut document = document();
+    document.as_object_mut().unwrap().remove("join_token");
+    document["attestation"] = "aws-sts".into();
+    document["metadata_endpoint"] = "http://127.0.0.1:1338/i-1".into();
+    let config = parse_run(&document.to_string()).unwrap();
+    let Attestation::AwsSts(source) = &config.network().attestation else {
+        panic!("no token was given")
+    };
+    assert_eq!(source.metadata.as_str(), "http://127.0.0.1:1338/i-1");
+    assert_eq!(source.instance_profile_role, None);
+
+    document["instance_profile_role"] = "muster-runner".into();
+    let config = parse_run(&document.to_string()).unwrap();
+    let Attestation::AwsSts(source) = &config.network().attestation else {
+        panic!("no token was given")
+    };
+    assert_eq!(
+        source.instance_profile_role.as_deref(),
+        Some("muster-runner")
+    );
+}
+
+#[rstest]
+#[case::neither(
+    json!({"join_token": null}),
+    "attestation: missing; expected \"aws-sts\", or else a join_token"
+)]
+#[case::both(
+    json!({"attestation": "aws-sts"}),
+    "join_token: given beside attestation \"aws-sts\"; \
+     expected one of join_token and attestation \"aws-sts\""
+)]
+#[case::no_token(
+    json!({"attestation": "join-token", "join_token": null}),
+    "join_token: missing; expected a string"
+)]
+#[case::another(
+    json!({"attestation": "gcp"}),
+    "attestation: \"gcp\"; expected \"aws-sts\" or \"join-token\""
+)]
+#[case::role_of_a_token(
+    json!({"instance_profile_role": "r"}),
+    "instance_profile_role: given beside a join_token; \
+     expected none: it goes with the attestation \"aws-sts\""
+)]
+#[case::role_that_leaves_its_path(
+    json!({"attestation": "aws-sts", "join_token": null, "instance_profile_role": "../../x"}),
+    "instance_profile_role: \"../../x\"; expected the name of an IAM role, without its path"
+)]
+fn there_is_one_way_to_prove_it(#[case] change: Value, #[case] problem: &str) {
+    let mut document = document();
+    for (name, value) in change.as_object().unwrap() {
+        if value.is_null() {
+            document.as_object_mut().unwrap().remove(name);
+        } else {
+            document[name] = value.clone();
+        }
+    }
+    let error = parse_run(&document.to_string()).unwrap_err().to_string();
+    let expected = format!("the configuration is not usable:\n  {problem}");
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn the_example_for_images_is_a_configuration() {
+    let mut example: Value =
+        serde_json::from_str(include_str!("../../../ami/agent.example.json")).unwrap();
+    example["trust_anchors_pem"] = document()["trust_anchors_pem"].clone();
+    let RunConfig::Front { network, .. } = parse_run(&example.to_string()).unwrap() else {
+        panic!("a supervisor was named")
+    };
+    assert!(matches!(network.attestation, Attestation::AwsSts(_)));
+    assert_eq!(network.launch, None);
 }

@@ -1,6 +1,9 @@
 //! Enrolment: proves which instance this is, and gets a client certificate for it.
 
-use std::time::Duration;
+mod credentials;
+mod signature;
+
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use muster_proto::v1::enroll_proof::Evidence;
@@ -8,17 +11,19 @@ use muster_proto::v1::enroll_request::Step;
 use muster_proto::v1::enroll_response::Step as Answer;
 use muster_proto::v1::enrollment_service_client::EnrollmentServiceClient;
 use muster_proto::v1::{
-    EnrollBegin, EnrollIssued, EnrollProof, EnrollRequest, EnrollResponse, JoinTokenEvidence,
+    EnrollBegin, EnrollChallenge, EnrollIssued, EnrollProof, EnrollRequest, EnrollResponse,
+    JoinTokenEvidence,
 };
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+use self::credentials::{CredentialsError, InstanceCredentials, Source};
 use crate::backoff::Backoff;
-use crate::config::NetworkConfig;
+use crate::config::{Attestation, NetworkConfig};
 use crate::identity::{Identity, IdentityError, Request};
 use crate::tls::{self, TlsError};
 
@@ -28,8 +33,8 @@ const BACKOFF_BASE: Duration = Duration::from_millis(200);
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
 /// Longest time for all tries together.
 const TOTAL: Duration = Duration::from_secs(300);
-/// Longest time for one try.
-const ATTEMPT: Duration = Duration::from_secs(15);
+/// Longest time for one try. The coordinator may wait ten seconds for STS, and then for EC2.
+const ATTEMPT: Duration = Duration::from_secs(30);
 /// Length of the challenge's nonce, in bytes.
 const NONCE: usize = 32;
 
@@ -61,6 +66,12 @@ pub(crate) enum EnrollError {
     /// The coordinator's answer breaks the protocol.
     #[error("the coordinator's answer is not usable: {0}")]
     Answer(String),
+    /// No credentials to sign with. They were waited for.
+    #[error("no credentials to prove with: {0}")]
+    Credentials(#[from] CredentialsError),
+    /// What the coordinator asked for can't be signed.
+    #[error("no signature can be made for the coordinator's challenge")]
+    Signature,
     /// No key, or no usable certificate.
     #[error("{0}")]
     Identity(#[from] IdentityError),
@@ -102,10 +113,12 @@ impl From<Status> for EnrollError {
 pub(crate) async fn enroll(config: &NetworkConfig) -> Result<Enrolled, EnrollError> {
     // One key for all tries: should an answer be lost, it is the same request that comes again.
     let request = Request::new()?;
+    let mut prover = Prover::new(&config.attestation);
     let end = Instant::now() + TOTAL;
     let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_CAP);
     loop {
-        let error = match timeout(ATTEMPT, attempt(config, &request)).await {
+        let means = prover.prepare().await?;
+        let error = match timeout(ATTEMPT, attempt(config, &request, &means)).await {
             Ok(Ok(enrolled)) => return Ok(enrolled),
             Ok(Err(error)) => error,
             Err(_) => EnrollError::Unavailable(format!("no answer within {ATTEMPT:?}")),
@@ -119,7 +132,59 @@ pub(crate) async fn enroll(config: &NetworkConfig) -> Result<Enrolled, EnrollErr
     }
 }
 
-async fn attempt(config: &NetworkConfig, request: &Request) -> Result<Enrolled, EnrollError> {
+/// Where the means of proof come from.
+enum Prover<'a> {
+    JoinToken(&'a SecretString),
+    AwsSts(Source<'a>),
+}
+
+/// What one try proves with.
+enum Means<'a> {
+    JoinToken(&'a SecretString),
+    AwsSts(InstanceCredentials),
+}
+
+impl<'a> Prover<'a> {
+    fn new(attestation: &'a Attestation) -> Self {
+        match attestation {
+            Attestation::JoinToken(token) => Self::JoinToken(token),
+            Attestation::AwsSts(source) => Self::AwsSts(Source::new(source)),
+        }
+    }
+
+    /// Reads what changes with time, waiting for it if need be.
+    async fn prepare(&mut self) -> Result<Means<'a>, CredentialsError> {
+        Ok(match self {
+            Self::JoinToken(token) => Means::JoinToken(token),
+            Self::AwsSts(source) => Means::AwsSts(source.read().await?),
+        })
+    }
+}
+
+impl Means<'_> {
+    /// The evidence that answers this challenge, for this certificate request and no other.
+    fn evidence(&self, challenge: &EnrollChallenge, csr: &[u8]) -> Result<Evidence, EnrollError> {
+        match self {
+            Self::JoinToken(token) => Ok(Evidence::JoinToken(JoinTokenEvidence {
+                token: token.expose_secret().to_owned(),
+            })),
+            Self::AwsSts(credentials) => {
+                // By the coordinator's clock: this host's may not be set yet.
+                let at = challenge.server_time.map(SystemTime::try_from);
+                let at = at.and_then(Result::ok).unwrap_or_else(SystemTime::now);
+                signature::evidence(credentials, challenge, csr, at)
+                    .map(Evidence::AwsSts)
+                    .ok_or(EnrollError::Signature)
+            }
+        }
+    }
+}
+
+async fn attempt(
+    config: &NetworkConfig,
+    request: &Request,
+    means: &Means<'_>,
+) -> Result<Enrolled, EnrollError> {
     let tls = tls::client_config(&config.trust_anchors, None)?;
     let channel = tls::connect(&config.enroll, tls).await?;
     let (steps, stream) = mpsc::channel(2);
@@ -134,8 +199,8 @@ async fn attempt(config: &NetworkConfig, request: &Request) -> Result<Enrolled, 
         .enroll(ReceiverStream::new(stream))
         .await?
         .into_inner();
-    let nonce = match next(&mut answers).await? {
-        Answer::Challenge(challenge) if challenge.nonce.len() == NONCE => challenge.nonce,
+    let challenge = match next(&mut answers).await? {
+        Answer::Challenge(challenge) if challenge.nonce.len() == NONCE => challenge,
         Answer::Challenge(challenge) => {
             let length = challenge.nonce.len();
             return Err(EnrollError::Answer(format!(
@@ -144,17 +209,14 @@ async fn attempt(config: &NetworkConfig, request: &Request) -> Result<Enrolled, 
         }
         Answer::Issued(_) => return Err(EnrollError::Answer("no challenge came first".into())),
     };
-    send(
-        &steps,
-        Step::Proof(EnrollProof {
-            csr_der: request.csr_der(),
-            nonce,
-            evidence: Some(Evidence::JoinToken(JoinTokenEvidence {
-                token: config.join_token.expose_secret().to_owned(),
-            })),
-        }),
-    )
-    .await?;
+    let csr_der = request.csr_der();
+    let evidence = means.evidence(&challenge, &csr_der)?;
+    let proof = EnrollProof {
+        csr_der,
+        nonce: challenge.nonce,
+        evidence: Some(evidence),
+    };
+    send(&steps, Step::Proof(proof)).await?;
     match next(&mut answers).await? {
         Answer::Issued(issued) => accept(config, request, issued),
         Answer::Challenge(_) => Err(EnrollError::Answer("a second challenge".into())),

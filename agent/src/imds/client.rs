@@ -68,10 +68,6 @@ impl Client {
 
     /// Reads `path` below `/latest`, which may not be there yet: asks again until it is, at most a minute
     /// long.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the attestation, which reads credentials")
-    )]
     pub(crate) async fn get_when_there(&mut self, path: &str) -> Result<Bytes, ImdsError> {
         let mut patience = Patience::new(Instant::now());
         loop {

@@ -10,13 +10,13 @@ use tokio::time::timeout;
 use url::Url;
 
 /// The token that [`guarded`] gives and wants.
-pub(super) const TOKEN: &str = "AQAEtoken==";
+pub(crate) const TOKEN: &str = "AQAEtoken==";
 /// Longest wait for what a test expects.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the service does with a request.
 #[derive(Clone, Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Status, more header lines, body. The connection stays open.
     Answer(u16, String, Vec<u8>),
     /// These bytes, then the connection is closed.
@@ -26,12 +26,12 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    pub(super) fn text(status: u16, body: &str) -> Self {
+    pub(crate) fn text(status: u16, body: &str) -> Self {
         Self::Answer(status, String::new(), body.as_bytes().to_vec())
     }
 
     /// The same answer with one more header line.
-    pub(super) fn with(self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(self, name: &str, value: &str) -> Self {
         match self {
             Self::Answer(status, head, body) => {
                 Self::Answer(status, format!("{head}{name}: {value}\r\n"), body)
@@ -42,23 +42,23 @@ impl Reply {
 }
 
 /// The running service. Ends when dropped.
-pub(super) struct Service {
-    pub(super) base: Url,
+pub(crate) struct Service {
+    pub(crate) base: Url,
     log: Arc<Mutex<Log>>,
     _tasks: JoinSet<()>,
 }
 
 /// What came so far.
 #[derive(Debug, Default)]
-pub(super) struct Log {
-    pub(super) connections: usize,
+pub(crate) struct Log {
+    pub(crate) connections: usize,
     /// Heads of requests in lower case.
-    pub(super) requests: Vec<String>,
+    pub(crate) requests: Vec<String>,
 }
 
 impl Log {
     /// How many requests began with `start`, such as `get /latest/`.
-    pub(super) fn count(&self, start: &str) -> usize {
+    pub(crate) fn count(&self, start: &str) -> usize {
         let matching = self.requests.iter().filter(|head| head.starts_with(start));
         matching.count()
     }
@@ -66,11 +66,11 @@ impl Log {
 
 impl Service {
     /// A service under `http://127.0.0.1:port/i-1`.
-    pub(super) async fn start(answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_on("127.0.0.1:0", answer).await.unwrap()
     }
 
-    pub(super) async fn start_on(
+    pub(crate) async fn start_on(
         address: &str,
         answer: impl Fn(&str) -> Reply + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
@@ -94,12 +94,12 @@ impl Service {
         })
     }
 
-    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap()
     }
 
     /// Waits until the log is as wanted.
-    pub(super) async fn until(&self, wanted: impl Fn(&Log) -> bool) {
+    pub(crate) async fn until(&self, wanted: impl Fn(&Log) -> bool) {
         let looks = async {
             while !wanted(&self.log()) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -142,7 +142,7 @@ async fn serve(
 }
 
 /// What the real service does first: no answer without a token. Then `then(path below latest/)`.
-pub(super) fn guarded(
+pub(crate) fn guarded(
     then: impl Fn(&str) -> Reply + Send + Sync + 'static,
 ) -> impl Fn(&str) -> Reply + Send + Sync + 'static {
     let token = format!("x-aws-ec2-metadata-token: {}\r\n", TOKEN.to_lowercase());

@@ -110,6 +110,13 @@ pub enum Event {
         /// The instance.
         instance: InstanceId,
     },
+    /// What an instance did shows that it may not be in our hands alone.
+    Distrusted {
+        /// The launch.
+        launch: LaunchId,
+        /// What.
+        reason: String,
+    },
     /// An agent opened its stream.
     AgentConnected {
         /// The launch.

@@ -28,6 +28,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Warn),
         1 => any::<usize>().prop_map(Step::OperatorDrain),
         1 => any::<usize>().prop_map(Step::OperatorTerminate),
+        1 => any::<usize>().prop_map(Step::Distrust),
         1 => any::<bool>().prop_map(Step::Pause),
         1 => Just(Step::List),
         3 => (0u16..90).prop_map(Step::Tick),

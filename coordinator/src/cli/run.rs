@@ -18,7 +18,7 @@ use crate::config::{Config, Secrets};
 use crate::engine::{self, Engine, Executor, Parts};
 use crate::github::{JobCheck, reconcile};
 use crate::grpc::authorize::Role;
-use crate::grpc::enrollment::Enrollment;
+use crate::grpc::enrollment::{AwsEnrollment, Enrollment, Parts as EnrollmentParts};
 use crate::grpc::listen::{Limits, Listener};
 use crate::grpc::operator::{LogLevel, Operators};
 use crate::grpc::session::{AgentSettings, Agents};
@@ -72,6 +72,7 @@ pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> 
     let tasks = TaskTracker::new();
     let providers =
         wiring::providers(&config, &store, &authority, &addresses, &tasks, &stop).await?;
+    let aws = wiring::aws_enrollment(&config, &providers)?;
     let presence = Presence::default();
     let executor = Executor::new(
         github.clone(),
@@ -100,7 +101,7 @@ pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> 
     };
     let (ready, readiness) = watch::channel(true);
     let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
-    let health = service.listen(sockets, &secrets, readiness).await?;
+    let health = service.listen(sockets, &secrets, aws, readiness).await?;
     service.look_after(&github, providers);
     if let Some(path) = &service.config.listen.ports_file {
         wiring::write_addresses(path, &addresses)?;
@@ -144,6 +145,7 @@ impl Service {
         &self,
         sockets: Sockets,
         secrets: &Secrets,
+        aws: Option<AwsEnrollment>,
         ready: watch::Receiver<bool>,
     ) -> anyhow::Result<HealthReporter> {
         let names: Vec<ServerName> = self
@@ -169,14 +171,16 @@ impl Service {
             Ok(())
         };
 
-        let enrollment = Enrollment::new(
-            self.engine.clone(),
-            self.store.clone(),
-            Arc::clone(&self.authority),
-            trust_domain.clone(),
-            self.config.coordinator.name.clone(),
-            self.tasks.clone(),
-        );
+        let enrollment = Enrollment::new(EnrollmentParts {
+            engine: self.engine.clone(),
+            store: self.store.clone(),
+            authority: Arc::clone(&self.authority),
+            trust_domain: trust_domain.clone(),
+            audience: self.config.coordinator.name.clone(),
+            metrics: self.metrics.clone(),
+            tasks: self.tasks.clone(),
+            aws,
+        });
         let agents = Agents::new(
             self.engine.clone(),
             self.presence.clone(),

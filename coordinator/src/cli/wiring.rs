@@ -17,6 +17,8 @@ use crate::compute::local::{LocalProvider, LocalSettings};
 use crate::compute::{Ec2Provider, Provider};
 use crate::config::{Config, Secrets};
 use crate::github::{GithubClient, Settings};
+use crate::grpc::enrollment::{AwsEnrollment, Describe};
+use crate::identity::attest::{AttestAccount, AttestSettings, Attestor};
 use crate::identity::ca::Authority;
 use crate::identity::files;
 use crate::store::Store;
@@ -168,4 +170,32 @@ pub(super) async fn providers(
         providers.insert(AccountName::new("local"), Provider::Local(provider));
     }
     Ok(providers)
+}
+
+/// How instances of AWS prove themselves; none if nothing is launched there.
+pub(super) fn aws_enrollment(
+    config: &Config,
+    providers: &HashMap<AccountName, Provider>,
+) -> anyhow::Result<Option<AwsEnrollment>> {
+    if config.ec2.is_empty() {
+        return Ok(None);
+    }
+    let accounts = config.ec2.iter().map(|account| AttestAccount {
+        name: account.settings.name.clone(),
+        account_id: account.settings.account_id.clone(),
+        region: account.settings.region.clone(),
+        instance_profile_role: account.instance_role.clone(),
+        check_peer_ip: account.check_private_ip,
+    });
+    let mut settings = AttestSettings::new(accounts.collect());
+    // For tests, all of AWS is in one place.
+    settings.endpoint = config
+        .ec2
+        .iter()
+        .find_map(|account| account.settings.endpoint.clone());
+    let attestor = Attestor::new(settings).context("instances of AWS can't prove themselves")?;
+    Ok(Some(AwsEnrollment {
+        attestor,
+        describe: Describe::by(providers.clone()),
+    }))
 }

@@ -3,6 +3,7 @@
 pub mod ec2;
 pub mod local;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -102,6 +103,47 @@ pub enum LaunchError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct ProviderError(pub String);
+
+/// What a provider says of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceFacts {
+    /// What it does.
+    pub state: InstanceState,
+    /// The image that it was made from.
+    pub image: String,
+    /// The subnet that it is in.
+    pub subnet: Option<String>,
+    /// Its private address.
+    pub private_ip: Option<IpAddr>,
+    /// When it was started last.
+    pub launched_at: Timestamp,
+    /// The coordinator that its tags name. Whoever may tag can write it, as the two below.
+    pub coordinator: Option<String>,
+    /// The pool that its tags name.
+    pub pool: Option<String>,
+    /// The batch that its tags name.
+    pub batch: Option<String>,
+}
+
+/// What an instance does, in EC2's words
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    /// It is being made.
+    Pending,
+    /// It runs.
+    Running,
+    /// It is being ended.
+    ShuttingDown,
+    /// It is gone.
+    Terminated,
+    /// It is being stopped.
+    Stopping,
+    /// It is stopped.
+    Stopped,
+    /// A state that this version doesn't know.
+    Unknown,
+}
 
 /// What a provider has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -224,6 +266,22 @@ impl Provider {
     #[must_use]
     pub fn gathers(&self) -> bool {
         matches!(self, Self::Ec2(_))
+    }
+
+    /// What the provider knows of one instance. None if it knows no such instance, or not yet: shortly
+    /// after a launch that proves nothing.
+    ///
+    /// # Errors
+    /// When it can't say at present.
+    pub async fn describe(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<Option<InstanceFacts>, ProviderError> {
+        match self {
+            // Its instances enrol with a token that it gave them itself; nobody asks for more.
+            Self::Local(_) => Ok(None),
+            Self::Ec2(ec2) => ec2.describe(instance).await,
+        }
     }
 
     /// Returns when an instance ended, as far as the provider sees it by itself. May never return.

@@ -86,7 +86,7 @@ async fn launch_of(
     engine
         .query(move |fleet| {
             fleet
-                .runner_on(&account, &instance)
+                .runner_of(&account, &instance)
                 .map(|runner| runner.launch.clone())
         })
         .await

@@ -1,7 +1,7 @@
 //! Who may call: decided for each call, and for each message of a long stream.
 
 use jiff::Timestamp;
-use muster_core::{Fleet, LaunchId};
+use muster_core::{AccountName, Fleet, InstanceId, LaunchId};
 use thiserror::Error;
 use tonic::{Request, Status};
 
@@ -109,16 +109,10 @@ fn peer<T>(request: &Request<T>) -> Result<&Peer, Refused> {
 /// # Errors
 /// When there is no such launch, or it is over.
 pub fn launch_of(fleet: &Fleet, id: &AgentId) -> Result<LaunchId, Refused> {
+    let account = AccountName::new(id.account());
     let runner = fleet
-        .runners()
-        .find(|runner| {
-            runner
-                .instance_id()
-                .is_some_and(|instance| instance.as_str() == id.instance())
-        })
-        .filter(|runner| {
-            runner.pool.as_str() == id.pool() && runner.account.as_str() == id.account()
-        })
+        .runner_of(&account, &InstanceId::new(id.instance()))
+        .filter(|runner| runner.pool.as_str() == id.pool())
         .ok_or_else(|| Refused::Unknown(id.instance().to_owned()))?;
     if runner.is_over() {
         return Err(Refused::Over(id.instance().to_owned()));

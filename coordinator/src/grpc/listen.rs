@@ -3,7 +3,7 @@
 //! Not tonic's own server, as that can't be given a TLS configuration of ours that still tells the
 //! services who calls, leaves its connections to nobody, and has no end by the certificate's expiry.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,10 @@ impl Limits {
         }
     }
 }
+
+/// Where a call comes from: the other end of its connection, as TCP says.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub IpAddr);
 
 /// One listener, ready to serve.
 #[derive(Debug)]
@@ -213,7 +217,8 @@ async fn serve_connection(
     let cut_after = peer.as_ref().map_or(shared.limits.anonymous_age, |peer| {
         until(peer.not_after, now) + EXPIRY_GRACE
     });
-    let service = hyper::service::service_fn(|request| {
+    let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(PeerAddress(address.ip()));
         answer(shared.role, peer.clone(), shared.routes.clone(), request)
     });
     let connection = settings(shared).serve_connection(TokioIo::new(tls), service);

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_of_key_is_refused() {
+    fn spire_1_14_2_another_kind_of_key_is_refused() {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
         assert_eq!(
             RequestedKey::from_csr(&csr(&key)).unwrap_err(),

@@ -1,5 +1,6 @@
 //! Certificates and the proofs they are given for.
 
+pub mod attest;
 pub mod ca;
 pub mod csr;
 pub mod files;

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_certificate_alone_says_who_it_is() {
+    fn spire_1_15_1_the_first_certificate_alone_says_who_it_is() {
         let chain = [certificate(&[AGENT], &[]), certificate(&[OPERATOR], &[])];
         assert_eq!(read(&chain).unwrap().id.to_string(), AGENT);
     }

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_is_refused_also_from_a_client_that_resumes() {
+    fn spire_6715_an_expired_certificate_is_refused_also_from_a_client_that_resumes() {
         let world = World::new();
         let server = Arc::new(world.server());
         let client = world.client(Some(&world.authority));

@@ -5,6 +5,7 @@
 
 mod batches;
 mod codec;
+mod enrolments;
 mod error;
 #[cfg(test)]
 mod fixtures;
@@ -32,8 +33,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 pub use error::StoreError;
 pub use types::{
-    Accepted, Batch, Delivery, JoinToken, LaunchBatch, OperatorAction, Pruned, Redeemed,
-    StoredEntry, TimelineQuery,
+    Accepted, Batch, Claimed, Delivery, Enrolment, JoinToken, LaunchBatch, OperatorAction, Pruned,
+    Redeemed, StoredEntry, TimelineQuery,
 };
 
 use journal::Note;
@@ -202,6 +203,15 @@ impl Store {
         batches::batches(&self.inner.reads, account, after).await
     }
 
+    /// Lets an instance enrol, if it is the first time. A compare-and-set: of any number of callers
+    /// with different keys one gets `Now`.
+    ///
+    /// # Errors
+    /// When the outcome can't be stored; the instance may have enrolled or not.
+    pub async fn claim_enrolment(&self, enrolment: Enrolment) -> Result<Claimed, StoreError> {
+        self.inner.writer.submit(enrolment).await
+    }
+
     /// Records what an operator did.
     ///
     /// # Errors
@@ -239,8 +249,8 @@ impl Store {
     }
 
     /// Deletes what is older than `before` and not needed: bodies of processed deliveries (their
-    /// guids three days later), forgotten jobs and runners, timeline entries, join tokens of launches
-    /// that are over. Operators' actions stay. Done in chunks; other writes pass in between.
+    /// guids three days later), forgotten jobs and runners, timeline entries, join tokens and
+    /// enrolments of launches that are over. Operators' actions stay. Done in chunks; other writes pass in between.
     ///
     /// # Errors
     /// When it can't be done; a part of it may be.

@@ -24,6 +24,7 @@ enum What {
     Timeline,
     JoinTokens,
     LaunchBatches,
+    Enrolments,
 }
 
 /// One chunk of one table.
@@ -83,6 +84,12 @@ impl What {
                          SELECT 1 FROM runners
                          WHERE runners.launch = join_tokens.launch AND forgotten = 0) LIMIT ?2)"
             }
+            Self::Enrolments => {
+                "DELETE FROM enrolments WHERE rowid IN (
+                     SELECT rowid FROM enrolments WHERE at < ?1 AND NOT EXISTS (
+                         SELECT 1 FROM runners
+                         WHERE runners.launch = enrolments.launch AND forgotten = 0) LIMIT ?2)"
+            }
         }
     }
 
@@ -113,5 +120,6 @@ pub(super) async fn prune(writer: &Writer, before: Timestamp) -> Result<Pruned, 
         timeline: What::Timeline.prune(writer, before).await?,
         join_tokens: What::JoinTokens.prune(writer, before).await?,
         launch_batches: What::LaunchBatches.prune(writer, before).await?,
+        enrolments: What::Enrolments.prune(writer, before).await?,
     })
 }

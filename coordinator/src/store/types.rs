@@ -147,6 +147,36 @@ pub enum Redeemed {
     Unknown,
 }
 
+/// One instance that has proved who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolment {
+    /// AWS's id of its account.
+    pub account_id: String,
+    /// Its region.
+    pub region: String,
+    /// The instance.
+    pub instance: InstanceId,
+    /// When it was started, by EC2's word: another start is another enrolment.
+    pub launched_at: Timestamp,
+    /// The launch that it is of.
+    pub launch: LaunchId,
+    /// SHA-256 of the public key that it has.
+    pub key_hash: [u8; 32],
+    /// When it enrols.
+    pub at: Timestamp,
+}
+
+/// The outcome of an enrolment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is the first. Exactly one caller ever gets this for a start of an instance, and for a launch.
+    Now,
+    /// It came before, with the same key, which only one can hold: the answer to it was lost.
+    BySameKey,
+    /// Somebody with another key was first.
+    Already,
+}
+
 /// One thing that an operator did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorAction {
@@ -179,4 +209,6 @@ pub struct Pruned {
     pub join_tokens: u64,
     /// Batches of launches.
     pub launch_batches: u64,
+    /// Enrolments.
+    pub enrolments: u64,
 }

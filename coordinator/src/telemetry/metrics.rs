@@ -33,6 +33,7 @@ pub struct Metrics {
     github_requests: IntCounterVec,
     launches: IntCounterVec,
     troubles: IntCounterVec,
+    enrolments: IntCounterVec,
     agents_connected: IntGauge,
     /// Exact waits in seconds, by pool: a histogram's buckets can't be turned into what CloudWatch
     /// makes percentiles of. A lock, as the emitter takes them all at once, once a minute.
@@ -78,6 +79,41 @@ impl WebhookAnswer {
     }
 }
 
+/// How a machine's try to enrol ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnrolmentOutcome {
+    /// It has a certificate.
+    Enrolled,
+    /// Its proof, or the ledger, says no.
+    Refused,
+    /// Another had enrolled for the same launch before.
+    Second,
+    /// It could not be checked at the time.
+    Unavailable,
+    /// It left, or was too slow.
+    BrokenOff,
+}
+
+impl EnrolmentOutcome {
+    const ALL: [Self; 5] = [
+        Self::Enrolled,
+        Self::Refused,
+        Self::Second,
+        Self::Unavailable,
+        Self::BrokenOff,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Enrolled => "enrolled",
+            Self::Refused => "refused",
+            Self::Second => "second",
+            Self::Unavailable => "unavailable",
+            Self::BrokenOff => "broken_off",
+        }
+    }
+}
+
 impl Metrics {
     /// Figures that are all zero.
     ///
@@ -114,6 +150,11 @@ impl Metrics {
                 "What agents warned of, by kind.",
                 "kind",
             )?,
+            enrolments: counter(
+                "muster_enrolments_total",
+                "Enrolments, by outcome; second is a security event.",
+                "outcome",
+            )?,
             agents_connected: IntGauge::new(
                 "muster_agents_connected",
                 "Agents that hold a stream.",
@@ -136,6 +177,7 @@ impl Metrics {
         registry.register(Box::new(self.github_requests.clone()))?;
         registry.register(Box::new(self.launches.clone()))?;
         registry.register(Box::new(self.troubles.clone()))?;
+        registry.register(Box::new(self.enrolments.clone()))?;
         registry.register(Box::new(self.agents_connected.clone()))
     }
 
@@ -152,6 +194,9 @@ impl Metrics {
         }
         for outcome in ["launched", "capacity", "throttled", "permanent"] {
             self.launches.with_label_values(&[outcome]);
+        }
+        for outcome in EnrolmentOutcome::ALL {
+            self.enrolments.with_label_values(&[outcome.label()]);
         }
         for kind in Trouble::ALL {
             self.troubles.with_label_values(&[trouble_label(kind)]);
@@ -238,6 +283,11 @@ impl Metrics {
             .inc();
     }
 
+    /// A machine tried to enrol.
+    pub fn enrolment(&self, outcome: EnrolmentOutcome) {
+        self.enrolments.with_label_values(&[outcome.label()]).inc();
+    }
+
     /// Sets how many agents hold a stream.
     pub fn set_agents(&self, connected: usize) {
         self.agents_connected
@@ -316,6 +366,7 @@ mod tests {
         metrics.launch(Ok(()));
         metrics.launch(Err(LaunchFailure::Capacity));
         metrics.trouble(Trouble::Disk);
+        metrics.enrolment(EnrolmentOutcome::Second);
         metrics.set_agents(1);
         insta::assert_snapshot!(metrics.render());
         metrics.set_agents(0);
@@ -332,6 +383,7 @@ mod tests {
             "muster_github_requests_total{status=\"5xx\"} 0",
             "muster_launches_total{outcome=\"capacity\"} 0",
             "muster_troubles_total{kind=\"out_of_memory_kill\"} 0",
+            "muster_enrolments_total{outcome=\"second\"} 0",
         ] {
             assert!(text.contains(series), "{series} is not in\n{text}");
         }

@@ -6,4 +6,4 @@ mod logs;
 mod metrics;
 
 pub use logs::{LogError, Logs};
-pub use metrics::{Metrics, WebhookAnswer};
+pub use metrics::{EnrolmentOutcome, Metrics, WebhookAnswer};

@@ -11,15 +11,16 @@ use std::time::{Duration, SystemTime};
 
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
+use muster_proto::v1::enroll_proof::Evidence;
 use muster_proto::v1::enroll_request::Step;
 use muster_proto::v1::enroll_response::Step as Answer;
 use muster_proto::v1::enrollment_service_server::{EnrollmentService, EnrollmentServiceServer};
 use muster_proto::v1::session_request::Message as Sent;
 use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{
-    Acknowledge, AgentEvent, Assignment, EnrollChallenge, EnrollIssued, EnrollRequest,
-    EnrollResponse, Hello, RenewCertificateRequest, RenewCertificateResponse, RunnerFinished,
-    SessionRequest, SessionResponse,
+    Acknowledge, AgentEvent, Assignment, AwsStsEvidence, EnrollChallenge, EnrollIssued,
+    EnrollRequest, EnrollResponse, Hello, RenewCertificateRequest, RenewCertificateResponse,
+    RunnerFinished, SessionRequest, SessionResponse,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,6 +36,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::authority::Authority;
 use super::within;
 
+/// The name that it gives itself in challenges.
+pub const AUDIENCE: &str = "muster.test";
 /// The join token that it expects.
 pub const TOKEN: &str = "one-time-token-of-this-launch";
 
@@ -50,6 +53,8 @@ pub struct Behaviour {
     pub enrolments: AtomicU32,
     /// Counts.
     pub renewals: AtomicU32,
+    /// What agents proved themselves with at STS, oldest first, each with its certificate request.
+    pub signed: Mutex<Vec<(AwsStsEvidence, Vec<u8>)>>,
 }
 
 /// The running listeners.
@@ -93,6 +98,7 @@ impl Coordinator {
             instance_id: instance_id.into(),
             enrolments: AtomicU32::new(0),
             renewals: AtomicU32::new(0),
+            signed: Mutex::default(),
         });
         let (opened, sessions) = mpsc::channel(8);
         let service = Service {
@@ -235,6 +241,8 @@ impl EnrollmentService for Service {
         answers
             .send(answer(Answer::Challenge(EnrollChallenge {
                 nonce: vec![7; 32],
+                audience: AUDIENCE.into(),
+                server_time: Some(SystemTime::now().into()),
                 ..EnrollChallenge::default()
             })))
             .await
@@ -245,12 +253,14 @@ impl EnrollmentService for Service {
                 panic!("no proof: {proof:?}")
             };
             assert_eq!(proof.nonce, [7; 32]);
-            let Some(muster_proto::v1::enroll_proof::Evidence::JoinToken(evidence)) =
-                proof.evidence
-            else {
-                panic!("no evidence")
-            };
-            assert_eq!(evidence.token, TOKEN);
+            match proof.evidence {
+                Some(Evidence::JoinToken(evidence)) => assert_eq!(evidence.token, TOKEN),
+                Some(Evidence::AwsSts(evidence)) => {
+                    let mut signed = service.behaviour.signed.lock().unwrap();
+                    signed.push((evidence, proof.csr_der.clone()));
+                }
+                None => panic!("no evidence"),
+            }
             let issued = EnrollIssued {
                 certificate_der: service.authority.sign(&proof.csr_der),
                 trust_anchors_der: vec![service.authority.certificate.der().to_vec()],

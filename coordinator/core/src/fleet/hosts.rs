@@ -40,6 +40,25 @@ impl Fleet {
         }
     }
 
+    /// Quarantine: the instance gets no job any more, and is ended. Its pool is not blamed, or whoever
+    /// has taken over one host could stop all launches.
+    pub(super) fn distrusted(&mut self, launch: &LaunchId, reason: &str, turn: &mut Turn) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            turn.refuse(format!("distrusted: no launch {launch}"));
+            return;
+        };
+        if runner.is_over() {
+            return;
+        }
+        turn.tell(runner, "distrusted", reason);
+        self.end(
+            launch,
+            None,
+            format!("not trusted any more: {reason}"),
+            turn,
+        );
+    }
+
     pub(super) fn agent_connected(
         &mut self,
         launch: &LaunchId,
@@ -343,6 +362,77 @@ mod tests {
             at(1),
         );
         assert_eq!(told(&mut fleet, troubled(&launch, Trouble::Disk)), []);
+    }
+
+    fn distrusted(launch: &LaunchId) -> Event {
+        Event::Distrusted {
+            launch: launch.clone(),
+            reason: "a second enrolment".into(),
+        }
+    }
+
+    #[test]
+    fn a_distrusted_host_is_ended_once_and_its_pool_goes_on() {
+        let (mut fleet, launch) = launched();
+        let instance = crate::ids::InstanceId::from("i-0123456789abcdef0");
+        let enrolled = Event::Enrolled {
+            launch: launch.clone(),
+            instance: instance.clone(),
+        };
+        fleet.apply(enrolled.clone(), at(1));
+        let changes = fleet.apply(distrusted(&launch), at(1));
+        let told: Vec<_> = changes
+            .timeline
+            .iter()
+            .map(|entry| (entry.what.as_str(), entry.detail.as_str()))
+            .take(2)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("distrusted", "a second enrolment"),
+                ("ended", "not trusted any more: a second enrolment"),
+            ]
+        );
+        let end = Effect::Terminate {
+            launch: launch.clone(),
+            account: "local".into(),
+            instance,
+            at_once: true,
+        };
+        assert!(changes.effects.contains(&end), "{:?}", changes.effects);
+        // The job that waits gets another host at once.
+        let again = |effect: &Effect| matches!(effect, Effect::Launch { launch: new, .. } if *new != launch);
+        assert!(changes.effects.iter().any(again), "{:?}", changes.effects);
+        let state = fleet.pool_state(&"linux".into());
+        assert_eq!((state.failures, state.closed_until), (0, None));
+
+        assert_eq!(self::told(&mut fleet, distrusted(&launch)), []);
+        fleet.apply(enrolled, at(2));
+        assert!(fleet.runner(&launch).unwrap().is_over());
+    }
+
+    #[test]
+    fn a_distrusted_launch_that_is_unknown_changes_nothing() {
+        let (mut fleet, _) = launched();
+        let changes = fleet.apply(distrusted(&"nobody".into()), at(1));
+        assert_eq!(changes.refused.len(), 1);
+        assert_eq!(changes.effects, []);
+    }
+
+    #[test]
+    fn an_instance_is_found_in_its_own_account_only() {
+        let (mut fleet, launch) = launched();
+        let instance = crate::ids::InstanceId::from("i-0123456789abcdef0");
+        let launched = Event::Launched {
+            launch: launch.clone(),
+            instance: instance.clone(),
+            offering: None,
+        };
+        fleet.apply(launched, at(1));
+        let found = fleet.runner_of(&"local".into(), &instance);
+        assert_eq!(found.map(|runner| &runner.launch), Some(&launch));
+        assert_eq!(fleet.runner_of(&"another".into(), &instance), None);
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl Fleet {
                 self.instances_listed(&account, absence, &alive, turn);
             }
             Event::Enrolled { launch, instance } => self.enrolled(&launch, &instance, turn),
+            Event::Distrusted { launch, reason } => self.distrusted(&launch, &reason, turn),
             Event::AgentConnected {
                 launch,
                 phase,
@@ -263,9 +264,9 @@ impl Fleet {
         })
     }
 
-    /// The runner on an instance of an account. Ids of instances are unique in an account only.
+    /// The runner of this instance of this account. Ids of instances mean nothing across accounts.
     #[must_use]
-    pub fn runner_on(&self, account: &AccountName, instance: &InstanceId) -> Option<&Runner> {
+    pub fn runner_of(&self, account: &AccountName, instance: &InstanceId) -> Option<&Runner> {
         self.runners
             .values()
             .find(|runner| runner.account == *account && runner.instance_id() == Some(instance))

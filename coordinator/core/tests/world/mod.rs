@@ -47,6 +47,7 @@ pub(crate) enum Step {
     Warn(usize),
     OperatorDrain(usize),
     OperatorTerminate(usize),
+    Distrust(usize),
     Pause(bool),
     List,
     Tick(u16),
@@ -302,6 +303,14 @@ impl World {
             Step::OperatorTerminate(index) => {
                 if let Some(launch) = pick_key(&self.runners, index) {
                     self.apply(Event::OperatorTerminate {
+                        launch,
+                        reason: "test".into(),
+                    });
+                }
+            }
+            Step::Distrust(index) => {
+                if let Some(launch) = pick_key(&self.runners, index) {
+                    self.apply(Event::Distrusted {
                         launch,
                         reason: "test".into(),
                     });

@@ -1,14 +1,18 @@
 //! What EC2 has: all that carries our tag, or a few that are named.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, Instance, InstanceLifecycleType, InstanceStateName, Reservation};
 use jiff::Timestamp;
 use muster_core::{InstanceId, Market, Offering};
 
+use super::batcher::{Asked, Gather};
 use super::budget::Budgets;
 use super::error::{self, CallError, Kind};
+use crate::compute::{InstanceFacts, InstanceState};
 
 /// Instances in one page, the most that EC2 gives.
 const PAGE: i32 = 1_000;
@@ -26,26 +30,13 @@ pub(super) const TAG_BATCH: &str = "muster:batch";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) id: InstanceId,
-    pub(super) state: State,
+    pub(super) state: InstanceState,
     pub(super) offering: Offering,
     pub(super) image: String,
     pub(super) subnet: String,
     pub(super) private_ip: Option<std::net::IpAddr>,
     pub(super) launched_at: Option<Timestamp>,
     pub(super) tags: BTreeMap<String, String>,
-}
-
-/// The state of an instance, as far as it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// It starts or runs.
-    Up,
-    /// It is stopped, or stops: it can't go on by itself, and can be started again.
-    Stopped,
-    /// It is on its way out.
-    ShuttingDown,
-    /// It is gone.
-    Terminated,
 }
 
 /// Describes what fits a filter on a tag or another field. What doesn't exist is simply not there.
@@ -98,11 +89,13 @@ pub(super) async fn describe(
 
 fn seen(instance: &Instance) -> Option<Seen> {
     let state = match instance.state()?.name()? {
-        InstanceStateName::Pending | InstanceStateName::Running => State::Up,
-        InstanceStateName::ShuttingDown => State::ShuttingDown,
-        InstanceStateName::Terminated => State::Terminated,
-        // Also a state that this version doesn't know: it is there, and doesn't run.
-        _ => State::Stopped,
+        InstanceStateName::Pending => InstanceState::Pending,
+        InstanceStateName::Running => InstanceState::Running,
+        InstanceStateName::ShuttingDown => InstanceState::ShuttingDown,
+        InstanceStateName::Terminated => InstanceState::Terminated,
+        InstanceStateName::Stopping => InstanceState::Stopping,
+        InstanceStateName::Stopped => InstanceState::Stopped,
+        _ => InstanceState::Unknown,
     };
     let market = match instance.instance_lifecycle() {
         Some(InstanceLifecycleType::Spot) => Market::Spot,
@@ -134,4 +127,51 @@ fn seen(instance: &Instance) -> Option<Seen> {
             .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
             .collect(),
     })
+}
+
+/// How questions about single instances are gathered: a thousand boot as one burst, and enrol as one.
+pub(super) const GATHER: Gather = Gather {
+    window: Duration::from_millis(20),
+    // Values of one filter, as EC2 limits them.
+    most: 200,
+};
+
+/// What is known of an instance, if anything is.
+pub(super) type Answer = Result<Option<InstanceFacts>, CallError>;
+
+/// Answers questions about single instances with one call.
+pub(super) async fn facts(
+    client: Client,
+    budgets: Arc<Budgets>,
+    batch: Vec<Asked<InstanceId, Answer>>,
+) {
+    let ids = batch.iter().map(|asked| asked.question.to_string());
+    // By id, one that EC2 doesn't know would fail the call for all.
+    let described = describe(&client, &budgets, "instance-id", ids.collect()).await;
+    let found: Result<BTreeMap<InstanceId, Seen>, CallError> =
+        described.map(|seen| seen.into_iter().map(|one| (one.id.clone(), one)).collect());
+    for asked in batch {
+        let answer = match &found {
+            Ok(found) => Ok(found.get(&asked.question).and_then(Seen::facts)),
+            Err(error) => Err(error.clone()),
+        };
+        // Who asked has left.
+        let _ = asked.answer.send(answer);
+    }
+}
+
+impl Seen {
+    fn facts(&self) -> Option<InstanceFacts> {
+        let tag = |name: &str| self.tags.get(name).cloned();
+        Some(InstanceFacts {
+            state: self.state,
+            image: self.image.clone(),
+            subnet: Some(self.subnet.clone()).filter(|subnet| !subnet.is_empty()),
+            private_ip: self.private_ip,
+            launched_at: self.launched_at?,
+            coordinator: tag(TAG_COORDINATOR),
+            pool: tag(TAG_POOL),
+            batch: tag(TAG_BATCH),
+        })
+    }
 }

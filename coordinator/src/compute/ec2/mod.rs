@@ -40,13 +40,14 @@ use self::batch::Batch;
 use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
-use self::describe::State;
 use self::knowledge::Knowledge;
 use self::launcher::{Caller, Launcher, Order, Waiter};
 pub use self::settings::{
     Ec2Pool, Ec2Settings, ImageSource, RoleSettings, SpotStrategy, Template, TemplateKey,
 };
-use super::{LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError};
+use super::{
+    InstanceFacts, InstanceState, LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError,
+};
 use crate::store::{Store, StoreError};
 
 /// How long an instance must be missing from EC2's lists before it counts as gone. Those that have ended
@@ -66,6 +67,7 @@ pub struct Ec2Provider {
     budgets: Arc<Budgets>,
     orders: mpsc::Sender<Order>,
     ends: Batcher<terminate::End, terminate::Answer>,
+    questions: Batcher<InstanceId, describe::Answer>,
 }
 
 impl Ec2Provider {
@@ -107,12 +109,17 @@ impl Ec2Provider {
         let end = move |batch| terminate::terminate(client.clone(), Arc::clone(&spent), batch);
         let (ends, serve) = Batcher::new(terminate::GATHER, end, stop.clone());
         tasks.spawn(serve);
+        let (client, spent) = (clients.ec2.clone(), Arc::clone(&budgets));
+        let ask = move |batch| describe::facts(client.clone(), Arc::clone(&spent), batch);
+        let (questions, serve) = Batcher::new(describe::GATHER, ask, stop.clone());
+        tasks.spawn(serve);
         Ok(Self {
             settings,
             clients,
             budgets,
             orders,
             ends,
+            questions,
         })
     }
 
@@ -156,6 +163,16 @@ impl Ec2Provider {
         }
     }
 
+    pub(super) async fn describe(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<Option<InstanceFacts>, ProviderError> {
+        match self.questions.ask(instance.clone()).await {
+            Some(answer) => answer.map_err(|error| ProviderError(error.text)),
+            None => Err(ProviderError("the coordinator is stopping".to_owned())),
+        }
+    }
+
     pub(super) async fn list(&self) -> Result<Listed, ProviderError> {
         // Asked before the list: what is settled in between is in the ledger by the next one.
         let (answer, open) = oneshot::channel();
@@ -173,12 +190,10 @@ impl Ec2Provider {
         for seen in seen {
             let batch = seen.tags.get(describe::TAG_BATCH);
             match seen.state {
-                State::Terminated => listed.gone.push((seen.id, None)),
+                InstanceState::Terminated => listed.gone.push((seen.id, None)),
                 // Whose these are is known once the batch is settled.
                 _ if batch.is_some_and(|token| open.contains(token)) => {}
-                State::Up | State::Stopped | State::ShuttingDown => {
-                    listed.alive.push((seen.id, None));
-                }
+                _ => listed.alive.push((seen.id, None)),
             }
         }
         Ok(listed)

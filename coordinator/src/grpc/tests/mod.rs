@@ -1,5 +1,6 @@
 //! The services over real TLS, a real store and a real engine. Only GitHub is not there.
 
+mod attested;
 mod enrollment;
 mod operator;
 mod session;
@@ -29,7 +30,7 @@ use tonic::service::Routes;
 use tonic::transport::Channel;
 
 use super::authorize::Role;
-use super::enrollment::Enrollment;
+use super::enrollment::{AwsEnrollment, Enrollment, Parts as EnrollmentParts};
 use super::listen::{Limits, Listener};
 use super::operator::{LogLevel, Operators};
 use super::sample::{ClientIdentity, INSTANCE, channel, operator_identity, pool, runner};
@@ -45,6 +46,7 @@ use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
 
 const LAUNCH: &str = "launch-a";
+const AUDIENCE: &str = "muster.test";
 /// Longest wait for anything in these tests.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -54,6 +56,7 @@ struct World {
     presence: Presence,
     vault: Vault,
     authority: Arc<Authority>,
+    metrics: Metrics,
     enroll: SocketAddr,
     agents: SocketAddr,
     operators: SocketAddr,
@@ -80,6 +83,10 @@ fn github() -> GithubClient {
 
 impl World {
     async fn with(runners: Vec<Runner>) -> Self {
+        Self::with_aws(runners, None).await
+    }
+
+    async fn with_aws(runners: Vec<Runner>, aws: Option<AwsEnrollment>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("muster.db"))
             .await
@@ -103,7 +110,7 @@ impl World {
             },
             presence: presence.clone(),
             executor,
-            metrics,
+            metrics: metrics.clone(),
         };
         let (engine, runnable) = Engine::new(parts).await.unwrap();
         tokio::spawn(runnable.run(CancellationToken::new()));
@@ -112,14 +119,16 @@ impl World {
         let authority = Arc::new(Authority::load_or_create(directory.path(), now).unwrap());
         let domain = TrustDomain::new("muster.test").unwrap();
         let tasks = TaskTracker::new();
-        let enrollment = Enrollment::new(
-            engine.clone(),
-            store.clone(),
-            Arc::clone(&authority),
-            domain,
-            "muster.test".to_owned(),
-            tasks.clone(),
-        );
+        let enrollment = Enrollment::new(EnrollmentParts {
+            engine: engine.clone(),
+            store: store.clone(),
+            authority: Arc::clone(&authority),
+            trust_domain: domain,
+            audience: AUDIENCE.to_owned(),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            aws,
+        });
         let agents = Agents::new(
             engine.clone(),
             presence.clone(),
@@ -146,6 +155,7 @@ impl World {
             presence,
             vault,
             authority,
+            metrics,
             stop,
             _directory: directory,
         }

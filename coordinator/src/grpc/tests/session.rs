@@ -18,13 +18,13 @@ use crate::identity::csr::RequestedKey;
 
 const NAME: &str = "muster-linux-launch-a";
 
-struct Stream {
+pub(super) struct Stream {
     say: mpsc::Sender<SessionRequest>,
     told: Streaming<SessionResponse>,
 }
 
 impl Stream {
-    async fn open(channel: &Channel) -> Result<Self, Status> {
+    pub(super) async fn open(channel: &Channel) -> Result<Self, Status> {
         let (say, said) = mpsc::channel(8);
         let mut client = AgentServiceClient::new(channel.clone());
         let told = client
@@ -35,7 +35,7 @@ impl Stream {
     }
 
     /// Opens a stream, says hello and reads the settings.
-    async fn greeted(channel: &Channel, hello: Hello) -> Self {
+    pub(super) async fn greeted(channel: &Channel, hello: Hello) -> Self {
         let mut stream = Self::open(channel).await.unwrap();
         stream.say(Said::Hello(hello)).await;
         assert!(matches!(stream.next().await, Ok(Some(Told::Configure(_)))));
@@ -56,7 +56,7 @@ impl Stream {
         self.say(Said::Event(event)).await;
     }
 
-    async fn next(&mut self) -> Result<Option<Told>, Status> {
+    pub(super) async fn next(&mut self) -> Result<Option<Told>, Status> {
         let message = tokio::time::timeout(SOON, self.told.message()).await;
         Ok(message.expect("no message")?.and_then(|it| it.message))
     }

@@ -84,7 +84,7 @@ fn a_leaf_is_refused_as_authority() {
 }
 
 #[test]
-fn an_agent_certificate_carries_nothing_of_the_request_but_its_key() {
+fn cve_2021_27098_an_agent_certificate_carries_nothing_of_the_request_but_its_key() {
     let (_directory, authority) = authority();
     let key = KeyPair::generate().unwrap();
     let mut evil = CertificateParams::new(vec!["coordinator.test".to_owned()]).unwrap();

@@ -42,7 +42,7 @@ fn the_two_forms_are_as_documented() {
 #[case::query("a?b")]
 #[case::fragment("a#b")]
 #[case::too_long("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")]
-fn a_segment_outside_the_alphabet_is_refused(#[case] evil: &str) {
+fn cve_2021_27099_a_segment_outside_the_alphabet_is_refused(#[case] evil: &str) {
     let instance = "i-0123456789abcdef0";
     assert!(AgentId::new(&domain(), evil, "local", "local", instance).is_err());
     assert!(AgentId::new(&domain(), "linux", evil, "local", instance).is_err());

@@ -2,6 +2,7 @@
 
 mod batches;
 mod durability;
+mod enrolments;
 mod fleet;
 mod inbox;
 mod model;

@@ -3,7 +3,7 @@
 use muster_core::{InstanceId, JobId, JobStatus, LaunchId, PoolName};
 
 use crate::store::fixtures::{at, delivery, entry, home, job, launch, runner};
-use crate::store::{Accepted, Batch, JoinToken, Pruned, Redeemed, TimelineQuery};
+use crate::store::{Accepted, Batch, Enrolment, JoinToken, Pruned, Redeemed, TimelineQuery};
 
 const DAY: i64 = 24 * 3600;
 
@@ -39,6 +39,7 @@ async fn only_what_is_old_and_over_goes() {
         timeline: 1,
         join_tokens: 0,
         launch_batches: 0,
+        enrolments: 0,
     };
     assert_eq!(pruned, expected);
 
@@ -92,7 +93,19 @@ async fn a_launch_that_lives_stays_marked_as_enrolled() {
     let first = home.store.redeem_join_token([1; 32], at(0)).await.unwrap();
     assert!(matches!(first, Redeemed::Now(_)));
 
-    assert_eq!(home.store.prune(at(DAY)).await.unwrap().join_tokens, 0);
+    let enrolment = Enrolment {
+        account_id: "123456789012".to_owned(),
+        region: "eu-west-1".to_owned(),
+        instance: InstanceId::from("i-1"),
+        launched_at: at(0),
+        launch: LaunchId::from("l1"),
+        key_hash: [1; 32],
+        at: at(1),
+    };
+    home.store.claim_enrolment(enrolment).await.unwrap();
+
+    let pruned = home.store.prune(at(DAY)).await.unwrap();
+    assert_eq!((pruned.join_tokens, pruned.enrolments), (0, 0));
     home.store.put_join_token(token(2)).await.unwrap();
     let second = home.store.redeem_join_token([2; 32], at(0)).await.unwrap();
     assert_eq!(second, Redeemed::Already);
@@ -102,7 +115,8 @@ async fn a_launch_that_lives_stays_marked_as_enrolled() {
         ..Batch::default()
     };
     home.store.commit(over).await.unwrap();
-    assert_eq!(home.store.prune(at(DAY)).await.unwrap().join_tokens, 2);
+    let pruned = home.store.prune(at(DAY)).await.unwrap();
+    assert_eq!((pruned.join_tokens, pruned.enrolments), (2, 1));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ fn token(hash: u8, launch: &str) -> JoinToken {
 }
 
 #[tokio::test]
-async fn of_64_callers_one_gets_the_token() {
+async fn spire_1_14_6_of_64_callers_one_gets_the_token() {
     let home = home().await;
     home.store.put_join_token(token(1, "l")).await.unwrap();
     let calls = (0..64).map(|_| {

@@ -1,0 +1,159 @@
+//! What EC2 says of an instance, beside what the ledger expects of one that enrols for the first time.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_core::PoolName;
+use thiserror::Error;
+
+use crate::compute::{InstanceFacts, InstanceState};
+
+/// How far EC2's clock may be ahead of ours.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// What is expected of an instance.
+#[derive(Debug)]
+pub(super) struct Expected<'a> {
+    /// The name of this coordinator.
+    pub(super) coordinator: &'a str,
+    /// The pool of its launch.
+    pub(super) pool: &'a PoolName,
+    /// The address that it connects from, if that counts.
+    pub(super) peer: Option<IpAddr>,
+    /// How old it may be.
+    pub(super) launched_within: Duration,
+}
+
+/// EC2 and the ledger don't agree.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum Mismatch {
+    /// It is on its way out, or was stopped.
+    #[error("the instance is {0:?}, not pending or running")]
+    State(InstanceState),
+    /// It connects from elsewhere: somebody else may have its credentials.
+    #[error("it connects from {peer}, and the instance's address is {}", shown(.private_ip))]
+    Address {
+        peer: IpAddr,
+        private_ip: Option<IpAddr>,
+    },
+    /// It is no first boot.
+    #[error("it was launched at {0}, which is not recent")]
+    Age(Timestamp),
+    /// Its tags are not those of its launch. Their values aren't shown: anybody may have written them.
+    #[error("its tag {0} is not what it was launched with")]
+    Tag(&'static str),
+}
+
+/// Compares. Tags are compared with what the ledger says, and used for nothing else.
+pub(super) fn check(
+    facts: &InstanceFacts,
+    expected: &Expected<'_>,
+    now: Timestamp,
+) -> Result<(), Mismatch> {
+    if !matches!(facts.state, InstanceState::Pending | InstanceState::Running) {
+        return Err(Mismatch::State(facts.state));
+    }
+    if let Some(peer) = expected.peer {
+        let private_ip = facts.private_ip;
+        if private_ip.map(|ip| ip.to_canonical()) != Some(peer.to_canonical()) {
+            return Err(Mismatch::Address { peer, private_ip });
+        }
+    }
+    let age = now.duration_since(facts.launched_at);
+    let recent = Duration::try_from(age).map_or_else(
+        |_| age.unsigned_abs() <= CLOCK_SKEW,
+        |age| age <= expected.launched_within,
+    );
+    if !recent {
+        return Err(Mismatch::Age(facts.launched_at));
+    }
+    if facts.coordinator.as_deref() != Some(expected.coordinator) {
+        return Err(Mismatch::Tag("muster:coordinator"));
+    }
+    if facts.pool.as_deref() != Some(expected.pool.as_str()) {
+        return Err(Mismatch::Tag("muster:pool"));
+    }
+    Ok(())
+}
+
+fn shown(address: &Option<IpAddr>) -> String {
+    address.map_or_else(|| "not known".to_owned(), |address| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn facts() -> InstanceFacts {
+        InstanceFacts {
+            state: InstanceState::Running,
+            image: "ami-0123456789abcdef0".to_owned(),
+            subnet: None,
+            private_ip: Some("10.0.0.1".parse().unwrap()),
+            launched_at: now() - Duration::from_secs(30),
+            coordinator: Some("muster".to_owned()),
+            pool: Some("linux".to_owned()),
+            batch: None,
+        }
+    }
+
+    fn checked(change: fn(&mut InstanceFacts), peer: Option<&str>) -> Result<(), Mismatch> {
+        let mut facts = facts();
+        change(&mut facts);
+        let expected = Expected {
+            coordinator: "muster",
+            pool: &"linux".into(),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+            launched_within: Duration::from_secs(600),
+        };
+        check(&facts, &expected, now())
+    }
+
+    #[rstest]
+    #[case::as_it_should(|_: &mut _| {}, Some("10.0.0.1"))]
+    #[case::mapped(|_: &mut _| {}, Some("::ffff:10.0.0.1"))]
+    #[case::no_address_asked(|facts: &mut InstanceFacts| facts.private_ip = None, None)]
+    #[case::pending(|facts: &mut InstanceFacts| facts.state = InstanceState::Pending, None)]
+    #[case::clock_ahead(|facts: &mut InstanceFacts| facts.launched_at = now() + Duration::from_secs(60), None)]
+    fn an_instance_as_it_was_launched_passes(
+        #[case] change: fn(&mut InstanceFacts),
+        #[case] peer: Option<&str>,
+    ) {
+        assert_eq!(checked(change, peer), Ok(()));
+    }
+
+    #[rstest]
+    #[case::ending(|facts: &mut InstanceFacts| facts.state = InstanceState::ShuttingDown)]
+    #[case::stopped(|facts: &mut InstanceFacts| facts.state = InstanceState::Stopped)]
+    #[case::unknown(|facts: &mut InstanceFacts| facts.state = InstanceState::Unknown)]
+    #[case::elsewhere(|facts: &mut InstanceFacts| facts.private_ip = Some("10.0.0.2".parse().unwrap()))]
+    #[case::nowhere(|facts: &mut InstanceFacts| facts.private_ip = None)]
+    #[case::old(|facts: &mut InstanceFacts| facts.launched_at = now() - Duration::from_secs(601))]
+    #[case::future(|facts: &mut InstanceFacts| facts.launched_at = now() + Duration::from_secs(3_600))]
+    #[case::anothers(|facts: &mut InstanceFacts| facts.coordinator = Some("another".to_owned()))]
+    #[case::nobodys(|facts: &mut InstanceFacts| facts.coordinator = None)]
+    #[case::other_pool(|facts: &mut InstanceFacts| facts.pool = Some("big".to_owned()))]
+    #[case::climbing(|facts: &mut InstanceFacts| facts.pool = Some("../linux".to_owned()))]
+    #[case::escaped(|facts: &mut InstanceFacts| facts.pool = Some("%6cinux".to_owned()))]
+    #[case::upper(|facts: &mut InstanceFacts| facts.pool = Some("Linux".to_owned()))]
+    fn an_instance_that_differs_is_refused(#[case] change: fn(&mut InstanceFacts)) {
+        assert!(checked(change, Some("10.0.0.1")).is_err());
+    }
+
+    #[test]
+    fn a_mismatch_shows_no_tag() {
+        let change = |facts: &mut InstanceFacts| facts.pool = Some("evil\nline".to_owned());
+        let mismatch = checked(change, None).unwrap_err();
+        assert_eq!(
+            mismatch.to_string(),
+            "its tag muster:pool is not what it was launched with"
+        );
+    }
+}

@@ -53,6 +53,7 @@ async fn spot_takes_an_instance_back() {
     })
     .await;
     let id = cloud.launch("mb-1", 1).await.remove(0);
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert!(cloud.aws.recommend_rebalance(&id));
     assert!(cloud.aws.interrupt(&id, Duration::from_mins(2)));
     let [rebalance, warning] = &events(&cloud).await[..] else {

@@ -96,6 +96,10 @@ pub(super) fn error(
             let body = json!({ "__type": code, "message": message });
             let mut answer = respond(*status, json_type(service), body.to_string(), &id);
             set(&mut answer, "x-amzn-errortype", code);
+            if service == "sqs" {
+                let query = format!("{};{fault}", query_code(code));
+                set(&mut answer, "x-amzn-query-error", &query);
+            }
             answer
         }
         Some(Protocol::Query) if wants_json => {
@@ -127,6 +131,17 @@ pub(super) fn error(
             out.push_str("</Response>");
             respond(*status, XML, out, &id)
         }
+    }
+}
+
+/// What a code of SQS was before it spoke JSON; SDKs go by that still.
+fn query_code(code: &str) -> String {
+    match code {
+        "QueueDoesNotExist" => "AWS.SimpleQueueService.NonExistentQueue".to_owned(),
+        "EmptyBatchRequest" | "TooManyEntriesInBatchRequest" | "BatchEntryIdsNotDistinct" => {
+            format!("AWS.SimpleQueueService.{code}")
+        }
+        other => other.to_owned(),
     }
 }
 

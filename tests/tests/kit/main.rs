@@ -7,6 +7,15 @@
 )]
 
 mod assignment;
+mod aws_checks;
+mod aws_faults;
+mod aws_instances;
+mod aws_launch;
+mod aws_signatures;
+mod aws_spot;
+mod aws_stores;
+mod aws_sts;
+mod aws_support;
 mod imds;
 mod rest;
 mod runner;

@@ -12,6 +12,7 @@ pub mod github;
 pub mod grpc;
 pub mod identity;
 pub mod presence;
+pub mod secrets;
 pub mod store;
 pub mod telemetry;
 pub mod web;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::USAGE;
-use crate::config::{Config, Secrets};
+use crate::config::{Config, verify_files};
 
 /// Checks a configuration file and the files that it names. Errors go to standard error, with exit code
 /// 64; a summary goes to standard output, with exit code 0.
@@ -26,7 +26,7 @@ fn write_all(out: &mut impl Write, text: &str, code: ExitCode) -> ExitCode {
 /// The summary, or the errors, one on each line.
 fn check(path: &Path) -> Result<String, String> {
     let config = Config::load(path).map_err(|errors| errors.to_string())?;
-    Secrets::verify(&config).map_err(|errors| {
+    verify_files(&config).map_err(|errors| {
         let lines = errors
             .iter()
             .map(|error| format!("{}: {error}", path.display()));

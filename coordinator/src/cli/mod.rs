@@ -15,8 +15,9 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 pub use self::check_config::check_config;
-use crate::config::{Config, Secrets};
+use crate::config::{Config, verify_files};
 use crate::identity::spiffe::TrustDomain;
+use crate::secrets::{Reader, SecretError};
 
 /// Exit code of a wrong command line or configuration, `EX_USAGE` of sysexits.h.
 pub const USAGE: u8 = 64;
@@ -50,16 +51,13 @@ pub fn run(path: &Path) -> ExitCode {
         Ok(config) => config,
         Err(errors) => return fail(USAGE, &errors.to_string()),
     };
-    let secrets = match Secrets::load(&config) {
-        Ok(secrets) => secrets,
-        Err(errors) => {
-            let lines: Vec<_> = errors
-                .iter()
-                .map(|error| format!("{}: {error}", path.display()))
-                .collect();
-            return fail(USAGE, &lines.join("\n"));
-        }
-    };
+    if let Err(errors) = verify_files(&config) {
+        let lines: Vec<_> = errors
+            .iter()
+            .map(|error| format!("{}: {error}", path.display()))
+            .collect();
+        return fail(USAGE, &lines.join("\n"));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -67,7 +65,7 @@ pub fn run(path: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("can't start: {error}")),
     };
-    let outcome = runtime.block_on(run::run(config, secrets));
+    let outcome = runtime.block_on(run::run(config));
     runtime.shutdown_timeout(LAST_MOMENTS);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,6 +90,12 @@ pub fn issue_operator_cert(arguments: &OperatorCertArguments) -> ExitCode {
     }
 }
 
+/// Errors, one on each line.
+fn lines(errors: &[SecretError]) -> String {
+    let lines = errors.iter().map(ToString::to_string);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn issue(config: &Config, arguments: &OperatorCertArguments) -> anyhow::Result<String> {
     let ttl = match arguments.hours {
         Some(hours) => Duration::from_secs(u64::from(hours) * 3600),
@@ -106,7 +110,12 @@ fn issue(config: &Config, arguments: &OperatorCertArguments) -> anyhow::Result<S
         force: arguments.force,
         address: &format!("{}:{}", listen.advertise_host, listen.operators.port()),
     };
-    let authority = wiring::load_authority(config)?;
+    let ca = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async { Reader::new(config).await.read_ca().await })
+        .map_err(|errors| anyhow::anyhow!(lines(&errors)))?;
+    let authority = wiring::load_authority(config, ca.as_ref())?;
     let receipt = operator_cert::issue(&authority, &order, Timestamp::now())
         .context("no certificate was issued")?;
     Ok(format!(

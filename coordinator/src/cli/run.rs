@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use muster_proto::v1::operator_service_server::OperatorServiceServer;
+use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use super::wiring::{self, Sockets};
-use crate::config::{Config, Secrets};
+use crate::config::Config;
 use crate::engine::{self, Engine, Executor, Parts};
 use crate::github::{JobCheck, reconcile};
 use crate::grpc::authorize::Role;
@@ -26,6 +27,7 @@ use crate::identity::ca::{Authority, ServerName};
 use crate::identity::spiffe::TrustDomain;
 use crate::identity::tls::{self, Clients};
 use crate::presence::Presence;
+use crate::secrets::{self, Applied, Reader};
 use crate::store::Store;
 use crate::telemetry::{Logs, Metrics, emf};
 use crate::web::{self, Web};
@@ -58,13 +60,19 @@ struct Service {
 ///
 /// # Errors
 /// When a part can't be built, or the store fails for good.
-pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let logs = Logs::init(config.telemetry.log_level, std::io::stderr)?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let (store, authority) = wiring::open(&config).await?;
+    let reader = Reader::new(&config).await;
+    let secrets = tokio::select! {
+        secrets = wiring::secrets(&reader) => secrets?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let (store, authority) = wiring::open(&config, secrets.ca.as_ref()).await?;
     let metrics = Metrics::new()?;
     let github = wiring::github(&config, &secrets, &metrics)?;
     let sockets = Sockets::bind(&config).await?;
@@ -100,8 +108,16 @@ pub(super) async fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> 
         tasks,
     };
     let (ready, readiness) = watch::channel(true);
+    let (webhook, checks) = watch::channel(secrets.webhook.as_slice().into());
     let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
-    let health = service.listen(sockets, &secrets, aws, readiness).await?;
+    let health = service.listen(sockets, checks, aws, readiness).await?;
+    let applied = Applied {
+        github: github.clone(),
+        webhook,
+    };
+    let interval = service.config.secrets.reload_interval;
+    let rereading = secrets::watch(reader, secrets, applied, interval, stop.clone());
+    service.tasks.spawn(rereading);
     service.look_after(&github, providers);
     if let Some(path) = &service.config.listen.ports_file {
         wiring::write_addresses(path, &addresses)?;
@@ -144,7 +160,7 @@ impl Service {
     async fn listen(
         &self,
         sockets: Sockets,
-        secrets: &Secrets,
+        webhook_secrets: watch::Receiver<Arc<[SecretString]>>,
         aws: Option<AwsEnrollment>,
         ready: watch::Receiver<bool>,
     ) -> anyhow::Result<HealthReporter> {
@@ -222,7 +238,7 @@ impl Service {
         let engine = self.engine.clone();
         let web = Web {
             store: self.store.clone(),
-            secrets: secrets.webhook.clone().into(),
+            secrets: webhook_secrets,
             inbox_ready: Arc::new(move || engine.inbox_ready()),
             metrics: self.metrics.clone(),
             ready,

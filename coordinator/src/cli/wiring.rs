@@ -4,23 +4,27 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use muster_core::AccountName;
+use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backoff::Backoff;
 use crate::compute::local::{LocalProvider, LocalSettings};
 use crate::compute::{Ec2Provider, Provider};
-use crate::config::{Config, Secrets};
+use crate::config::Config;
 use crate::github::{GithubClient, Settings};
 use crate::grpc::enrollment::{AwsEnrollment, Describe};
 use crate::identity::attest::{AttestAccount, AttestSettings, Attestor};
 use crate::identity::ca::Authority;
 use crate::identity::files;
+use crate::secrets::{CaPair, Reader, Secrets};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -78,22 +82,50 @@ pub(super) fn write_addresses(path: &Path, addresses: &Addresses) -> anyhow::Res
         .with_context(|| format!("listen.ports_file: can't write {}", path.display()))
 }
 
+/// Reads the secrets; waits as long as what keeps them out of reach may pass by itself.
+pub(super) async fn secrets(reader: &Reader) -> anyhow::Result<Secrets> {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    loop {
+        let errors = match reader.read().await {
+            Ok(secrets) => return Ok(secrets),
+            Err(errors) => errors,
+        };
+        let lasting: Vec<String> = errors
+            .iter()
+            .filter(|error| !error.passes)
+            .map(ToString::to_string)
+            .collect();
+        if !lasting.is_empty() {
+            anyhow::bail!(lasting.join("\n"));
+        }
+        let wait = backoff.wait();
+        for error in errors {
+            tracing::warn!(%error, "the coordinator waits for a secret");
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
 /// Opens what is kept on disk: the store and the certificate authority.
-pub(super) async fn open(config: &Config) -> anyhow::Result<(Store, Arc<Authority>)> {
+pub(super) async fn open(
+    config: &Config,
+    ca: Option<&CaPair>,
+) -> anyhow::Result<(Store, Arc<Authority>)> {
     let data_dir = &config.coordinator.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("coordinator.data_dir: can't make {}", data_dir.display()))?;
     let store = Store::open(&data_dir.join(DATABASE))
         .await
         .with_context(|| format!("can't open the store in {}", data_dir.display()))?;
-    let authority = load_authority(config)?.with_agent_ttl(config.identity.agent_certificate_ttl);
+    let authority =
+        load_authority(config, ca)?.with_agent_ttl(config.identity.agent_certificate_ttl);
     Ok((store, Arc::new(authority)))
 }
 
 /// Loads the certificate authority, or makes it in the data directory at the first start.
-pub(super) fn load_authority(config: &Config) -> anyhow::Result<Authority> {
-    match &config.identity.ca {
-        Some(ca) => Authority::load(&ca.certificate, &ca.key),
+pub(super) fn load_authority(config: &Config, ca: Option<&CaPair>) -> anyhow::Result<Authority> {
+    match ca {
+        Some(ca) => Authority::of(ca.certificate.expose_secret(), &ca.key),
         None => Authority::load_or_create(&config.coordinator.data_dir, Timestamp::now()),
     }
     .context("no certificate authority")

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, read once, turned into checked values.
 //!
 //! A file that is wrong is refused with all its errors at once, each with its place. Reading it binds no
-//! port and opens no other file; secrets are read by [`Secrets::load`].
+//! port and opens no other file; secrets are read by [`crate::secrets`].
 
 mod document;
 mod ec2;
@@ -21,10 +21,10 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use error::{ConfigErrors, Problem};
-pub use secrets::{FileError, Secrets, read_secret};
+pub use secrets::{FileError, read_secret, verify_files};
 pub use settings::{
-    CaFiles, Config, CoordinatorSettings, Ec2Account, GithubSettings, IdentitySettings,
-    ListenSettings, LocalSettings, TelemetrySettings,
+    CaSource, Config, CoordinatorSettings, Ec2Account, GithubSettings, IdentitySettings,
+    ListenSettings, LocalSettings, SecretSource, SecretsSettings, TelemetrySettings,
 };
 
 use document::{Document, Section};
@@ -93,6 +93,8 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
     let github = sections::github(root.section("github"), base, development);
     let identity = sections::identity(root.section("identity"), base, development);
     let telemetry = sections::telemetry(root.section("telemetry"));
+    let named = parameters(github.as_ref(), identity.as_ref());
+    let secrets = sections::secrets(root.section("secrets"), development, named);
     let heartbeat = coordinator.as_ref().map(|one| one.heartbeat_interval);
     let whole = ec2::Whole {
         coordinator: coordinator.as_ref().map_or("", |one| &one.name),
@@ -121,9 +123,26 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
         listen: listen?,
         github: github?,
         identity: identity?,
+        secrets: secrets?,
         local: local?,
         ec2,
         fleet,
         telemetry: telemetry?,
+    })
+}
+
+/// The first parameter that holds a secret, if any does.
+fn parameters<'a>(
+    github: Option<&'a GithubSettings>,
+    identity: Option<&'a IdentitySettings>,
+) -> Option<&'a str> {
+    let github = github
+        .into_iter()
+        .flat_map(|github| std::iter::once(&github.private_key).chain(&github.webhook_secrets));
+    let ca = identity.and_then(|identity| identity.ca.as_ref());
+    let ca = ca.into_iter().flat_map(|ca| [&ca.certificate, &ca.key]);
+    github.chain(ca).find_map(|source| match source {
+        SecretSource::Parameter(name) => Some(name.as_str()),
+        SecretSource::File(_) => None,
     })
 }

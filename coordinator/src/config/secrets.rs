@@ -1,4 +1,4 @@
-//! Reading the secrets that the configuration names, and looking whether its other files are there.
+//! Looks whether the files that the configuration names are there, and reads one that holds a secret.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{SecretString, zeroize::Zeroizing};
 use thiserror::Error;
 
-use super::Config;
+use super::{Config, SecretSource};
 
 /// Bytes of a secret, at most.
 const MAX_BYTES: u64 = 64 << 10;
@@ -25,94 +25,73 @@ pub struct FileError {
     pub problem: String,
 }
 
-/// The secrets. `Debug` shows none of them.
-#[derive(Clone, Debug)]
-pub struct Secrets {
-    /// The GitHub app's private key, PEM.
-    pub app_key: SecretString,
-    /// Secrets that sign webhooks, at least one.
-    pub webhook: Vec<SecretString>,
-    /// `user:password` for the proxy.
-    pub proxy_credentials: Option<SecretString>,
-    /// The certificate authority's private key, PEM; none if it is made in the data directory.
-    pub ca_key: Option<SecretString>,
-}
-
-impl Secrets {
-    /// Reads all secrets.
-    ///
-    /// # Errors
-    /// When any can't be read, is empty or is too large: then all that are wrong.
-    pub fn load(config: &Config) -> Result<Self, Vec<FileError>> {
-        let github = &config.github;
-        let mut errors = Vec::new();
-        let app_key = read_into(
-            &mut errors,
-            "github.private_key_file",
-            &github.private_key_file,
-        );
-        let mut webhook = Vec::new();
-        for path in &github.webhook_secret_files {
-            webhook.extend(read_into(&mut errors, "github.webhook_secret_files", path));
-        }
-        let proxy_credentials = github
-            .proxy_credentials_file
-            .as_deref()
-            .and_then(|path| read_into(&mut errors, "github.proxy_credentials_file", path));
-        let ca_key = config
-            .identity
-            .ca
-            .as_ref()
-            .and_then(|ca| read_into(&mut errors, "identity.ca_key_file", &ca.key));
-        match app_key {
-            Some(app_key) if errors.is_empty() => Ok(Self {
-                app_key,
-                webhook,
-                proxy_credentials,
-                ca_key,
-            }),
-            _ => Err(errors),
-        }
+/// Looks at every file that the configuration names, the secret ones included, and keeps nothing.
+/// Parameters are not looked at.
+///
+/// # Errors
+/// All files that are not there, can't be read, or are not what they should be.
+pub fn verify_files(config: &Config) -> Result<(), Vec<FileError>> {
+    let mut found = Problems::default();
+    let github = &config.github;
+    found.secret("github.private_key_file", &github.private_key);
+    for source in &github.webhook_secrets {
+        found.secret("github.webhook_secret_files", source);
     }
-
-    /// Looks at every file that the configuration names, the secret ones included, and keeps nothing.
-    ///
-    /// # Errors
-    /// All files that are not there, can't be read, or are not what they should be.
-    pub fn verify(config: &Config) -> Result<(), Vec<FileError>> {
-        let mut errors = Self::load(config).err().unwrap_or_default();
-        let mut check = |key, path: &Path, good: fn(&Metadata) -> Result<(), &'static str>| {
-            if let Err(problem) = inspect(path, good) {
-                errors.push(FileError {
-                    key,
-                    path: path.to_owned(),
-                    problem,
-                });
-            }
-        };
-        if let Some(path) = &config.github.ca_file {
-            check("github.ca_file", path, readable_file);
-        }
-        if let Some(ca) = &config.identity.ca {
-            check(
-                "identity.ca_certificate_file",
-                &ca.certificate,
-                readable_file,
-            );
-        }
-        if let Some(local) = &config.local {
-            check("local.agent_binary", &local.agent_binary, program);
-            check("local.runner_dir", &local.runner_dir, directory);
-        }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(errors)
-        }
+    if let Some(path) = &github.proxy_credentials_file {
+        let source = SecretSource::File(path.clone());
+        found.secret("github.proxy_credentials_file", &source);
+    }
+    if let Some(path) = &github.ca_file {
+        found.file("github.ca_file", path, readable_file);
+    }
+    if let Some(ca) = &config.identity.ca {
+        found.secret("identity.ca_certificate_file", &ca.certificate);
+        found.secret("identity.ca_key_file", &ca.key);
+    }
+    if let Some(local) = &config.local {
+        found.file("local.agent_binary", &local.agent_binary, program);
+        found.file("local.runner_dir", &local.runner_dir, directory);
+    }
+    if found.0.is_empty() {
+        Ok(())
+    } else {
+        Err(found.0)
     }
 }
 
-/// Reads one secret. Line ends at its end are not part of it.
+#[derive(Default)]
+struct Problems(Vec<FileError>);
+
+impl Problems {
+    fn secret(&mut self, key: &'static str, source: &SecretSource) {
+        if let SecretSource::File(path) = source
+            && let Err(problem) = read_secret(path)
+        {
+            self.add(key, path, problem);
+        }
+    }
+
+    fn file(
+        &mut self,
+        key: &'static str,
+        path: &Path,
+        good: fn(&Metadata) -> Result<(), &'static str>,
+    ) {
+        if let Err(problem) = inspect(path, good) {
+            self.add(key, path, problem);
+        }
+    }
+
+    fn add(&mut self, key: &'static str, path: &Path, problem: String) {
+        self.0.push(FileError {
+            key,
+            path: path.to_owned(),
+            problem,
+        });
+    }
+}
+
+/// Reads one secret. Line ends at its end are not part of it. Blocks.
 ///
 /// # Errors
 /// When it can't be read, is empty, too large, or no text; says what, never what it holds.
@@ -130,18 +109,6 @@ pub fn read_secret(path: &Path) -> Result<SecretString, String> {
         "" => Err("is empty".to_owned()),
         secret => Ok(SecretString::from(secret)),
     }
-}
-
-fn read_into(errors: &mut Vec<FileError>, key: &'static str, path: &Path) -> Option<SecretString> {
-    read_secret(path)
-        .map_err(|problem| {
-            errors.push(FileError {
-                key,
-                path: path.to_owned(),
-                problem,
-            });
-        })
-        .ok()
 }
 
 fn inspect(path: &Path, good: fn(&Metadata) -> Result<(), &'static str>) -> Result<(), String> {

@@ -12,8 +12,8 @@ use url::Url;
 use super::document::{Section, Value, all};
 use super::values::{address, duration, http_url, is_word, path};
 use super::{
-    CaFiles, CoordinatorSettings, GithubSettings, IdentitySettings, ListenSettings, LocalSettings,
-    TelemetrySettings,
+    CaSource, CoordinatorSettings, GithubSettings, IdentitySettings, ListenSettings, LocalSettings,
+    SecretSource, SecretsSettings, TelemetrySettings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -128,14 +128,15 @@ pub(super) fn github(
     let default = Url::parse("https://api.github.com").ok()?;
     let api_url = section.default("api_url", default, |value| api_url(value, development));
     let app_id = section.required("app_id", app_id);
-    let private_key_file = section.required("private_key_file", path(base));
-    let webhook_secret_files = section.required("webhook_secret_files", |value| {
-        let files = all(&value.list()?, path(base))?;
-        if files.is_empty() {
-            return value.refused("has no file; at least one is needed");
-        }
-        Some(files)
-    });
+    let private_key = source(
+        &mut section,
+        base,
+        ("private_key_file", "private_key_parameter"),
+    );
+    if private_key == Some(None) {
+        section.refuse("private_key_file is missing, or private_key_parameter");
+    }
+    let webhook_secrets = webhook_secrets(&mut section, base);
     let ca_file = section.optional("ca_file", path(base));
     let proxy = section.optional("proxy", http_url);
     let credentials = section.optional("proxy_credentials_file", path(base));
@@ -151,12 +152,93 @@ pub(super) fn github(
     Some(GithubSettings {
         api_url: api_url?,
         app_id: app_id?,
-        private_key_file: private_key_file?,
-        webhook_secret_files: webhook_secret_files?,
+        private_key: private_key??,
+        webhook_secrets: webhook_secrets?,
         ca_file: ca_file?,
         proxy: proxy?,
         proxy_credentials_file: credentials?,
         redeliver_interval: Some(redeliver?).filter(|interval| !interval.is_zero()),
+    })
+}
+
+/// Secrets that sign webhooks: some in files, some in parameters.
+fn webhook_secrets(section: &mut Section<'_>, base: &Path) -> Option<Vec<SecretSource>> {
+    let files = section.optional("webhook_secret_files", |value| {
+        let read = path(base);
+        let files = all(&value.list()?, |value| read(value).map(SecretSource::File))?;
+        if files.is_empty() {
+            return value.refused("has no file; at least one is needed");
+        }
+        Some(files)
+    });
+    let parameters = section.optional("webhook_secret_parameters", |value| {
+        let read = |value: &Value<'_>| parameter(value).map(SecretSource::Parameter);
+        all(&value.list()?, read)
+    });
+    let sources: Vec<_> = [files?, parameters?]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
+    if sources.is_empty() {
+        section.refuse("webhook_secret_files is missing, or webhook_secret_parameters");
+        return None;
+    }
+    Some(sources)
+}
+
+/// Where a secret is: in a file by the first key, or in a parameter by the second.
+#[expect(clippy::option_option, reason = "absent is not wrong")]
+fn source(
+    section: &mut Section<'_>,
+    base: &Path,
+    (file_key, parameter_key): (&'static str, &'static str),
+) -> Option<Option<SecretSource>> {
+    let file = section.optional(file_key, path(base));
+    let named = section.optional(parameter_key, parameter);
+    match (file?, named?) {
+        (Some(_), Some(_)) => {
+            section.refuse(format_args!(
+                "{file_key} and {parameter_key} are both there; one is needed"
+            ));
+            None
+        }
+        (Some(path), None) => Some(Some(SecretSource::File(path))),
+        (None, Some(name)) => Some(Some(SecretSource::Parameter(name))),
+        (None, None) => Some(None),
+    }
+}
+
+/// The name of an SSM parameter
+/// (<https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html>).
+fn parameter(value: &Value<'_>) -> Option<String> {
+    word(value, "the name of an SSM parameter", |c| {
+        c.is_ascii_alphanumeric() || "/._-".contains(c)
+    })
+}
+
+pub(super) fn secrets(
+    mut section: Section<'_>,
+    development: bool,
+    named: Option<&str>,
+) -> Option<SecretsSettings> {
+    let region = section.optional("region", |value| {
+        word(value, "a region such as \"eu-west-1\"", |c| {
+            c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+        })
+    });
+    let endpoint = section.optional("endpoint_url", |value| api_url(value, development));
+    let reload = section.default("reload_interval", MINUTE, duration(TENTH, HOUR));
+    if let (Some(None), Some(name)) = (&region, named) {
+        section.refuse(format_args!(
+            "region is missing; parameter {name} is in one"
+        ));
+    }
+    section.finish();
+    Some(SecretsSettings {
+        region: region?,
+        endpoint: endpoint?,
+        reload_interval: reload?,
     })
 }
 
@@ -190,8 +272,12 @@ pub(super) fn identity(
     base: &Path,
     development: bool,
 ) -> Option<IdentitySettings> {
-    let certificate = section.optional("ca_certificate_file", path(base));
-    let key = section.optional("ca_key_file", path(base));
+    let certificate = source(
+        &mut section,
+        base,
+        ("ca_certificate_file", "ca_certificate_parameter"),
+    );
+    let key = source(&mut section, base, ("ca_key_file", "ca_key_parameter"));
     let least = if development { SECOND } else { 5 * MINUTE };
     let agent = section.default("agent_certificate_ttl", HOUR, duration(least, HOUR));
     let operator = section.default(
@@ -200,10 +286,11 @@ pub(super) fn identity(
         duration(least, 12 * HOUR),
     );
     let ca = match (certificate?, key?) {
-        (Some(certificate), Some(key)) => Some(CaFiles { certificate, key }),
+        (Some(certificate), Some(key)) => Some(CaSource { certificate, key }),
         (None, None) => None,
         _ => {
-            section.refuse("ca_certificate_file and ca_key_file go together; one is missing");
+            section
+                .refuse("the certificate and the key of the authority go together; one is missing");
             None
         }
     };

@@ -1,6 +1,7 @@
 //! The checked values. Whoever holds a [`Config`] need not check anything in it again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct Config {
     pub github: GithubSettings,
     /// `[identity]`.
     pub identity: IdentitySettings,
+    /// `[secrets]`.
+    pub secrets: SecretsSettings,
     /// `[local]`; there if a pool launches in the account `local`.
     pub local: Option<LocalSettings>,
     /// The accounts that are AWS's, each with its pools.
@@ -86,9 +89,9 @@ pub struct GithubSettings {
     /// The app's number or client id: the issuer of its tokens.
     pub app_id: String,
     /// The app's private key, PEM.
-    pub private_key_file: PathBuf,
+    pub private_key: SecretSource,
     /// Secrets that sign webhooks, at least one; several while they are rotated.
-    pub webhook_secret_files: Vec<PathBuf>,
+    pub webhook_secrets: Vec<SecretSource>,
     /// Roots to trust beside the usual ones, PEM.
     pub ca_file: Option<PathBuf>,
     /// HTTP proxy; carries no credentials.
@@ -103,20 +106,49 @@ pub struct GithubSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySettings {
     /// The certificate authority; if none, one is made in the data directory.
-    pub ca: Option<CaFiles>,
+    pub ca: Option<CaSource>,
     /// How long an agent's certificate lives, at most 1 h.
     pub agent_certificate_ttl: Duration,
     /// How long an operator's certificate lives, at most 12 h.
     pub operator_certificate_ttl: Duration,
 }
 
-/// A certificate authority, PEM.
+/// Where a certificate authority is, PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CaFiles {
+pub struct CaSource {
     /// The certificate.
-    pub certificate: PathBuf,
+    pub certificate: SecretSource,
     /// Its private key.
-    pub key: PathBuf,
+    pub key: SecretSource,
+}
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file, alone.
+    File(PathBuf),
+    /// In a parameter of SSM's Parameter Store.
+    Parameter(String),
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Parameter(name) => write!(f, "parameter {name}"),
+        }
+    }
+}
+
+/// How secrets are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretsSettings {
+    /// Region of the parameters; there if any secret is in one.
+    pub region: Option<String>,
+    /// In place of SSM's own endpoint.
+    pub endpoint: Option<Url>,
+    /// How often all secrets are read again, 100 ms to 1 h.
+    pub reload_interval: Duration,
 }
 
 /// The provider that runs agents as processes of this machine.

@@ -7,7 +7,8 @@ use muster_core::{AccountName, PoolName, Scope};
 use rstest::rstest;
 use secrecy::ExposeSecret as _;
 
-use super::{Config, ConfigErrors, Secrets};
+use super::{Config, ConfigErrors, SecretSource, verify_files};
+use crate::secrets::Reader;
 
 const EXAMPLE: &str = include_str!("../../muster.example.toml");
 
@@ -63,8 +64,8 @@ fn the_least_file_gets_defaults_and_its_paths_start_at_its_directory() {
     let config = parse(SMALL).unwrap();
     assert_eq!(config.github.app_id, "12345");
     assert_eq!(
-        config.github.private_key_file,
-        PathBuf::from("/etc/muster/app.pem")
+        config.github.private_key,
+        SecretSource::File(PathBuf::from("/etc/muster/app.pem"))
     );
     assert_eq!(
         config.github.redeliver_interval,
@@ -240,7 +241,7 @@ fn every_syntax_error_is_told_with_its_place() {
 #[case::one_ca_file(
     "[github]",
     "[identity]\nca_key_file = \"k\"\n[github]",
-    "2:1: [identity]: ca_certificate_file and ca_key_file go together; one is missing"
+    "2:1: [identity]: the certificate and the key of the authority go together; one is missing"
 )]
 #[case::no_proxy(
     "[accounts.local]",
@@ -377,11 +378,11 @@ fn on_disk() -> (tempfile::TempDir, Config) {
     (directory, config)
 }
 
-#[test]
-fn secrets_are_read_without_their_line_end_and_never_shown() {
+#[tokio::test]
+async fn secrets_are_read_without_their_line_end_and_never_shown() {
     let (_directory, config) = on_disk();
-    Secrets::verify(&config).unwrap();
-    let secrets = Secrets::load(&config).unwrap();
+    verify_files(&config).unwrap();
+    let secrets = Reader::new(&config).await.read().await.unwrap();
     assert_eq!(secrets.app_key.expose_secret(), "key");
     assert_eq!(secrets.webhook[0].expose_secret(), "hush");
     let shown = format!("{secrets:?} {config:?}");
@@ -396,7 +397,7 @@ fn every_file_that_is_not_as_it_should_be_is_named() {
     std::fs::write(path("webhook.secret"), "\n").unwrap();
     std::fs::remove_dir(path("runner")).unwrap();
     std::fs::write(path("runner"), "").unwrap();
-    let errors = Secrets::verify(&config).unwrap_err();
+    let errors = verify_files(&config).unwrap_err();
     let found: Vec<_> = errors
         .iter()
         .map(|error| (error.key, error.problem.as_str()))

@@ -196,7 +196,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// A new key in PKCS#8.
-pub(super) fn pkcs8() -> String {
+pub(crate) fn pkcs8() -> String {
     pem("PRIVATE KEY", &der())
 }
 

@@ -16,7 +16,7 @@ mod transport;
 pub mod webhook;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 

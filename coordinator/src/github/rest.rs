@@ -3,7 +3,7 @@
 //! It never repeats a call by itself, but once after a refused token: whether and when to try again
 //! is for the caller, who knows what is idempotent. Calls that a limit would refuse don't go out.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -78,7 +78,9 @@ pub struct GithubClient {
 #[derive(Debug)]
 struct Inner {
     transport: Transport,
-    key: AppKey,
+    issuer: String,
+    /// Replaced whole when it is rotated; held for a clone only.
+    key: RwLock<Arc<AppKey>>,
     installations: Installations,
     groups: Groups,
     gate: Gate,
@@ -92,17 +94,32 @@ impl GithubClient {
     /// When the key, the certificates, the proxy or the base of the API can't be used.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
         let transport = Transport::new(&settings)?;
-        let key = AppKey::new(settings.app_id, &settings.private_key_pem)?;
+        let key = AppKey::new(settings.app_id.clone(), &settings.private_key_pem)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 transport,
-                key,
+                issuer: settings.app_id,
+                key: RwLock::new(Arc::new(key)),
                 installations: Installations::new(),
                 groups: Groups::new(),
                 gate: Gate::default(),
                 mints: PerMinute::new(MINTS_PER_MINUTE),
             }),
         })
+    }
+
+    /// Signs with another key of the same app from now on. Tokens that GitHub gave stay good.
+    ///
+    /// # Errors
+    /// When it is no key; then the present one stays in use.
+    pub fn replace_key(&self, private_key_pem: &SecretString) -> Result<(), SetupError> {
+        let key = Arc::new(AppKey::new(self.inner.issuer.clone(), private_key_pem)?);
+        *self
+            .inner
+            .key
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = key;
+        Ok(())
     }
 
     pub(super) fn installations(&self) -> &Installations {
@@ -115,7 +132,14 @@ impl GithubClient {
 
     /// Makes a call as the app.
     pub(super) async fn as_app(&self, call: &Call<'_>) -> Result<Reply, GithubError> {
-        let token = self.inner.key.token()?;
+        let key = Arc::clone(
+            &self
+                .inner
+                .key
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let token = key.token()?;
         let reply = self.send(Caller::App, Bucket::Core, call, &token).await?;
         errors::check(reply)
     }

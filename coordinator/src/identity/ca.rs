@@ -55,6 +55,9 @@ pub enum CaError {
         /// Why not.
         detail: String,
     },
+    /// The certificate and the key of the configuration don't make an authority.
+    #[error("identity.ca_certificate and ca_key are no usable certificate authority: {0}")]
+    Given(String),
     /// The operating system gives no random bytes.
     #[error("no random bytes")]
     Random,
@@ -147,6 +150,14 @@ impl Authority {
             path: certificate.to_owned(),
             detail,
         })
+    }
+
+    /// An authority from PEM texts.
+    ///
+    /// # Errors
+    /// When the key isn't the certificate's, or the certificate is no authority's.
+    pub fn of(certificate_pem: &str, key_pem: &SecretString) -> Result<Self, CaError> {
+        Self::from_pem(certificate_pem.to_owned(), key_pem).map_err(CaError::Given)
     }
 
     /// Reads the authority in a directory, or makes one there if there is none. Blocks.

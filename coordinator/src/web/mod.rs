@@ -26,7 +26,7 @@ pub struct Web {
     /// Where deliveries are kept before they are answered.
     pub store: Store,
     /// Webhook secrets; more than one while they are rotated. With none, every delivery is refused.
-    pub secrets: Arc<[SecretString]>,
+    pub secrets: watch::Receiver<Arc<[SecretString]>>,
     /// Called when the store holds a new delivery. Must not block.
     pub inbox_ready: Arc<dyn Fn() + Send + Sync>,
     /// The figures: `/metrics` shows them, and each answer to a webhook is counted there.
@@ -38,7 +38,7 @@ pub struct Web {
 impl fmt::Debug for Web {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Web")
-            .field("secrets", &self.secrets.len())
+            .field("secrets", &self.secrets.borrow().len())
             .field("ready", &*self.ready.borrow())
             .finish_non_exhaustive()
     }

@@ -42,7 +42,10 @@ async fn listen() -> Listener {
         store: Store::open(&directory.path().join("muster.db"))
             .await
             .unwrap(),
-        secrets: Arc::new(["an older secret", SECRET].map(SecretString::from)),
+        secrets: watch::channel(Arc::from(
+            ["an older secret", SECRET].map(SecretString::from),
+        ))
+        .1,
         inbox_ready: Arc::new(move || {
             counter.fetch_add(1, Ordering::SeqCst);
         }),

@@ -107,7 +107,8 @@ async fn accept(
             let reason = format!("the body did not arrive in {} s", BODY_TIMEOUT.as_secs());
             Refusal::new(StatusCode::REQUEST_TIMEOUT, reason)
         })??;
-    signature::verify(&intake.web.secrets, &body, claims.signature)
+    let secrets = Arc::clone(&intake.web.secrets.borrow());
+    signature::verify(&secrets, &body, claims.signature)
         .map_err(|e| Refusal::new(StatusCode::UNAUTHORIZED, e.to_string()))?;
     match webhook::parse(claims.event, &body)? {
         webhook::Intake::Ignored(reason) => {
@@ -354,7 +355,7 @@ mod tests {
             store: Store::open(&directory.path().join("muster.db"))
                 .await
                 .unwrap(),
-            secrets: Arc::new([]),
+            secrets: watch::channel(Arc::default()).1,
             inbox_ready: Arc::new(|| {}),
             metrics: crate::telemetry::Metrics::new().unwrap(),
             ready: watch::channel(true).1,

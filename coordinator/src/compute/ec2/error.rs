@@ -16,7 +16,7 @@ const UNSUPPORTED: Duration = Duration::from_secs(60 * 60);
 
 /// What an error is about, and so what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// One offering has nothing; it is closed for this time.
     Offering(Duration),
     /// A subnet has no free address; it is closed for this time.
@@ -139,6 +139,15 @@ where
         },
         _ => CallError::unknown(format!("{what}: {}", chain(error))),
     }
+}
+
+/// A failed call as text, and what it means; for those outside.
+pub(crate) fn call_error<E>(what: &str, error: &SdkError<E, HttpResponse>) -> (String, Kind)
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let error = of_call(what, error);
+    (error.text, error.kind)
 }
 
 /// An error with its causes, which the SDK's own text leaves out.

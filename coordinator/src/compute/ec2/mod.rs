@@ -40,6 +40,7 @@ use self::batch::Batch;
 use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
+pub(crate) use self::error::{Kind as CallKind, call_error};
 use self::knowledge::Knowledge;
 use self::launcher::{Caller, Launcher, Order, Waiter};
 pub use self::settings::{

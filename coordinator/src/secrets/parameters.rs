@@ -1,0 +1,95 @@
+//! Secrets in SSM's Parameter Store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_ssm::Client;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use secrecy::SecretString;
+use url::Url;
+
+use crate::compute::ec2::{CallKind, call_error};
+
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(10);
+/// Parameters in one call, as SSM limits them
+/// (<https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html>).
+const IN_CALL: usize = 10;
+
+/// The Parameter Store of one region, seen with the coordinator's own credentials.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    client: Client,
+    region: String,
+}
+
+/// What was read. A name that is not here does not exist.
+#[derive(Debug, Default)]
+pub(super) struct Got {
+    values: BTreeMap<String, SecretString>,
+    /// Why nothing could be read, and whether that passes.
+    failed: Option<(String, bool)>,
+}
+
+impl Parameters {
+    pub(super) async fn new(region: &str, endpoint: Option<&Url>) -> Self {
+        let timeouts = TimeoutConfig::builder().operation_timeout(CALL).build();
+        let mut config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        if let Some(endpoint) = endpoint {
+            config = config.endpoint_url(endpoint.as_str().trim_end_matches('/'));
+        }
+        Self {
+            client: Client::new(&config.load().await),
+            region: region.to_owned(),
+        }
+    }
+
+    pub(super) async fn get(&self, names: BTreeSet<&str>) -> Got {
+        let mut got = Got::default();
+        let names = Vec::from_iter(names);
+        for some in names.chunks(IN_CALL) {
+            let names = some.iter().map(|name| (*name).to_owned()).collect();
+            let output = self
+                .client
+                .get_parameters()
+                .set_names(Some(names))
+                .with_decryption(true)
+                .send()
+                .await;
+            match output {
+                Ok(output) => {
+                    let found = output.parameters.into_iter().flatten();
+                    let values =
+                        found.filter_map(|one| Some((one.name?, SecretString::from(one.value?))));
+                    got.values.extend(values);
+                }
+                Err(error) => {
+                    let (text, kind) = call_error("GetParameters", &error);
+                    let text = format!("can't be read from SSM in {}: {text}", self.region);
+                    got.failed = Some((text, kind != CallKind::Permanent));
+                }
+            }
+        }
+        got
+    }
+}
+
+impl Got {
+    /// The value of a parameter; else why not, and whether that passes by itself.
+    pub(super) fn one(&self, name: &str) -> Result<SecretString, (String, bool)> {
+        use secrecy::ExposeSecret as _;
+        match (self.values.get(name), &self.failed) {
+            (Some(value), _) => match value.expose_secret().trim_end_matches(['\r', '\n']) {
+                "" => Err(("is empty".to_owned(), false)),
+                secret => Ok(SecretString::from(secret)),
+            },
+            (None, Some(failed)) => Err(failed.clone()),
+            (None, None) => Err(("does not exist".to_owned(), false)),
+        }
+    }
+}

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Backoff;
+use crate::compute::ec2::Given;
 use crate::compute::local::{LocalProvider, LocalSettings};
 use crate::compute::{Ec2Provider, Provider};
 use crate::config::Config;
@@ -169,7 +170,7 @@ pub(super) async fn providers(
     for account in &config.ec2 {
         let settings = account.settings.clone();
         let name = settings.name.clone();
-        let provider = Ec2Provider::start(settings, store.clone(), None, tasks, stop)
+        let provider = Ec2Provider::start(settings, store.clone(), Given::default(), tasks, stop)
             .await
             .with_context(|| format!("accounts.{name}: its launches can't be read"))?;
         providers.insert(name, Provider::Ec2(provider));

@@ -47,6 +47,8 @@ pub struct Settings {
     pub total_timeout: Duration,
     /// Where requests are counted, by the class of their answer.
     pub metrics: Option<Metrics>,
+    /// Registrations in any one minute.
+    pub mints_per_minute: usize,
 }
 
 impl Settings {
@@ -65,6 +67,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(15),
             metrics: None,
+            mints_per_minute: MINTS_PER_MINUTE,
         }
     }
 }
@@ -103,7 +106,7 @@ impl GithubClient {
                 installations: Installations::new(),
                 groups: Groups::new(),
                 gate: Gate::default(),
-                mints: PerMinute::new(MINTS_PER_MINUTE),
+                mints: PerMinute::new(settings.mints_per_minute),
             }),
         })
     }

@@ -30,9 +30,9 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Makes the clients; calls nobody. `http` is for tests.
-    pub(super) async fn new(settings: &Ec2Settings, http: Option<SharedHttpClient>) -> Self {
-        let own = own_config(settings, http).await;
+    /// Makes the clients; calls nobody.
+    pub(super) async fn new(settings: &Ec2Settings, given: Given) -> Self {
+        let own = own_config(settings, given).await;
         let config = match &settings.role {
             None => own,
             Some(role) => {
@@ -54,8 +54,17 @@ impl Clients {
     }
 }
 
+/// What the SDK is given in place of what it would find by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Its HTTP client.
+    pub http: Option<SharedHttpClient>,
+    /// The coordinator's own credentials.
+    pub credentials: Option<SharedCredentialsProvider>,
+}
+
 /// The coordinator's own credentials, by the chain that all SDKs share.
-async fn own_config(settings: &Ec2Settings, http: Option<SharedHttpClient>) -> SdkConfig {
+async fn own_config(settings: &Ec2Settings, given: Given) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .operation_timeout(CALL)
@@ -68,8 +77,11 @@ async fn own_config(settings: &Ec2Settings, http: Option<SharedHttpClient>) -> S
     if let Some(endpoint) = &settings.endpoint {
         config = config.endpoint_url(endpoint.as_str().trim_end_matches('/'));
     }
-    if let Some(http) = http {
+    if let Some(http) = given.http {
         config = config.http_client(http);
+    }
+    if let Some(credentials) = given.credentials {
+        config = config.credentials_provider(credentials);
     }
     config.load().await
 }

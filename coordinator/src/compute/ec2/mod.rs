@@ -29,7 +29,6 @@ mod terminate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::Timestamp;
 use muster_core::{InstanceId, Offering};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,6 +39,7 @@ use self::batch::Batch;
 use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
+pub use self::clients::Given;
 pub(crate) use self::error::{Kind as CallKind, call_error};
 use self::knowledge::Knowledge;
 use self::launcher::{Caller, Launcher, Order, Waiter};
@@ -73,20 +73,19 @@ pub struct Ec2Provider {
 
 impl Ec2Provider {
     /// A provider that goes on with the batches in the store. Its work is done by `tasks` until `stop`.
-    /// AWS need not be reachable: nobody is called before this returns. `http` replaces the SDK's own
-    /// HTTP client.
+    /// AWS need not be reachable: nobody is called before this returns.
     ///
     /// # Errors
     /// When the store can't be read.
     pub async fn start(
         settings: Ec2Settings,
         store: Store,
-        http: Option<SharedHttpClient>,
+        given: Given,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, StoreError> {
         let settings = Arc::new(settings);
-        let clients = Clients::new(&settings, http).await;
+        let clients = Clients::new(&settings, given).await;
         let budgets = Arc::new(Budgets::new());
         let batches = stored_batches(&settings, &store).await?;
 

@@ -142,6 +142,18 @@ mod tests {
         );
     }
 
+    /// The coordinator's tests have the same (`identity/attest/tests/request.rs`), made by other code.
+    #[test]
+    fn the_evidence_is_what_the_coordinator_expects() {
+        let mut credentials = credentials();
+        credentials.region = "cn-north-1".into();
+        let evidence = evidence(&credentials, &challenge("muster.test"), b"csr", at()).unwrap();
+        assert_eq!(
+            evidence.signature,
+            "33e270178d24109f39b3a221d28221b4c9985f06e334d4f39c4e484d7738ff76"
+        );
+    }
+
     #[test]
     fn the_evidence_is_for_one_challenge_and_one_request() {
         let credentials = credentials();

@@ -13,6 +13,8 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::outcomes::{EnrolmentOutcome, WebhookAnswer};
+
 /// Upper bounds of the buckets of waits, in seconds.
 const WAIT_BUCKETS: [f64; 13] = [
     1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0,
@@ -38,80 +40,6 @@ pub struct Metrics {
     /// Exact waits in seconds, by pool: a histogram's buckets can't be turned into what CloudWatch
     /// makes percentiles of. A lock, as the emitter takes them all at once, once a minute.
     waits: Arc<Mutex<BTreeMap<PoolName, VecDeque<f64>>>>,
-}
-
-/// How a webhook was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookAnswer {
-    /// Stored.
-    Accepted,
-    /// Stored before.
-    Duplicate,
-    /// Signed well, and of no interest.
-    Ignored,
-    /// Not signed, or not by GitHub.
-    Unauthorized,
-    /// Not a webhook: malformed or too large.
-    Malformed,
-    /// It could not be stored; GitHub keeps it.
-    Unavailable,
-}
-
-impl WebhookAnswer {
-    const ALL: [Self; 6] = [
-        Self::Accepted,
-        Self::Duplicate,
-        Self::Ignored,
-        Self::Unauthorized,
-        Self::Malformed,
-        Self::Unavailable,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Duplicate => "duplicate",
-            Self::Ignored => "ignored",
-            Self::Unauthorized => "unauthorized",
-            Self::Malformed => "malformed",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
-/// How a machine's try to enrol ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EnrolmentOutcome {
-    /// It has a certificate.
-    Enrolled,
-    /// Its proof, or the ledger, says no.
-    Refused,
-    /// Another had enrolled for the same launch before.
-    Second,
-    /// It could not be checked at the time.
-    Unavailable,
-    /// It left, or was too slow.
-    BrokenOff,
-}
-
-impl EnrolmentOutcome {
-    const ALL: [Self; 5] = [
-        Self::Enrolled,
-        Self::Refused,
-        Self::Second,
-        Self::Unavailable,
-        Self::BrokenOff,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Enrolled => "enrolled",
-            Self::Refused => "refused",
-            Self::Second => "second",
-            Self::Unavailable => "unavailable",
-            Self::BrokenOff => "broken_off",
-        }
-    }
 }
 
 impl Metrics {

@@ -4,6 +4,8 @@
 pub mod emf;
 mod logs;
 mod metrics;
+mod outcomes;
 
 pub use logs::{LogError, Logs};
-pub use metrics::{EnrolmentOutcome, Metrics, WebhookAnswer};
+pub use metrics::Metrics;
+pub use outcomes::{EnrolmentOutcome, WebhookAnswer};

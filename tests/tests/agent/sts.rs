@@ -14,7 +14,7 @@ const IDLE: &str = "listen; idle";
 const SECRETS: [&str; 2] = ["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "token-of-"];
 
 /// A host whose agent has no join token, beside its metadata service.
-async fn host(coordinator: &Coordinator, imds: &FakeImds) -> Host {
+fn host(coordinator: &Coordinator, imds: &FakeImds) -> Host {
     let mut host = Host::new(coordinator, IDLE);
     let id = coordinator.behaviour.instance_id.clone();
     imds.add_instance(&id, "m7i.large", "eu-west-1", false);
@@ -30,7 +30,7 @@ async fn host(coordinator: &Coordinator, imds: &FakeImds) -> Host {
 async fn an_agent_signs_with_the_credentials_of_its_instance_once_they_are_there() {
     let mut coordinator = Coordinator::start(&unique_instance_id()).await;
     let imds = FakeImds::start().await.unwrap();
-    let host = host(&coordinator, &imds).await;
+    let host = host(&coordinator, &imds);
     imds.delay_credentials(&coordinator.behaviour.instance_id, 3);
     let _agent = host.start().await;
     let session = coordinator.session().await;
@@ -56,7 +56,7 @@ async fn an_agent_comes_again_while_the_coordinator_cannot_check() {
     let id = unique_instance_id();
     let mut coordinator = Coordinator::with(&id, Duration::from_secs(3600), unavailable).await;
     let imds = FakeImds::start().await.unwrap();
-    let host = host(&coordinator, &imds).await;
+    let host = host(&coordinator, &imds);
     let _agent = host.start().await;
     coordinator.session().await;
     let enrolments = &coordinator.behaviour.enrolments;
@@ -75,7 +75,7 @@ async fn an_agent_that_is_refused_ends_and_says_why() {
         let id = unique_instance_id();
         let coordinator = Coordinator::with(&id, Duration::from_secs(3600), [refusal]).await;
         let imds = FakeImds::start().await.unwrap();
-        let host = host(&coordinator, &imds).await;
+        let host = host(&coordinator, &imds);
         let agent = host.start().await;
         assert_eq!(agent.exit().await.code(), Some(1));
         assert!(host.read("log").contains(&message), "{}", host.read("log"));
@@ -88,7 +88,7 @@ async fn an_agent_that_is_refused_ends_and_says_why() {
 async fn an_agent_without_credentials_waits_and_asks_nobody() {
     let coordinator = Coordinator::start(&unique_instance_id()).await;
     let imds = FakeImds::start().await.unwrap();
-    let host = host(&coordinator, &imds).await;
+    let host = host(&coordinator, &imds);
     let id = coordinator.behaviour.instance_id.clone();
     const CREDENTIALS: &str =
         "meta-data/identity-credentials/ec2/security-credentials/ec2-instance";

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 use tracing::{info, warn};
 
-use super::facts::{self, Expected};
+use super::facts::{self, Expected, Peer};
 use super::{Admitted, Answers, Shared, stopping};
 use crate::backoff::Backoff;
 use crate::compute::{InstanceFacts, Provider, ProviderError};
@@ -151,7 +151,11 @@ impl Shared {
         let expected = Expected {
             coordinator: &self.parts.audience,
             pool: &row.pool,
-            peer: signed.peer.filter(|_| row.account.check_peer_ip),
+            peer: if row.account.check_peer_ip {
+                Peer::At(signed.peer)
+            } else {
+                Peer::Any
+            },
             launched_within: aws.attestor.launched_within(),
         };
         facts::check(&facts, &expected, Timestamp::now()).map_err(|mismatch| {

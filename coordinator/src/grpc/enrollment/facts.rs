@@ -19,10 +19,19 @@ pub(super) struct Expected<'a> {
     pub(super) coordinator: &'a str,
     /// The pool of its launch.
     pub(super) pool: &'a PoolName,
-    /// The address that it connects from, if that counts.
-    pub(super) peer: Option<IpAddr>,
+    /// Where it connects from.
+    pub(super) peer: Peer,
     /// How old it may be.
     pub(super) launched_within: Duration,
+}
+
+/// Where an instance connects from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    /// It doesn't count: there may be a load balancer in between.
+    Any,
+    /// From this address; none if the listener didn't tell.
+    At(Option<IpAddr>),
 }
 
 /// EC2 and the ledger don't agree.
@@ -32,9 +41,9 @@ pub(super) enum Mismatch {
     #[error("the instance is {0:?}, not pending or running")]
     State(InstanceState),
     /// It connects from elsewhere: somebody else may have its credentials.
-    #[error("it connects from {peer}, and the instance's address is {}", shown(.private_ip))]
+    #[error("it connects from {}, and the instance's address is {}", shown(.peer), shown(.private_ip))]
     Address {
-        peer: IpAddr,
+        peer: Option<IpAddr>,
         private_ip: Option<IpAddr>,
     },
     /// It is no first boot.
@@ -54,9 +63,10 @@ pub(super) fn check(
     if !matches!(facts.state, InstanceState::Pending | InstanceState::Running) {
         return Err(Mismatch::State(facts.state));
     }
-    if let Some(peer) = expected.peer {
+    if let Peer::At(peer) = expected.peer {
         let private_ip = facts.private_ip;
-        if private_ip.map(|ip| ip.to_canonical()) != Some(peer.to_canonical()) {
+        let (from, own) = (canonical(peer), canonical(private_ip));
+        if from.is_none() || from != own {
             return Err(Mismatch::Address { peer, private_ip });
         }
     }
@@ -75,6 +85,10 @@ pub(super) fn check(
         return Err(Mismatch::Tag("muster:pool"));
     }
     Ok(())
+}
+
+fn canonical(address: Option<IpAddr>) -> Option<IpAddr> {
+    address.map(|address| address.to_canonical())
 }
 
 fn shown(address: &Option<IpAddr>) -> String {
@@ -105,12 +119,17 @@ mod tests {
     }
 
     fn checked(change: fn(&mut InstanceFacts), peer: Option<&str>) -> Result<(), Mismatch> {
+        let peer = peer.map_or(Peer::Any, |peer| Peer::At(peer.parse().ok()));
+        checked_from(change, peer)
+    }
+
+    fn checked_from(change: fn(&mut InstanceFacts), peer: Peer) -> Result<(), Mismatch> {
         let mut facts = facts();
         change(&mut facts);
         let expected = Expected {
             coordinator: "muster",
             pool: &"linux".into(),
-            peer: peer.map(|peer| peer.parse().unwrap()),
+            peer,
             launched_within: Duration::from_secs(600),
         };
         check(&facts, &expected, now())
@@ -145,6 +164,13 @@ mod tests {
     #[case::upper(|facts: &mut InstanceFacts| facts.pool = Some("Linux".to_owned()))]
     fn an_instance_that_differs_is_refused(#[case] change: fn(&mut InstanceFacts)) {
         assert!(checked(change, Some("10.0.0.1")).is_err());
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_and_not_known_is_no_match() {
+        let nowhere = |facts: &mut InstanceFacts| facts.private_ip = None;
+        assert!(checked_from(nowhere, Peer::At(None)).is_err());
+        assert!(checked_from(|_| {}, Peer::At(None)).is_err());
     }
 
     #[test]

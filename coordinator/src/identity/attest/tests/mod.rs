@@ -60,10 +60,21 @@ pub(crate) fn signed(
     csr: &[u8],
     at: Timestamp,
 ) -> Fields {
+    signed_in(REGION, who, audience, nonce, csr, at)
+}
+
+fn signed_in(
+    region: &str,
+    who: &Credentials,
+    audience: &str,
+    nonce: &[u8],
+    csr: &[u8],
+    at: Timestamp,
+) -> Fields {
     let hash = digest::digest(&digest::SHA256, csr);
     let challenge = form::challenge(audience, nonce, hash.as_ref());
     let amz_date = at.strftime("%Y%m%dT%H%M%SZ").to_string();
-    let host = form::host(REGION);
+    let host = form::host(region);
     let headers = [
         ("accept", form::ACCEPT),
         ("content-type", form::CONTENT_TYPE),
@@ -73,11 +84,11 @@ pub(crate) fn signed(
         (form::CHALLENGE_HEADER, challenge.as_str()),
     ];
     let line = (form::METHOD, form::PATH);
-    let signature = sign(&who.secret, REGION, line, &headers, form::BODY.as_bytes());
+    let signature = sign(&who.secret, region, line, &headers, form::BODY.as_bytes());
     Fields {
         access_key_id: who.access_key_id.clone(),
         amz_date,
-        region: REGION.to_owned(),
+        region: region.to_owned(),
         session_token: who.token.clone(),
         signature,
     }

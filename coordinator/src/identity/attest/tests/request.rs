@@ -32,6 +32,20 @@ fn the_signature_that_the_fake_verifies_is_the_known_one() {
     );
 }
 
+/// The agent's tests have the same (`enroll/signature.rs`), made by other code.
+#[test]
+fn an_agent_signs_what_is_rebuilt_here() {
+    let mut who = Credentials::of_instance(ACCOUNT, INSTANCE);
+    who.secret = "secret".to_owned();
+    who.token = "SESSIONTOKEN".to_owned();
+    let at = Timestamp::from_second(1_790_000_000).unwrap();
+    let fields = signed_in("cn-north-1", &who, AUDIENCE, &NONCE, b"csr", at);
+    assert_eq!(
+        fields.signature,
+        "33e270178d24109f39b3a221d28221b4c9985f06e334d4f39c4e484d7738ff76"
+    );
+}
+
 /// What may arrive at STS, whatever came in: one line, these headers, this body.
 fn assert_form(seen: &Seen, fields: &Fields, audience: &str) {
     assert_eq!(seen.line, "POST / HTTP/1.1");

@@ -150,6 +150,7 @@ async fn it_answers_on_a_socket_too() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let body = "Action=GetCallerIdentity&Version=2011-06-15";
     let request = http::Request::post(&cloud.aws.url)
+        .header("host", "sts.eu-central-1.amazonaws.com")
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body.into())
         .unwrap();

@@ -164,6 +164,12 @@ async fn it_answers_on_a_socket_too() {
     assert_eq!(answer.unwrap().status(), 200);
     cloud.aws.inject(Fault::next("*", Effect::LoseAnswer));
     send().await.unwrap_err();
+    let mut config = cloud.ec2().config().to_builder();
+    config.set_http_client(None);
+    let ec2 = aws_sdk_ec2::Client::from_conf(config.build());
+    let subnets = tokio::time::timeout(PATIENCE, ec2.describe_subnets().send());
+    assert_eq!(subnets.await.unwrap().unwrap().subnets().len(), 3);
+    assert_eq!(cloud.aws.environment()[0].1, cloud.aws.url);
     cloud.assert_conforms();
     cloud.aws.stop().await;
 }

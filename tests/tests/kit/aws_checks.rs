@@ -185,6 +185,6 @@ async fn accounts_and_regions_are_apart() {
     let mut nowhere = cloud.coordinator();
     nowhere.region = "mars-north-1".to_owned();
     let answer = cloud.ec2_as(&nowhere).describe_instances().send().await;
-    assert_eq!(code(answer), "SignatureDoesNotMatch");
+    assert_eq!(code(answer), "AuthFailure");
     cloud.assert_conforms();
 }

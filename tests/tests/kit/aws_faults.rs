@@ -150,6 +150,7 @@ async fn it_answers_on_a_socket_too() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let body = "Action=GetCallerIdentity&Version=2011-06-15";
     let request = http::Request::post(&cloud.aws.url)
+        .header("host", "sts.eu-central-1.amazonaws.com")
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body.into())
         .unwrap();
@@ -163,6 +164,12 @@ async fn it_answers_on_a_socket_too() {
     assert_eq!(answer.unwrap().status(), 200);
     cloud.aws.inject(Fault::next("*", Effect::LoseAnswer));
     send().await.unwrap_err();
+    let mut config = cloud.ec2().config().to_builder();
+    config.set_http_client(None);
+    let ec2 = aws_sdk_ec2::Client::from_conf(config.build());
+    let subnets = tokio::time::timeout(PATIENCE, ec2.describe_subnets().send());
+    assert_eq!(subnets.await.unwrap().unwrap().subnets().len(), 3);
+    assert_eq!(cloud.aws.environment()[0].1, cloud.aws.url);
     cloud.assert_conforms();
     cloud.aws.stop().await;
 }

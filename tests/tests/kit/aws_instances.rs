@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws_sdk_ec2::types::Filter;
+use aws_sdk_ec2::types::{Filter, Reservation};
 use muster_tests::fakes::aws::{InstanceState, Life, Market, Options, Stages};
 
 use crate::aws_support::{Cloud, PATIENCE, code};
@@ -120,7 +120,7 @@ async fn a_list_comes_in_pages() {
     while let Some(page) = pages.next().await {
         let page = page.unwrap();
         let groups = page.reservations().iter();
-        let ids = groups.flat_map(|group| group.instances());
+        let ids = groups.flat_map(Reservation::instances);
         let ids: Vec<_> = ids.map(|it| it.instance_id().unwrap().to_owned()).collect();
         sizes.push(ids.len());
         seen.extend(ids);
@@ -157,6 +157,20 @@ async fn instances_are_described_with_what_matters() {
 }
 
 #[tokio::test]
+async fn a_filter_has_two_hundred_values_at_most() {
+    let cloud = Cloud::start().await;
+    let ask = |count: u32| {
+        let values = (0..count).map(|number| format!("i-{number:017x}"));
+        let filter = Filter::builder().name("instance-id");
+        let filter = filter.set_values(Some(values.collect())).build();
+        cloud.ec2().describe_instances().filters(filter).send()
+    };
+    ask(200).await.unwrap();
+    assert_eq!(code(ask(201).await), "FilterLimitExceeded");
+    cloud.assert_conforms();
+}
+
+#[tokio::test]
 async fn a_world_is_told_of_lives() {
     let cloud = Cloud::start().await;
     let mut lives = cloud.aws.lives();
@@ -185,7 +199,7 @@ async fn instances_that_nobody_asked_for_can_be_there() {
     let tags = [("muster:coordinator".to_owned(), "test".to_owned())];
     let planted = cloud
         .aws
-        .plant(&cloud.home, Market::Spot, "m7i.large", tags.into());
+        .plant(&cloud.home, Market::Spot, "m7i.large", &tags.into());
     assert_eq!(cloud.described().await[0].0, planted.unwrap());
     cloud.assert_conforms();
 }

@@ -5,7 +5,7 @@ use aws_sdk_ec2::types::{
 };
 use muster_tests::fakes::aws::{Capacity, Market, Offering, ParameterKind};
 
-use crate::aws_support::{Cloud, code, codes, ids, target};
+use crate::aws_support::{Cloud, PATIENCE, code, codes, ids, target};
 
 const POOLS: [(&str, char); 3] = [("m7i.large", 'a'), ("m7i.large", 'b'), ("m6a.large", 'a')];
 
@@ -86,6 +86,26 @@ async fn refusals_have_the_code_that_was_scripted() {
         assert_eq!(ids(&fleet), Vec::<String>::new());
         cloud.assert_conforms();
     }
+}
+
+#[tokio::test]
+async fn a_subnet_has_so_many_addresses() {
+    let cloud = Cloud::start().await;
+    let mut subnet = cloud.aws.subnets(&cloud.home).remove(0);
+    subnet.free = 1;
+    cloud.aws.add_subnet(&cloud.home, subnet);
+    let fleet = cloud.fleet("mb-1", 3, &POOLS[..2]).send().await.unwrap();
+    assert_eq!(ids(&fleet).len(), 3);
+    assert_eq!(codes(&fleet), ["InsufficientFreeAddressesInSubnet"]);
+    let free = || cloud.aws.subnets(&cloud.home)[0].free;
+    assert_eq!(free(), 0);
+    for id in ids(&fleet) {
+        cloud.aws.power_off(&id);
+    }
+    let back = || (free() == 1).then_some(());
+    let back = cloud.aws.wait_for("an address", PATIENCE, back);
+    back.await.unwrap();
+    cloud.assert_conforms();
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ async fn each_service_refuses_in_its_own_words() {
     for (by, ec2, sts, json) in [
         (
             &wrong,
-            "SignatureDoesNotMatch",
+            "AuthFailure",
             "SignatureDoesNotMatch",
             "InvalidSignatureException",
         ),

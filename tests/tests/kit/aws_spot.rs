@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_tests::fakes::aws::{Addresses, InstanceState, Options};
+use muster_tests::fakes::aws::{Addresses, InstanceState, Options, Told};
 use muster_tests::fakes::imds::FakeImds;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ async fn events(cloud: &Cloud) -> Vec<Value> {
     let url = cloud.aws.queue_url(&cloud.home);
     let call = sqs.receive_message().queue_url(url);
     let call = call.max_number_of_messages(10);
-    let answer = call.wait_time_seconds(1).send().await.unwrap();
+    let answer = call.send().await.unwrap();
     let messages = answer.messages().iter();
     messages
         .map(|it| serde_json::from_str(it.body().unwrap()).unwrap())
@@ -81,6 +81,30 @@ async fn spot_takes_an_instance_back() {
     assert_eq!(reason.as_deref(), Some("Server.SpotInstanceTermination"));
     assert!(!cloud.aws.interrupt(&id, Duration::ZERO));
     assert!(!cloud.aws.interrupt("i-00000000000000000", Duration::ZERO));
+    cloud.assert_conforms();
+}
+
+#[tokio::test]
+async fn not_everyone_is_told() {
+    let imds = Arc::new(FakeImds::start().await.unwrap());
+    let cloud = Cloud::with(Options {
+        imds: Some(Arc::clone(&imds)),
+        state_notifications: false,
+        ..Options::default()
+    })
+    .await;
+    let ids = cloud.launch("mb-1", 3).await;
+    let wait = Duration::from_mins(2);
+    for (id, told, noticed, queued) in [
+        (&ids[0], Told::Instance, true, 0),
+        (&ids[1], Told::Queue, false, 1),
+        (&ids[2], Told::Nobody, false, 0),
+    ] {
+        assert!(cloud.aws.interrupt_telling(id, wait, told));
+        let notice = read(&imds, id, "meta-data/spot/instance-action").await;
+        assert_eq!(notice.is_some(), noticed, "{told:?}");
+        assert_eq!(events(&cloud).await.len(), queued, "{told:?}");
+    }
     cloud.assert_conforms();
 }
 

@@ -9,8 +9,8 @@ use aws_sdk_ec2::operation::create_fleet::builders::CreateFleetFluentBuilder;
 use aws_sdk_ec2::types::{
     DefaultTargetCapacityType, Filter, FleetLaunchTemplateConfigRequest,
     FleetLaunchTemplateOverridesRequest, FleetLaunchTemplateSpecificationRequest, FleetType,
-    InstanceType, ResourceType, SpotAllocationStrategy, SpotOptionsRequest, Tag, TagSpecification,
-    TargetCapacitySpecificationRequest,
+    InstanceType, Reservation, ResourceType, SpotAllocationStrategy, SpotOptionsRequest, Tag,
+    TagSpecification, TargetCapacitySpecificationRequest,
 };
 use muster_tests::fakes::aws::{self, FakeAws, Options, Place};
 
@@ -157,7 +157,7 @@ impl Cloud {
         let answer = self.ec2().describe_instances().filters(filter.build());
         let answer = answer.send().await.unwrap();
         let reservations = answer.reservations();
-        let instances = reservations.iter().flat_map(|group| group.instances());
+        let instances = reservations.iter().flat_map(Reservation::instances);
         instances
             .map(|it| {
                 let state = it.state().and_then(|state| state.name()).unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::FakeAws;
 use super::ec2::Market;
+use super::events::Told;
 use super::faults::{Chaos, Fault};
 use super::shared::Place;
 use super::sts_lies::{Claim, StsLie};
@@ -34,8 +35,14 @@ impl FakeAws {
     /// Spot takes an instance back after `wait` (AWS: two minutes). The instance's metadata and the queue
     /// say so at once. `false` if there is no such spot instance.
     pub fn interrupt(&self, instance_id: &str, wait: Duration) -> bool {
+        self.interrupt_telling(instance_id, wait, Told::Both)
+    }
+
+    /// Spot takes an instance back after `wait`, and not all are told. `false` if there is no such spot
+    /// instance.
+    pub fn interrupt_telling(&self, instance_id: &str, wait: Duration, told: Told) -> bool {
         self.shared
-            .change(|state, now| state.interrupt(instance_id, wait, now))
+            .change(|state, now| state.interrupt(instance_id, wait, told, now))
     }
 
     /// Spot advises to move off an instance. `false` if there is no such spot instance.
@@ -87,7 +94,7 @@ impl FakeAws {
         place: &Place,
         market: Market,
         instance_type: &str,
-        tags: BTreeMap<String, String>,
+        tags: &BTreeMap<String, String>,
     ) -> Option<String> {
         self.shared
             .change(|state, now| state.plant(place, market, instance_type, tags, now))

@@ -74,7 +74,8 @@ impl Refusal {
     /// The error, in the service's words.
     pub(super) fn error(self, service: &str) -> AwsError {
         let (status, code, message) = match (service, self) {
-            ("ec2", Self::Incomplete | Self::UnknownKey) => (
+            // EC2 does not say which of both was wrong.
+            ("ec2", Self::Incomplete | Self::UnknownKey | Self::Mismatch) => (
                 401,
                 "AuthFailure",
                 "AWS was not able to validate the provided access credentials",

@@ -15,9 +15,22 @@ pub(super) const STATE_CHANGE: &str = "EC2 Instance State-change Notification";
 const INTERRUPTION: &str = "EC2 Spot Instance Interruption Warning";
 const REBALANCE: &str = "EC2 Instance Rebalance Recommendation";
 
+/// Whom Spot tells that it takes an instance back. Each way is best effort, and either may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The instance by its metadata, and the queue.
+    Both,
+    /// Only the instance.
+    Instance,
+    /// Only the queue.
+    Queue,
+    /// Nobody.
+    Nobody,
+}
+
 impl State {
     /// Puts an event about an instance on the queue of its account and region.
-    pub(super) fn notify(&mut self, it: &Instance, kind: &str, detail: Value, now: Timestamp) {
+    pub(super) fn notify(&mut self, it: &Instance, kind: &str, detail: &Value, now: Timestamp) {
         let (account, region, id) = (&it.place.account, &it.place.region, &it.id);
         // Events of Spot name the zone in place of region and account.
         let resource = if kind == STATE_CHANGE {
@@ -36,12 +49,13 @@ impl State {
         }
     }
 
-    /// Spot takes an instance back after `wait`: it and the queue are told at once. `false` if there is
+    /// Spot takes an instance back after `wait`: who is `told` is told at once. `false` if there is
     /// no such spot instance.
     pub(super) fn interrupt(
         &mut self,
         instance_id: &str,
         wait: std::time::Duration,
+        told: Told,
         now: Timestamp,
     ) -> bool {
         let Some(it) = self.instance_mut(instance_id) else {
@@ -52,11 +66,15 @@ impl State {
         }
         it.interrupted_at = Some(after(now, wait));
         let it = it.clone();
-        if let Some(imds) = &self.options.imds {
+        if let Some(imds) = &self.options.imds
+            && matches!(told, Told::Both | Told::Instance)
+        {
             imds.notice(instance_id, after(self.options.wall.now(), wait));
         }
-        let detail = json!({ "instance-id": instance_id, "instance-action": "terminate" });
-        self.notify(&it, INTERRUPTION, detail, now);
+        if matches!(told, Told::Both | Told::Queue) {
+            let detail = json!({ "instance-id": instance_id, "instance-action": "terminate" });
+            self.notify(&it, INTERRUPTION, &detail, now);
+        }
         true
     }
 
@@ -72,7 +90,7 @@ impl State {
             imds.recommend_rebalance(instance_id, self.options.wall.now());
         }
         let detail = json!({ "instance-id": instance_id });
-        self.notify(&it, REBALANCE, detail, now);
+        self.notify(&it, REBALANCE, &detail, now);
         true
     }
 }

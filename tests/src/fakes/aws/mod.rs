@@ -56,6 +56,7 @@ pub use self::ec2::{
     Capacity, Fleet, Image, Instance, InstanceState, InstanceType, Life, Market, Offering, Subnet,
     TYPES, Template, TemplateVersion,
 };
+pub use self::events::Told;
 use self::faults::Faults;
 pub use self::faults::{Answer, Chaos, Effect, Fault};
 use self::keys::Keys;

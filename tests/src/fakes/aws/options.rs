@@ -81,7 +81,7 @@ impl Default for Options {
             accounts: vec!["123456789012".to_owned()],
             regions: vec!["eu-central-1".to_owned()],
             access_key_id: "AKIAMUSTERCOORDINATE".to_owned(),
-            secret_access_key: "a secret access key for tests, 40 chars.".to_owned(),
+            secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
             imds: None,
             late_credentials: 0,
             instance_role: None,

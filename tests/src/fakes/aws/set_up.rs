@@ -26,6 +26,19 @@ impl FakeAws {
         }
     }
 
+    /// What a process needs in its environment so that an AWS SDK in it speaks to the fake, as the user
+    /// of the static key.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let options = self.options();
+        vec![
+            ("AWS_ENDPOINT_URL", self.url.clone()),
+            ("AWS_REGION", self.home().region),
+            ("AWS_ACCESS_KEY_ID", options.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", options.secret_access_key.clone()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+
     /// Adds a role that may be assumed, with the external id `external_id` if there is one.
     pub fn add_role(&self, arn: &str, external_id: Option<&str>) {
         self.shared.change(|state, _| {

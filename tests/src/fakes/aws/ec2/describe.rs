@@ -129,6 +129,14 @@ pub(in crate::fakes::aws) fn describe_instances(
             )));
         }
     }
+    // The API reference of DescribeInstances: 200 filter values in a call, 1000 ids.
+    let values = request.filters.iter().map(|filter| filter.values.len());
+    if values.sum::<usize>() > 200 {
+        return Err(AwsError::client(
+            "FilterLimitExceeded",
+            "The maximum number of filter values specified on a single call is 200",
+        ));
+    }
     let region = region(state, call)?;
     region.look_up(&request.instance_ids, now)?;
     let mut found = Vec::new();

@@ -35,7 +35,7 @@ pub struct Fleet {
     pub tags: BTreeMap<String, String>,
     /// The tags asked for by resource type.
     pub tag_specifications: BTreeMap<String, BTreeMap<String, String>>,
-    /// The answer's `Instances`, each with its pool.
+    /// When it was made.
     pub made_at: Timestamp,
 }
 
@@ -181,6 +181,10 @@ impl Request {
                 {
                     return Err(AwsError::invalid_value(format!("the tag {key}={value}")));
                 }
+                if tags.len() >= 50 {
+                    let message = "The maximum number of tags for a resource is 50.";
+                    return Err(AwsError::client("TagLimitExceeded", message));
+                }
                 if tags.insert(key.clone(), value.clone()).is_some() {
                     return Err(AwsError::invalid_value(format!(
                         "Duplicate tag key '{key}' specified."
@@ -282,7 +286,7 @@ impl State {
         place: &Place,
         market: Market,
         instance_type: &str,
-        tags: BTreeMap<String, String>,
+        tags: &BTreeMap<String, String>,
         now: Timestamp,
     ) -> Option<String> {
         let options = self.options.clone();
@@ -293,11 +297,14 @@ impl State {
             options: &options,
             now,
             market,
-            tags: Some(&tags),
+            tags: Some(tags),
             client_token: None,
             fleet_id: &format!("fleet-{}", ids::uuid()),
         };
         let it = region.launch(&maker, &pool, 1).pop()?;
+        if let Some(subnet) = region.subnets.get_mut(&it.subnet_id) {
+            subnet.free = subnet.free.saturating_sub(1);
+        }
         let id = it.id.clone();
         self.welcome(it, now);
         Some(id)

@@ -39,6 +39,9 @@ impl Region {
                     it.due = None;
                     it.state = state;
                     if state == InstanceState::Terminated {
+                        if let Some(subnet) = self.subnets.get_mut(&it.subnet_id) {
+                            subnet.free += 1;
+                        }
                         it.forgotten_at = Some(after(at, stages.terminated));
                     }
                 } else if let Some(at) = it.interrupted_at
@@ -132,7 +135,7 @@ impl State {
     pub(in crate::fakes::aws) fn tell(&mut self, it: Instance, now: Timestamp) {
         if self.options.state_notifications {
             let detail = json!({ "instance-id": it.id, "state": it.state.as_str() });
-            self.notify(&it, events::STATE_CHANGE, detail, now);
+            self.notify(&it, events::STATE_CHANGE, &detail, now);
         }
         let life = match it.state {
             InstanceState::Pending => Life::Launched(it),

@@ -108,6 +108,11 @@ impl Region {
                 pools.push(pool);
             }
         }
+        // Quotas of EC2 Fleet: 300 overrides over all launch templates.
+        if pools.len() > 300 {
+            let message = "The fleet configuration has more than 300 overrides.";
+            return Err(AwsError::client("InvalidFleetConfig", message));
+        }
         Ok(pools)
     }
 

@@ -111,7 +111,7 @@ impl Region {
         id: Option<&str>,
         name: Option<&str>,
     ) -> Result<&Template, AwsError> {
-        let found = match (id, name) {
+        match (id, name) {
             (Some(id), None) => self.templates.iter().find(|it| it.id == id).ok_or_else(|| {
                 AwsError::client(
                     "InvalidLaunchTemplateId.NotFound",
@@ -128,8 +128,7 @@ impl Region {
                 "InvalidParameterCombination",
                 "exactly one of LaunchTemplateId and LaunchTemplateName must be specified",
             )),
-        };
-        found
+        }
     }
 }
 

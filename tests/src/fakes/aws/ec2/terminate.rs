@@ -78,6 +78,11 @@ pub(in crate::fakes::aws) fn terminate(
 impl Region {
     /// Whether all ids are known; an error that names those that are not.
     pub(super) fn look_up(&self, ids: &[String], now: Timestamp) -> Result<(), AwsError> {
+        if ids.len() > 1000 {
+            return Err(AwsError::invalid_value(
+                "The number of instance ids is more than 1000",
+            ));
+        }
         for id in ids {
             let digits = id.strip_prefix("i-").unwrap_or_default();
             let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());

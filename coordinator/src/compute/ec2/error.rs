@@ -117,10 +117,11 @@ where
             let status = answer.raw().status();
             let code = answer.err().code().unwrap_or_default();
             let message = answer.err().message().unwrap_or_default();
-            let by_status = if status.is_server_error() || status.as_u16() == 429 {
-                Kind::Unknown
-            } else {
+            // A success that can't be read may be one.
+            let by_status = if status.is_client_error() && status.as_u16() != 429 {
                 Kind::Permanent
+            } else {
+                Kind::Unknown
             };
             let text = if code.is_empty() {
                 format!("{what}: HTTP status {status}")

@@ -115,5 +115,10 @@ pub(super) fn get_parameters(state: &mut State, call: &Admitted) -> Result<Value
             None => unknown.push(json!(name)),
         }
     }
-    Ok(json!({ "Parameters": found, "InvalidParameters": unknown }))
+    let mut answer = json!({ "Parameters": found });
+    // SSM sends an empty list too, which its own model doesn't allow.
+    if !unknown.is_empty() {
+        answer["InvalidParameters"] = json!(unknown);
+    }
+    Ok(answer)
 }

@@ -1,0 +1,155 @@
+//! When EC2 has nothing: what is tried next, and what is said.
+
+use muster_coordinator::compute::LaunchError;
+use muster_core::{LaunchFailure, Market};
+use muster_tests::fakes::aws::{self, Capacity, Effect, Fault, Offering};
+use rstest::rstest;
+
+use crate::kit::Home;
+
+fn refused(code: &str) -> Capacity {
+    Capacity::Refused(code.to_owned())
+}
+
+#[tokio::test]
+async fn other_offerings_come_before_on_demand() {
+    let home = Home::start().await;
+    let cheap = Offering::instance_type("m7i.large");
+    home.aws
+        .set_capacity(&home.place, cheap, refused("InsufficientInstanceCapacity"));
+    let launched = home.launch("l-1").await.unwrap().offering.unwrap();
+    assert_eq!(launched.market, Market::Spot);
+    assert_eq!(launched.instance_type, "c7i.xlarge");
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn on_demand_comes_when_spot_has_nothing() {
+    let home = Home::start().await;
+    let spot = Offering::market(aws::Market::Spot);
+    home.aws
+        .set_capacity(&home.place, spot, refused("InsufficientInstanceCapacity"));
+    let launched = home.launch("l-1").await.unwrap().offering.unwrap();
+    assert_eq!(launched.market, Market::OnDemand);
+    assert_eq!(home.served("CreateFleet"), 2);
+    // What had nothing is not asked again.
+    home.launch("l-2").await.unwrap();
+    assert_eq!(home.served("CreateFleet"), 3);
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn a_pool_without_a_fallback_says_what_was_tried() {
+    let home = Home::of_pool(|pool| pool.on_demand_fallback = false).await;
+    let spot = Offering::market(aws::Market::Spot);
+    home.aws
+        .set_capacity(&home.place, spot, refused("UnfulfillableCapacity"));
+    let error = home.launch("l-1").await.unwrap_err();
+    let LaunchError::Failed { failure, detail } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(failure, LaunchFailure::Capacity);
+    assert!(detail.contains("UnfulfillableCapacity"), "{detail}");
+    assert!(detail.contains("spot m7i.large in"), "{detail}");
+    assert!(home.aws.instances().is_empty());
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn a_part_is_taken_and_the_rest_comes_from_elsewhere() {
+    let home = Home::start().await;
+    let spot = Offering::market(aws::Market::Spot);
+    home.aws
+        .set_capacity(&home.place, spot.clone(), Capacity::Left(7));
+    let launched = home.launch_many(20).await;
+    let markets = launched.iter().map(|one| {
+        let offering = one.as_ref().unwrap().offering.clone();
+        offering.unwrap().market
+    });
+    let spot = markets.filter(|market| *market == Market::Spot).count();
+    assert!(spot >= 7, "{spot}");
+    assert_eq!(home.aws.instances().len(), 20, "none twice, none missing");
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn fewer_than_asked_and_no_error_is_noticed() {
+    let home = Home::start().await;
+    let spot = Offering::market(aws::Market::Spot);
+    home.aws
+        .set_capacity(&home.place, spot, Capacity::LeftInSilence(3));
+    let launched = home.launch_many(10).await;
+    assert!(launched.iter().all(Result::is_ok), "{launched:?}");
+    assert_eq!(home.aws.instances().len(), 10);
+    home.no_violations();
+}
+
+#[rstest]
+#[case::spot_quota("MaxSpotInstanceCountExceeded")]
+#[case::linked_role("AuthFailure.ServiceLinkedRoleCreationNotPermitted")]
+#[tokio::test]
+async fn a_quota_closes_the_whole_market(#[case] code: &str) {
+    let home = Home::start().await;
+    let one = Offering::market(aws::Market::Spot);
+    home.aws.set_capacity(&home.place, one, refused(code));
+    let launched = home.launch("l-1").await.unwrap().offering.unwrap();
+    assert_eq!(launched.market, Market::OnDemand);
+    // Though Spot would have something now, it is left alone for a while.
+    home.aws.clear_capacity(&home.place);
+    let launched = home.launch("l-2").await.unwrap().offering.unwrap();
+    assert_eq!(launched.market, Market::OnDemand);
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn a_quota_of_both_markets_is_said_to_be_one() {
+    let home = Home::start().await;
+    let any = Offering::any();
+    home.aws
+        .set_capacity(&home.place, any, refused("VcpuLimitExceeded"));
+    let error = home.launch("l-1").await.unwrap_err();
+    let LaunchError::Failed { failure, detail } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(failure, LaunchFailure::Quota);
+    assert!(detail.contains("VcpuLimitExceeded"), "{detail}");
+    home.no_violations();
+}
+
+#[rstest]
+#[case::permission(
+    "UnauthorizedOperation",
+    "You are not authorized to perform this operation."
+)]
+#[case::template("InvalidLaunchTemplateName.NotFoundException", "no such template")]
+#[tokio::test]
+async fn what_somebody_must_change_stops_the_pool_and_is_said(
+    #[case] code: &str,
+    #[case] message: &str,
+) {
+    let home = Home::start().await;
+    home.aws.inject(Fault::next(
+        "CreateFleet",
+        Effect::Error {
+            status: 403,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        },
+    ));
+    let error = home.launch("l-1").await.unwrap_err();
+    let LaunchError::Failed { failure, detail } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(failure, LaunchFailure::Permanent);
+    assert_eq!(detail, format!("CreateFleet: {code}: {message}"));
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn a_template_that_is_gone_is_named() {
+    let home = Home::start().await;
+    home.aws.remove_template(&home.place, "muster");
+    let error = home.launch("l-1").await.unwrap_err().to_string();
+    assert!(error.contains("InvalidLaunchTemplate"), "{error}");
+    home.no_violations();
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_proto::v1::{JobState, ListJobsRequest};
 use muster_tests::demo::{self, Scene};
 use muster_tests::fakes::github::Conclusion;
-use muster_tests::world::{Options, World, wait_for};
+use muster_tests::world::{Compute, Options, World, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rstest::rstest;
@@ -34,7 +34,7 @@ async fn every_job_is_accounted_for(
 
     let world = World::start(Options {
         runner_speed: 20,
-        ..demo::options()
+        ..demo::options(Compute::Local)
     })
     .await
     .unwrap();

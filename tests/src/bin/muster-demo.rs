@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use muster_tests::demo::{self, Scene};
-use muster_tests::world::{World, build};
+use muster_tests::world::{Compute, World, build};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a handful of jobs over two pools, shows what happens, and proves that nothing is left.
@@ -20,9 +20,20 @@ struct Arguments {
     /// Keep it running afterwards, and print calls to paste into another terminal.
     #[arg(long)]
     hold: bool,
+    /// Where instances live: as processes that the coordinator starts, or in a fake EC2, launched by
+    /// CreateFleet and enrolled by their own identity.
+    #[arg(long, value_enum, default_value = "local")]
+    provider: Provider,
     /// Don't build the other binaries first.
     #[arg(long)]
     no_build: bool,
+}
+
+/// Where instances live.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Provider {
+    Local,
+    Ec2,
 }
 
 fn main() -> ExitCode {
@@ -82,8 +93,17 @@ async fn interrupted(holding: &AtomicBool) -> anyhow::Result<&'static str> {
 }
 
 async fn run(arguments: &Arguments, holding: &AtomicBool) -> anyhow::Result<()> {
-    heading("Starting the coordinator, a fake GitHub and a fake metadata service");
-    let world = World::start(demo::options()).await?;
+    let compute = match arguments.provider {
+        Provider::Local => {
+            heading("Starting the coordinator, a fake GitHub and a fake metadata service");
+            Compute::Local
+        }
+        Provider::Ec2 => {
+            heading("Starting the coordinator, a fake GitHub and a fake AWS");
+            Compute::Ec2
+        }
+    };
+    let world = World::start(demo::options(compute)).await?;
     println!(
         "Everything is in {}; coordinator.log has the JSON logs.",
         world.dir().display()
@@ -122,9 +142,17 @@ async fn run(arguments: &Arguments, holding: &AtomicBool) -> anyhow::Result<()> 
         left.registrations.len()
     );
     println!(
-        "departures from GitHub's OpenAPI: {} in {calls} calls",
+        "departures from API descriptions: {} ({calls} calls to GitHub)",
         left.violations.len()
     );
+    if let Some(cloud) = &world.cloud {
+        println!("instances left in EC2:            {}", left.instances.len());
+        let served = cloud.aws.all_served().into_iter();
+        let served: Vec<_> = served
+            .map(|(call, count)| format!("{call} {count}"))
+            .collect();
+        println!("calls to AWS:                     {}", served.join(", "));
+    }
     anyhow::ensure!(left.is_nothing(), "something is left: {left:#?}");
     println!("\nAll six jobs ended as they should, and nothing is left.");
     Ok(())

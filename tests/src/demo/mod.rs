@@ -10,7 +10,7 @@ use muster_proto::v1::{ExplainJobRequest, WatchEventsRequest};
 
 pub use self::report::{hold_commands, show_job};
 pub use self::scene::{Scene, pools};
-use crate::world::{Options, World};
+use crate::world::{Compute, Options, World};
 
 /// How much faster than the real runner the stand-in is in the demo.
 const SPEED: u32 = 5;
@@ -19,8 +19,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The world of the demo.
 #[must_use]
-pub fn options() -> Options {
+pub fn options(compute: Compute) -> Options {
     Options {
+        compute,
         pools: pools(),
         runner_speed: SPEED,
         ..Options::default()

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use jiff::Timestamp;
 
 use super::PATIENCE;
 use crate::fakes::github::{Conclusion, FakeGithub, JobId, JobSpec, JobView, Status};
@@ -98,9 +97,7 @@ impl Scene {
                 .filter(|id| !id.is_empty()))
         })
         .await?;
-        world
-            .imds
-            .notice(&instance, Timestamp::now().checked_add(NOTICE)?);
+        world.interrupt(&instance, NOTICE);
         ended(world, self.nightly, "nightly", Conclusion::Failure).await
     }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::{Options, build};
+use super::{Cloud, Options, build};
 use crate::fakes::github::FakeGithub;
 
 /// How long it may take to come up.
@@ -26,6 +26,7 @@ pub(super) struct Config<'a> {
     pub(super) github: &'a FakeGithub,
     pub(super) metadata_endpoint: &'a str,
     pub(super) options: &'a Options,
+    pub(super) cloud: Option<&'a Cloud>,
 }
 
 /// Where the coordinator listens.
@@ -46,6 +47,8 @@ pub struct Addresses {
 pub struct Coordinator {
     dir: PathBuf,
     addresses: Addresses,
+    /// What it finds in its environment beside the test's.
+    environment: Vec<(&'static str, String)>,
     /// Taken out for an instant only, never across a wait.
     process: Mutex<Option<Child>>,
     /// Killed, and perhaps not dead yet.
@@ -62,6 +65,10 @@ impl Coordinator {
             let coordinator = Self {
                 dir,
                 addresses,
+                environment: config
+                    .cloud
+                    .map(|cloud| cloud.aws.environment())
+                    .unwrap_or_default(),
                 process: Mutex::default(),
                 killed: Mutex::default(),
             };
@@ -100,6 +107,7 @@ impl Coordinator {
             // As an operator would, from beside the file: what is relative in it must stay right.
             .current_dir(&self.dir)
             .args(["run", "--config", "muster.toml"])
+            .envs(self.environment.iter().cloned())
             .stdin(std::process::Stdio::null())
             .stdout(figures)
             .stderr(log)
@@ -255,12 +263,26 @@ fn write_config(config: &Config<'_>, addresses: &Addresses) -> anyhow::Result<()
         github,
         metadata_endpoint,
         options,
+        cloud,
     } = config;
     std::fs::write(dir.join("app.pem"), &github.app_private_key_pem)?;
     std::fs::write(dir.join("webhook.secret"), github.webhook_secret())?;
     let agent = match &options.agent_binary {
         Some(binary) => binary.clone(),
         None => build::binary("muster-agent")?,
+    };
+    let compute = match cloud {
+        Some(cloud) => cloud.account(options.max_instances),
+        None => format!(
+            "[accounts.local]\nmax_instances = {}\n\n[local]\nagent_binary = {agent:?}\n\
+             runner_dir = \"runner\"\nmetadata_endpoint = \"{metadata_endpoint}\"\n\
+             sweep_interval = \"500ms\"\n\n[local.environment]\nFAKE_RUNNER_SPEED = \"{}\"\n",
+            options.max_instances, options.runner_speed
+        ),
+    };
+    let pools = match cloud {
+        Some(cloud) => cloud.pools(&options.pools),
+        None => options.pools.clone(),
     };
     let text = format!(
         r#"[coordinator]
@@ -284,17 +306,7 @@ private_key_file = "app.pem"
 webhook_secret_files = ["webhook.secret"]
 redeliver_interval = "1s"
 
-[accounts.local]
-max_instances = {max_instances}
-
-[local]
-agent_binary = {agent:?}
-runner_dir = "runner"
-metadata_endpoint = "{metadata_endpoint}"
-sweep_interval = "500ms"
-
-[local.environment]
-FAKE_RUNNER_SPEED = "{speed}"
+{compute}
 
 [telemetry]
 log_level = "debug"
@@ -308,10 +320,7 @@ emf_interval = "1s"
         operators = addresses.operators,
         github_url = github.url,
         app_id = github.app_id(),
-        max_instances = options.max_instances,
-        speed = options.runner_speed,
         tables = options.tables,
-        pools = options.pools,
     );
     std::fs::write(dir.join("muster.toml"), text)?;
     Ok(())

@@ -14,7 +14,9 @@ pub struct Left {
     pub processes: Vec<(i32, String)>,
     /// Names of runners that GitHub still has.
     pub registrations: Vec<String>,
-    /// Requests and answers that depart from GitHub's description.
+    /// Instances that EC2 still has.
+    pub instances: Vec<String>,
+    /// Requests and answers that depart from GitHub's description or AWS's models.
     pub violations: Vec<String>,
 }
 
@@ -27,6 +29,7 @@ impl Left {
                 .into_iter()
                 .map(|runner| runner.name)
                 .collect(),
+            instances: Vec::new(),
             violations: github.violations(),
         }
     }

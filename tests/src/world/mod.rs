@@ -2,16 +2,20 @@
 //! sends them webhooks, a fake metadata service, and the stand-in runner.
 
 pub mod build;
+mod cloud;
 mod coordinator;
 mod leftovers;
 mod operator;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use tempfile::TempDir;
 
+pub use self::cloud::Cloud;
 pub use self::coordinator::{Addresses, Coordinator};
 pub use self::leftovers::{Left, kill_all, marked_processes, processes_of};
 pub use self::operator::{Operator, connect, wait_for};
@@ -22,9 +26,21 @@ use crate::standin::install_runner;
 /// The organisation that the pools serve.
 pub const ORGANIZATION: &str = "octo-org";
 
+/// Where instances live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compute {
+    /// The coordinator starts them as processes of this machine.
+    #[default]
+    Local,
+    /// In a fake EC2.
+    Ec2,
+}
+
 /// How the world is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Where instances live.
+    pub compute: Compute,
     /// `[[pool]]` tables of the configuration.
     pub pools: String,
     /// How much faster than the real runner the stand-in is.
@@ -42,6 +58,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            compute: Compute::default(),
             pools: pool("linux", &["self-hosted", "linux", "x64"], 0, 4),
             runner_speed: 20,
             max_instances: 8,
@@ -71,7 +88,9 @@ pub struct World {
     /// GitHub.
     pub github: FakeGithub,
     /// The instances' metadata.
-    pub imds: FakeImds,
+    pub imds: Arc<FakeImds>,
+    /// EC2, if instances live there.
+    pub cloud: Option<Cloud>,
     /// The coordinator's process.
     pub coordinator: Coordinator,
     dir: TempDir,
@@ -85,19 +104,28 @@ impl World {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("muster-").tempdir()?;
         let github = FakeGithub::start(options.github.clone()).await?;
-        let imds = FakeImds::start().await?;
+        let imds = Arc::new(FakeImds::start().await?);
+        let cloud = match options.compute {
+            Compute::Local => None,
+            Compute::Ec2 => Some(Cloud::start(Arc::clone(&imds)).await?),
+        };
         install_runner(&dir.path().join("runner"))?;
         let config = coordinator::Config {
             dir: dir.path(),
             github: &github,
             metadata_endpoint: &imds.endpoint("{instance_id}"),
             options: &options,
+            cloud: cloud.as_ref(),
         };
         let coordinator = Coordinator::start(&config).await?;
+        if let Some(cloud) = &cloud {
+            cloud.run_hosts(dir.path(), coordinator.addresses(), options.runner_speed)?;
+        }
         github.set_webhook_url(&coordinator.webhook_url());
         Ok(Self {
             github,
             imds,
+            cloud,
             coordinator,
             dir,
         })
@@ -121,6 +149,16 @@ impl World {
         Operator::connect(self.coordinator.addresses().operators, &out).await
     }
 
+    /// Spot takes an instance back after this time.
+    pub fn interrupt(&self, instance: &str, within: Duration) {
+        match &self.cloud {
+            Some(cloud) => {
+                cloud.aws.interrupt(instance, within);
+            }
+            None => self.imds.notice(instance, Timestamp::now() + within),
+        }
+    }
+
     /// Lets the fleet end: nothing is launched any more, every runner is terminated, and the
     /// coordinator is stopped. Then tells what is left, which should be nothing.
     ///
@@ -133,7 +171,13 @@ impl World {
             .await
             .context("the fleet did not end")?;
         self.coordinator.stop(within).await?;
-        Ok(Left::look(&self.github, &self.coordinator.instances_dir()))
+        let mut left = Left::look(&self.github, &self.coordinator.instances_dir());
+        if let Some(cloud) = &self.cloud {
+            let alive = cloud.aws.alive().into_iter();
+            left.instances = alive.map(|instance| instance.id).collect();
+            left.violations.extend(cloud.aws.violations());
+        }
+        Ok(left)
     }
 }
 

@@ -1,0 +1,179 @@
+//! The hosts behind the fake AWS: each instance that runs is an agent process on this machine, which
+//! knows what an image would have told it and nothing of its launch.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Addresses, build, kill_all, leftovers};
+use crate::fakes::aws::{self, FakeAws, Life};
+use crate::fakes::imds::FakeImds;
+use crate::standin::install_runner;
+
+/// From the launch to the agent's start: a fast boot, for those who watch.
+const BOOT: Duration = Duration::from_millis(300);
+/// What an image says of the longest life.
+const LIFETIME_SECS: u32 = 3_600;
+
+/// EC2, and the hosts in it. Ends all when dropped.
+pub struct Cloud {
+    /// The fake.
+    pub aws: Arc<FakeAws>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What is baked into the image of all hosts.
+#[derive(Clone, Debug)]
+struct Baked {
+    instances_dir: PathBuf,
+    /// The authority of the coordinator, which makes it at its first start.
+    authority: PathBuf,
+    addresses: Addresses,
+    agent_binary: PathBuf,
+    runner_speed: u32,
+}
+
+impl Cloud {
+    /// Starts the fake; hosts start once there is a coordinator for them.
+    pub(super) async fn start(imds: Arc<FakeImds>) -> anyhow::Result<Self> {
+        let options = aws::Options {
+            imds: Some(imds),
+            addresses: aws::Addresses::Fixed(std::net::Ipv4Addr::LOCALHOST),
+            stages: aws::Stages {
+                pending: BOOT,
+                ..aws::Stages::default()
+            },
+            ..aws::Options::default()
+        };
+        Ok(Self {
+            aws: Arc::new(FakeAws::start(options).await?),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// `[accounts.main]` of the configuration.
+    pub(super) fn account(&self, max_instances: u32) -> String {
+        let home = self.aws.home();
+        format!(
+            "[accounts.main]\nmax_instances = {max_instances}\naws_account_id = \"{}\"\n\
+             region = \"{}\"\nendpoint_url = \"{}\"\nevent_queue_url = \"{}\"\n\
+             sweep_interval = \"500ms\"\ncheck_private_ip = true\n",
+            home.account,
+            home.region,
+            self.aws.url,
+            self.aws.queue_url(&home)
+        )
+    }
+
+    /// Pools of the local account, moved here.
+    pub(super) fn pools(&self, local: &str) -> String {
+        let home = self.aws.home();
+        let subnets = self.aws.subnets(&home).into_iter();
+        let subnets: Vec<String> = subnets.map(|subnet| subnet.id).collect();
+        let ec2 = format!(
+            "account = \"main\"\nec2 = {{ launch_template = \"muster\", subnets = {subnets:?}, \
+             types = [\"m7i.large\", \"c7i.large\", \"m6i.large\"] }}"
+        );
+        local.replace("account = \"local\"", &ec2)
+    }
+
+    /// Starts an agent on each instance that runs from here on, and ends what runs on those that end.
+    pub(super) fn run_hosts(
+        &self,
+        dir: &Path,
+        addresses: Addresses,
+        runner_speed: u32,
+    ) -> anyhow::Result<()> {
+        let baked = Baked {
+            instances_dir: dir.join("data/instances"),
+            authority: dir.join("data/ca.crt"),
+            addresses,
+            agent_binary: build::binary("muster-agent")?,
+            runner_speed,
+        };
+        let (aws, stop) = (Arc::clone(&self.aws), self.stop.clone());
+        let tasks = self.tasks.clone();
+        self.tasks.spawn(async move {
+            let mut lives = aws.lives();
+            while let Some(Some(life)) = stop.run_until_cancelled(lives.next()).await {
+                match life {
+                    Life::Running(instance) => {
+                        let host = host(baked.clone(), Arc::clone(&aws), instance.id);
+                        let stop = stop.clone();
+                        tasks.spawn(async move { stop.run_until_cancelled(host).await });
+                    }
+                    Life::Ending(instance) | Life::Ended(instance) => {
+                        kill_all(leftovers::processes_of(&[instance.id]));
+                    }
+                    Life::Launched(_) => {}
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The life of one host, from the agent's start to the power switch.
+async fn host(baked: Baked, aws: Arc<FakeAws>, instance: String) {
+    if let Err(error) = run_agent(&baked, &aws, &instance).await {
+        let log = baked.instances_dir.join(&instance).join("host.log");
+        // Whoever looks for the reason finds the folder of the instance.
+        let _ = std::fs::write(log, format!("{error:#}\n"));
+    }
+    kill_all(leftovers::processes_of(std::slice::from_ref(&instance)));
+    aws.power_off(&instance);
+}
+
+async fn run_agent(baked: &Baked, aws: &FakeAws, instance: &str) -> anyhow::Result<()> {
+    let folder = baked.instances_dir.join(instance);
+    std::fs::create_dir_all(&folder)?;
+    install_runner(&folder.join("runner"))?;
+    let imds = aws.options().imds.as_ref().context("no metadata service")?;
+    let config = json!({
+        "enroll_url": format!("https://{}", baked.addresses.enroll),
+        "agents_url": format!("https://{}", baked.addresses.agents),
+        "server_name": "localhost",
+        "trust_anchors_pem": std::fs::read_to_string(&baked.authority)?,
+        "attestation": "aws-sts",
+        "metadata_endpoint": imds.endpoint(instance),
+        "runner_dir": folder.join("runner"),
+        "work_dir": folder,
+        "max_lifetime_seconds": LIFETIME_SECS,
+        "runner_environment": { "FAKE_RUNNER_SPEED": baked.runner_speed.to_string() },
+    });
+    let log = std::fs::File::create(folder.join("agent.log"))?;
+    let mut agent = Command::new(&baked.agent_binary)
+        .args(["run", "--config", "-"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", &folder)
+        .env("MUSTER_INSTANCE_ID", instance)
+        .current_dir(&folder)
+        .stdin(std::process::Stdio::piped())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .context("start the agent")?;
+    if let Some(mut stdin) = agent.stdin.take() {
+        stdin.write_all(config.to_string().as_bytes()).await?;
+    }
+    agent.wait().await?;
+    Ok(())
+}

@@ -236,7 +236,6 @@ pub(crate) fn supervise(config: SuperviseConfig) -> anyhow::Result<()> {
         if in_unit {
             supervisor
                 .resume(work_dir.join(STATE))
-                .await
                 .context("failed to read what an earlier supervisor left")?;
         }
         let ended = Box::pin(supervisor.run()).await;

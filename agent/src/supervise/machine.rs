@@ -133,7 +133,7 @@ impl Machine {
             }
             Input::Started => self.started(at, &mut actions),
             Input::StartFailed(reason) => {
-                if matches!(self.state, State::Unassigned) {
+                if matches!(self.own_phase(), Phase::Unassigned | Phase::Starting) {
                     self.finish_without_process(RunnerOutcome::StartFailed, reason, &mut actions);
                 }
             }

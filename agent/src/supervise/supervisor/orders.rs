@@ -255,7 +255,7 @@ impl Supervisor {
     }
 
     /// Takes over what an earlier process knew, and its runner.
-    pub(super) async fn restore(&mut self, saved: Saved, age: Duration) {
+    pub(super) fn restore(&mut self, saved: Saved, age: Duration) {
         let now = Instant::now();
         self.known = super::Known {
             journal: saved.journal,
@@ -280,7 +280,7 @@ impl Supervisor {
         if saved.ended {
             self.begin_end();
         } else if self.known.runner_name.is_some() {
-            self.find_runner().await;
+            self.find_runner();
         }
     }
 }

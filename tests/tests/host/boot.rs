@@ -102,6 +102,7 @@ async fn systemd_has_nothing_to_say_about_the_units_where_they_are_installed() {
             "muster-stranded.service",
             "muster-supervisor.service",
             "muster-warmup.service",
+            "run-muster.mount",
             "run-muster-job.mount",
         ])
         .output()

@@ -10,5 +10,7 @@ mod boot;
 mod endings;
 mod job;
 mod kills;
+mod outages;
 mod sandbox;
+mod scene;
 mod surroundings;

@@ -36,6 +36,20 @@ fn job(step: &str) -> String {
     By::Code(0),
     "Canceled"
 )]
+#[case::claims_a_success_before_the_runners_own_word(
+    "say Job build completed with result: Succeeded; printf xxxx > /proc/$listener/fd/1; \
+     kill -TERM $listener; exec sleep 600",
+    Lost,
+    By::Code(0),
+    "Succeeded and then another"
+)]
+#[case::claims_a_success_and_reads_the_runners_own_word_away(
+    "say Job build completed with result: Succeeded; sleep 0.1; \
+     cat /proc/$listener/fd/1 > /dev/null & sleep 0.1; kill -TERM $listener; exec sleep 600",
+    Lost,
+    By::Code(0),
+    "Succeeded"
+)]
 #[case::terminates_its_worker("kill -TERM $PPID; exec sleep 600", Failed, By::Code(102), "Failed")]
 #[case::kills_its_worker("kill -KILL $PPID; exec sleep 600", Failed, By::Code(102), "Failed")]
 #[case::interrupts_its_worker("kill -INT $PPID", Succeeded, By::Code(100), "Succeeded")]

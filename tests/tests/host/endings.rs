@@ -91,3 +91,21 @@ async fn the_end_of_the_runner_is_the_end_of_the_host_a_while_later() {
     let log = host.log();
     assert!(log.contains("muster-poweroff.service"), "{log}");
 }
+
+#[tokio::test]
+async fn one_whose_start_hangs_ends_the_host() {
+    let around = Surroundings::new().await;
+    // That the interval is long enough for the times on the image is another test's.
+    let quick = "[Service]\nTimeoutStartSec=1s\nTimeoutStopSec=500ms\n";
+    let hangs = "trap '' TERM; while :; do sleep 0.1; done";
+    let boot = around
+        .host()
+        .quiet()
+        .script("muster-supervisor.service", hangs)
+        .drop_in("muster-supervisor.service", quick);
+    let mut host = boot.start().await.unwrap();
+    host.off(OFF).await.unwrap();
+    let log = host.log();
+    let said = format!("muster-supervisor.service: {TOO_OFTEN}");
+    assert!(log.contains(&said), "{log}");
+}

@@ -8,6 +8,7 @@
 
 mod boot;
 mod endings;
+mod hostile;
 mod job;
 mod kills;
 mod outages;

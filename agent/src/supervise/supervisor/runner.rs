@@ -127,6 +127,7 @@ impl Supervisor {
     }
 
     pub(super) fn found_cgroup(&mut self, cgroup: Cgroup) {
+        cgroup.bound();
         self.sampler.watch_cgroup(Some(cgroup.path()));
         self.grounds = Grounds::Cgroup(Some(cgroup));
     }

@@ -137,6 +137,26 @@ fn a_runner_that_is_killed_in_its_unit(
     });
 }
 
+#[rstest]
+#[case::listening(IDLES, RunnerPhase::Listening, RunnerOutcome::Unused)]
+#[case::assigned(HANGS, RunnerPhase::Assigned, RunnerOutcome::Lost)]
+fn a_listener_that_is_killed_before_its_job_runs(
+    #[case] scenario: &str,
+    #[case] phase: RunnerPhase,
+    #[case] outcome: RunnerOutcome,
+) {
+    play(async || {
+        let mut scene = Scene::begin(scenario).await;
+        scene.assign().await;
+        scene.reach(phase).await;
+        let kill = ["pkill", "-KILL", "-x", "Runner.Listener"];
+        scene.host.read(&kill).await.unwrap();
+        let finished = scene.end().await;
+        assert_eq!(finished.outcome(), outcome, "{finished:?}");
+        assert_eq!((finished.exit_code, finished.signal), (None, Some(9)));
+    });
+}
+
 #[test]
 fn a_host_whose_agent_is_gone_for_good_ends_after_its_job() {
     play(async || {

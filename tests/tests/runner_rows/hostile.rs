@@ -84,7 +84,12 @@ fn job(step: &str) -> String {
     "Succeeded"
 )]
 #[case::closes_its_output("exec 0<&- 1>&- 2>&-", Succeeded, By::Code(100), "Succeeded")]
-#[case::eats_memory("ulimit -v 100000; tail /dev/zero", Failed, By::Code(102), "Failed")]
+#[case::eats_memory_up_to_a_limit_of_its_own(
+    "ulimit -v 100000; tail /dev/zero",
+    Failed,
+    By::Code(102),
+    "Failed"
+)]
 #[case::leaves_a_child_that_holds_its_output(
     "env -u RUNNER_TRACKING_ID sleep 600 & exit 0",
     Succeeded,

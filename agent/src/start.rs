@@ -209,13 +209,10 @@ async fn enroll(
     Ok(Some(enrolled))
 }
 
-/// The host's half. Switches the host off in the end, if it is configured to.
+/// The host's half. Switches the host off in the end, if the runner has a unit: such a host has no other
+/// purpose.
 pub(crate) fn supervise(config: SuperviseConfig) -> anyhow::Result<()> {
-    let SuperviseConfig {
-        host,
-        agent_uid,
-        power_off,
-    } = config;
+    let SuperviseConfig { host, agent_uid } = config;
     let work_dir = host.work_dir.clone();
     let _lock = instance::hold(&work_dir).context("failed to start")?;
     prepare_for_children()?;
@@ -240,14 +237,12 @@ pub(crate) fn supervise(config: SuperviseConfig) -> anyhow::Result<()> {
         if in_unit {
             supervisor
                 .resume(work_dir.join(STATE))
-                .await
                 .context("failed to read what an earlier supervisor left")?;
         }
         let ended = Box::pin(supervisor.run()).await;
         // The last word may still be on its way to the front.
         socket::drain(tasks).await;
         if let Ended::Over(mut signals) = ended
-            && power_off
             && in_unit
         {
             tokio::select! {

@@ -14,6 +14,9 @@ const SECONDS_MAX: u64 = 30 * 24 * 3600;
 pub(super) struct Fields {
     map: Map<String, Value>,
     problems: Vec<String>,
+    /// Every name that was asked for, for the test of the reference.
+    #[cfg(test)]
+    asked: std::collections::BTreeSet<String>,
 }
 
 impl Fields {
@@ -22,7 +25,15 @@ impl Fields {
         Self {
             map,
             problems: Vec::new(),
+            #[cfg(test)]
+            asked: std::collections::BTreeSet::new(),
         }
+    }
+
+    /// Every name that was asked for.
+    #[cfg(test)]
+    pub(super) fn asked(self) -> std::collections::BTreeSet<String> {
+        self.asked
     }
 
     /// Every problem found, with the fields that nobody has read.
@@ -46,7 +57,7 @@ impl Fields {
     }
 
     pub(super) fn optional_string(&mut self, name: &str) -> Option<String> {
-        match self.map.remove(name)? {
+        match self.take(name)? {
             Value::String(text) if !text.is_empty() => Some(text),
             // The value isn't shown: it may be a secret in the wrong shape.
             Value::String(_) => {
@@ -117,17 +128,9 @@ impl Fields {
 
     /// A field of any kind.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        #[cfg(test)]
+        self.asked.insert(name.to_owned());
         self.map.remove(name)
-    }
-
-    pub(super) fn optional_bool(&mut self, name: &str) -> Option<bool> {
-        match self.map.remove(name)? {
-            Value::Bool(value) => Some(value),
-            other => {
-                self.problem(name, kind(&other), "true or false");
-                None
-            }
-        }
     }
 
     /// A user of this host.
@@ -148,7 +151,7 @@ impl Fields {
     }
 
     pub(super) fn optional_seconds(&mut self, name: &str) -> Option<Duration> {
-        let value = self.map.remove(name)?;
+        let value = self.take(name)?;
         let expected = format!("a whole number of seconds from 1 to {SECONDS_MAX}");
         match value.as_u64() {
             Some(seconds @ 1..=SECONDS_MAX) => Some(Duration::from_secs(seconds)),

@@ -54,8 +54,6 @@ pub(crate) struct SuperviseConfig {
     pub(crate) host: HostConfig,
     /// The user who may give orders over the socket, beside root.
     pub(crate) agent_uid: u32,
-    /// Whether the host is switched off once the work is over.
-    pub(crate) power_off: bool,
 }
 
 /// Every problem of a configuration at once.
@@ -95,17 +93,17 @@ pub(crate) fn parse_run(text: &str) -> Result<RunConfig, ConfigError> {
 
 /// Reads and checks the configuration of `supervise`.
 pub(crate) fn parse_supervise(text: &str) -> Result<SuperviseConfig, ConfigError> {
-    parse(text, |fields| {
-        let agent_uid = fields
-            .user("agent_user", "muster-agent")
-            .map(|u| u.uid.as_raw());
-        let power_off = fields.optional_bool("power_off").unwrap_or(true);
-        let host = HostConfig::read_supervised(fields);
-        Some(SuperviseConfig {
-            host: host?,
-            agent_uid: agent_uid?,
-            power_off,
-        })
+    parse(text, read_supervise)
+}
+
+fn read_supervise(fields: &mut Fields) -> Option<SuperviseConfig> {
+    let agent_uid = fields
+        .user("agent_user", "muster-agent")
+        .map(|u| u.uid.as_raw());
+    let host = HostConfig::read_supervised(fields);
+    Some(SuperviseConfig {
+        host: host?,
+        agent_uid: agent_uid?,
     })
 }
 

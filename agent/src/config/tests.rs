@@ -1,7 +1,11 @@
+use std::collections::BTreeSet;
+
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::fields::Fields;
 use super::{Attestation, Mode, RunConfig, parse_run, parse_supervise};
+use crate::supervise::watchdog::Limits;
 
 fn document() -> Value {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -114,7 +118,6 @@ fn a_supervisor_takes_its_users_and_its_unit_from_the_document() {
     });
     let config = parse_supervise(&document.to_string()).unwrap();
     assert_eq!(config.agent_uid, 0);
-    assert!(config.power_off);
     let Mode::Unit(unit) = config.host.mode else {
         panic!("a unit is the default")
     };
@@ -123,7 +126,6 @@ fn a_supervisor_takes_its_users_and_its_unit_from_the_document() {
 
     document["agent_user"] = "no-such-user".into();
     document["runner_unit"] = "runner".into();
-    document["power_off"] = 1.into();
     document["join_token"] = "hunter2-hunter2".into();
     let error = parse_supervise(&document.to_string())
         .unwrap_err()
@@ -131,7 +133,6 @@ fn a_supervisor_takes_its_users_and_its_unit_from_the_document() {
     for named in [
         "agent_user: \"no-such-user\"; expected a user of this host",
         "runner_unit: \"runner\"; expected a name that ends with .service, or none",
-        "power_off: a number; expected true or false",
         "join_token: not a known field",
     ] {
         assert!(error.contains(named), "{named:?} is not in:\n{error}");
@@ -213,4 +214,86 @@ fn the_example_for_images_is_a_configuration() {
     };
     assert!(matches!(network.attestation, Attestation::AwsSts(_)));
     assert_eq!(network.launch, None);
+}
+
+const REFERENCE: &str = include_str!("../../../ami/CONFIGURATION.md");
+
+/// The part of the reference below a heading.
+fn section(heading: &str) -> &'static str {
+    let (_, rest) = REFERENCE.split_once(heading).unwrap();
+    rest.split("\n## ").next().unwrap()
+}
+
+/// The first and the second column of the tables of a part.
+fn rows(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let mut columns = line.strip_prefix("| `")?.split(" | ");
+        Some((columns.next()?, columns.next()?))
+    })
+}
+
+/// The example of a part, for this machine.
+fn example(text: &str) -> String {
+    let (_, rest) = text.split_once("```json\n").unwrap();
+    let (json, _) = rest.split_once("```").unwrap();
+    json.replace("/opt/actions-runner", "/")
+        .replace("\"/run/muster\"", "\"/tmp\"")
+        .replace("\"muster-agent\"", "\"root\"")
+        .replace("\"runner\"", "\"nobody\"")
+}
+
+fn asked(document: serde_json::Value, read: impl FnOnce(&mut Fields)) -> BTreeSet<String> {
+    let serde_json::Value::Object(map) = document else {
+        panic!("an object")
+    };
+    let mut fields = Fields::new(map);
+    read(&mut fields);
+    fields.asked()
+}
+
+#[test]
+fn the_reference_names_every_field_that_is_read_and_no_other() {
+    let agent = section("## `/etc/muster/agent.json`");
+    let supervisor = section("## `/etc/muster/supervisor.json`");
+    let (fields, limits) = supervisor.split_once("### `runner_limits`").unwrap();
+    let names = |text| -> BTreeSet<String> {
+        let named = rows(text).map(|(name, _)| name.split('`').next().unwrap().to_owned());
+        named.collect()
+    };
+
+    let proven = |how: &str| {
+        let document = json!({ "attestation": how });
+        asked(document, |fields| drop(super::NetworkConfig::read(fields)))
+    };
+    let front = &proven("aws-sts") | &proven("join-token");
+    let socket = BTreeSet::from(["supervisor_socket".to_owned()]);
+    assert_eq!(names(agent), &front | &socket);
+
+    let supervised = |document| asked(document, |fields| drop(super::read_supervise(fields)));
+    let read = &supervised(json!({})) | &supervised(json!({"runner_unit": "none"}));
+    assert_eq!(names(fields), read);
+    let alone = asked(json!({}), |fields| {
+        drop(super::HostConfig::read_alone(fields, None));
+    });
+    let marked = rows(fields).filter(|(name, _)| name.ends_with('²'));
+    let marked: BTreeSet<_> = marked
+        .map(|(name, _)| name.split('`').next().unwrap())
+        .collect();
+    assert_eq!(marked, alone.iter().map(String::as_str).collect());
+
+    let mut defaults = Limits::default();
+    let defaults = defaults.fields().map(|(name, limit)| {
+        let name = format!("{name}`");
+        (name, limit.as_secs().to_string())
+    });
+    let told: Vec<_> = rows(limits)
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .collect();
+    assert_eq!(told, defaults);
+
+    let RunConfig::Front { .. } = parse_run(&example(agent)).unwrap() else {
+        panic!("the example has a supervisor")
+    };
+    let config = parse_supervise(&example(fields)).unwrap();
+    assert_eq!(config.host.coordinator_lost.as_secs(), 600);
 }

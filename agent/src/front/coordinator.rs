@@ -9,17 +9,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Front, request};
-use crate::local::{Assignment, HostState, Order, Settings};
+use crate::local::{Assignment, HEARTBEAT, HostState, Order, STOPPING, Settings};
 use crate::sample;
 use crate::session::link::{Closed, Link, LinkEvent};
 use crate::wire;
 
 /// Messages that may wait for the connection.
 const REQUESTS: usize = 16;
-/// Bounds of the heartbeat's cadence.
-const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
-/// Bounds of the lead and the grace.
-const STOPPING: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
 /// Longest wait that a coordinator may ask for before a new connection.
 const RECONNECT_MAX: Duration = Duration::from_secs(120);
 

@@ -19,6 +19,20 @@ use tokio::sync::mpsc;
 /// other half hangs, and gets the whole state again when it comes back.
 const QUEUE: usize = 512;
 
+/// Bounds of the time between two samples.
+pub(crate) const HEARTBEAT: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(300));
+/// Bounds of the lead and the grace.
+pub(crate) const STOPPING: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_secs(3600));
+/// Longest text of the front's that the supervisor keeps, in characters.
+const TEXT_MAX: usize = 1024;
+
+/// `text` as far as the supervisor keeps it. Who has taken the front over must not fill its state.
+pub(crate) fn shortened(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
+}
+
 /// What the front says. Each may come again after a connection was lost, and does no harm then.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,6 +78,18 @@ pub(crate) struct Settings {
     pub(crate) interrupt_lead: Option<Duration>,
     /// How long it may take then.
     pub(crate) stop_grace: Option<Duration>,
+}
+
+impl Settings {
+    /// The same, each within its bounds, which the front keeps too if it is what it should be.
+    pub(crate) fn bounded(self) -> Self {
+        let within = |span: Option<Duration>, (least, most)| span.map(|it| it.clamp(least, most));
+        Self {
+            heartbeat_interval: within(self.heartbeat_interval, HEARTBEAT),
+            interrupt_lead: within(self.interrupt_lead, STOPPING),
+            stop_grace: within(self.stop_grace, STOPPING),
+        }
+    }
 }
 
 /// The one assignment.
@@ -170,5 +196,30 @@ pub(crate) async fn heard<S, R>(connection: &mut Option<Connection<S, R>>) -> Op
     match connection {
         Some(connection) => connection.from.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{HEARTBEAT, STOPPING, Settings, shortened};
+
+    #[test]
+    fn what_a_front_says_is_held_within_bounds() {
+        let settings = |span| Settings {
+            heartbeat_interval: span,
+            interrupt_lead: span,
+            stop_grace: span,
+        };
+        assert_eq!(settings(None).bounded(), settings(None));
+        let least = settings(Some(Duration::ZERO)).bounded();
+        assert_eq!(least.heartbeat_interval, Some(HEARTBEAT.0));
+        assert_eq!(least.stop_grace, Some(STOPPING.0));
+        let most = settings(Some(Duration::MAX)).bounded();
+        assert_eq!(most.heartbeat_interval, Some(HEARTBEAT.1));
+        assert_eq!(most.interrupt_lead, Some(STOPPING.1));
+        assert_eq!(shortened("é").as_str(), "é");
+        assert_eq!(shortened(&"é".repeat(900_000)).chars().count(), 1024);
     }
 }

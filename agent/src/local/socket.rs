@@ -192,6 +192,11 @@ async fn carry<S: Serialize, R: DeserializeOwned>(stream: UnixStream, end: Conne
                         continue;
                     }
                 };
+                if text.len() > FRAME_MAX {
+                    // The other end would cut the connection, and hear it again on the next one.
+                    tracing::error!(bytes = text.len(), "a word that is too long is not said");
+                    continue;
+                }
                 let sent = frames.send(Bytes::copy_from_slice(&text));
                 match timeout(WRITE_TIMEOUT, sent).await {
                     Ok(Ok(())) => {}
@@ -267,6 +272,12 @@ mod tests {
             panic!("another order")
         };
         assert_eq!(assignment.jit_config.expose_secret(), "s3cret");
+        // One that is too long for a frame is left out, and the connection stays.
+        let long = Report::State(HostState {
+            runner_version: "x".repeat(super::FRAME_MAX),
+            ..HostState::default()
+        });
+        front.to.send(long).await.unwrap();
         for report in [
             Report::State(HostState::default()),
             Report::Event(AgentEvent {

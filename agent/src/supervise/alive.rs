@@ -137,7 +137,9 @@ impl Alive {
                 self.advance(Phase::Running, actions);
             }
             ConsoleLine::JobCompleted(name, result) => {
-                self.job.get_or_insert(name);
+                if !name.is_empty() {
+                    self.job.get_or_insert(name);
+                }
                 self.set_result(result, now);
                 self.advance(Phase::Running, actions);
             }

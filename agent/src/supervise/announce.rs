@@ -22,6 +22,8 @@ use crate::config::Mode;
 pub(super) const FILE_VARIABLE: &str = "MUSTER_INTERRUPTION_FILE";
 /// Names the hook in the job's environment.
 pub(super) const HOOK_VARIABLE: &str = "MUSTER_INTERRUPTION_HOOK";
+/// The unit of the hook, on a host whose runner has one. It knows the paths above.
+const HOOK_UNIT: &str = "muster-interruption-hook.service";
 /// Longest time that the hook may take: the notice of a Spot interruption.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -69,30 +71,13 @@ pub(crate) async fn run_hook(work_dir: PathBuf, mode: Mode, mark: String) {
             command.process_group(0);
             command
         }
-        Mode::Unit(unit) => {
+        Mode::Unit(_) => {
             if !hook.exists() {
                 return;
             }
-            let mut command = Command::new("systemd-run");
-            command.args([
-                "--quiet",
-                "--collect",
-                "--wait",
-                "--unit=muster-interruption-hook",
-            ]);
-            command.arg(format!("--uid={}", unit.user.uid));
-            command.arg(format!("--gid={}", unit.user.gid));
-            // It ends with the runner.
-            command.arg(format!("--property=BindsTo={}", unit.name));
-            command.arg(format!(
-                "--property=RuntimeMaxSec={}",
-                HOOK_TIMEOUT.as_secs()
-            ));
-            command.arg(format!(
-                "--setenv={FILE_VARIABLE}={}",
-                file(&work_dir).display()
-            ));
-            command.arg(&hook);
+            // Its limits, its user and its environment are in the unit.
+            let mut command = Command::new("systemctl");
+            command.args(["start", HOOK_UNIT]);
             command
         }
     };

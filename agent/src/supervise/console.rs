@@ -11,6 +11,8 @@ pub(crate) const LINE_MAX: usize = 8 * 1024;
 const JOB_NAME_MAX: usize = 512;
 /// Longest complaint that is kept, in characters.
 const COMPLAINT_MAX: usize = 256;
+/// What stands between a job and its result.
+const RESULT: &str = " completed with result: ";
 /// How lines begin that say why the runner can't go on (BrokerMessageListener.cs, Program.cs:136-156,
 /// Runner.cs:823-830, SelfUpdaterV2.cs:68-130, CommandSettings.cs).
 const COMPLAINTS: [&str; 9] = [
@@ -37,7 +39,8 @@ pub(crate) enum ConsoleLine {
     Listening,
     /// `<time>: Running job: <name>` (JobDispatcher.cs:378).
     RunningJob(String),
-    /// `<time>: Job <name> completed with result: <result>` (JobDispatcher.cs:591).
+    /// `<time>: Job <name> completed with result: <result>` (JobDispatcher.cs:591), also behind other text;
+    /// then the name may be empty.
     JobCompleted(String, JobResult),
     /// Another session of this registration exists; the runner tries again for minutes
     /// (BrokerMessageListener.cs:472-492).
@@ -113,6 +116,24 @@ impl JobResult {
 pub(crate) fn parse(line: &str) -> ConsoleLine {
     let line = without_ansi(line);
     let line = line.trim_end();
+    match whole(line) {
+        ConsoleLine::Other => glued(line).unwrap_or(ConsoleLine::Other),
+        meaning => meaning,
+    }
+}
+
+/// A job can put text without an end before the runner's own line. The result at its end is the runner's.
+fn glued(line: &str) -> Option<ConsoleLine> {
+    let (head, word) = line.rsplit_once(RESULT)?;
+    let name = head.rsplit_once("Z: Job ").map_or("", |(_, name)| name);
+    let result = JobResult::from_word(word)?;
+    Some(ConsoleLine::JobCompleted(
+        shortened(name, JOB_NAME_MAX),
+        result,
+    ))
+}
+
+fn whole(line: &str) -> ConsoleLine {
     if let Some(text) = after_time(line) {
         return timed(text);
     }
@@ -164,7 +185,7 @@ fn timed(text: &str) -> ConsoleLine {
     // The name may hold the same words, so the last ones count.
     if let Some((name, word)) = text
         .strip_prefix("Job ")
-        .and_then(|rest| rest.rsplit_once(" completed with result: "))
+        .and_then(|rest| rest.rsplit_once(RESULT))
         && let Some(result) = JobResult::from_word(word)
     {
         return ConsoleLine::JobCompleted(shortened(name, JOB_NAME_MAX), result);
@@ -247,6 +268,14 @@ mod tests {
         ConsoleLine::Other
     )]
     #[case("2026-08-01T10:00:00Z: Listening for Jobs", ConsoleLine::Other)]
+    #[case(
+        "xxxx2026-08-01 10:00:00Z: Job b completed with result: Canceled",
+        ConsoleLine::JobCompleted("b".into(), JobResult::Canceled)
+    )]
+    #[case(
+        "xxxx completed with result: Canceled",
+        ConsoleLine::JobCompleted(String::new(), JobResult::Canceled)
+    )]
     #[case("√ Connected to GitHub", ConsoleLine::Connected)]
     #[case("2026-08-01 10:00:00Z: Runner reconnected.", ConsoleLine::Reconnected)]
     #[case(

@@ -8,8 +8,8 @@ use std::path::Path;
 use super::files::ForeignDir;
 use super::tail::Masker;
 
-/// How much of the newest log of each kind is taken, in bytes: 64 KiB together.
-const KINDS: [(&str, u64); 2] = [("Runner_", 24 * 1024), ("Worker_", 40 * 1024)];
+/// How much of the newest log of each kind is taken, in bytes, its name included: 64 KiB together.
+const KINDS: [(&str, usize); 2] = [("Runner_", 24 * 1024), ("Worker_", 40 * 1024)];
 /// Most entries of the directory that are looked at.
 const ENTRIES_MAX: usize = 1000;
 
@@ -31,18 +31,29 @@ pub(crate) fn tail(runner_dir: &Path, masker: &Masker) -> String {
             .filter(|name| name.starts_with(kind) && name.ends_with(".log"))
             .max();
         let Some(name) = newest else { continue };
-        match dir.tail(name, most) {
+        match dir.tail(name, u64::try_from(most).unwrap_or(u64::MAX)) {
             Ok(bytes) => {
-                text.push_str(&format!("==> {} <==\n", masker.mask(name)));
+                let title = format!("==> {} <==\n", masker.mask(name));
+                let mut masked = String::new();
                 for line in String::from_utf8_lossy(&bytes).lines() {
-                    text.push_str(&masker.mask(line));
-                    text.push('\n');
+                    masked.push_str(&masker.mask(line));
+                    masked.push('\n');
                 }
+                // A byte that isn't text has become three.
+                let end = last_bytes(&masked, most.saturating_sub(title.len()));
+                text.push_str(&title);
+                text.push_str(end);
             }
             Err(error) => tracing::debug!(%error, "a diagnostic log can't be read"),
         }
     }
     text
+}
+
+/// The end of `text`, at most this long.
+fn last_bytes(text: &str, most: usize) -> &str {
+    let from = text.len().saturating_sub(most);
+    &text[text.ceil_char_boundary(from)..]
 }
 
 #[cfg(test)]
@@ -80,5 +91,9 @@ mod tests {
         .unwrap();
         let text = tail(dir.path(), &masker);
         assert!(text.len() < 64 * 1024, "{}", text.len());
+        std::fs::write(diag.join("Runner_20260801-110000-utc.log"), [0xff; 100_000]).unwrap();
+        let text = tail(dir.path(), &masker);
+        assert!(text.len() <= 64 * 1024, "{}", text.len());
+        assert!(text.starts_with("==> Runner_") && text.ends_with("x\n"));
     }
 }

@@ -18,7 +18,8 @@ pub(crate) const FILE: &str = "runner.exit";
 const SIZE_MAX: u64 = 256;
 
 /// Writes what systemd says in `code` (`exited`, `killed`, `dumped`) and `status` (a number, or the name of a
-/// signal).
+/// signal). The first record counts: a unit that is started once more finds no errand, and its end is not
+/// the runner's.
 pub(crate) fn write(dir: &Path, code: &str, status: &str) -> io::Result<()> {
     let fresh = dir.join(format!("{FILE}.new"));
     let mut file = std::fs::OpenOptions::new()
@@ -28,7 +29,11 @@ pub(crate) fn write(dir: &Path, code: &str, status: &str) -> io::Result<()> {
         .mode(0o600)
         .open(&fresh)?;
     writeln!(file, "{code} {status}")?;
-    std::fs::rename(&fresh, dir.join(FILE))
+    match std::fs::hard_link(&fresh, dir.join(FILE)) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    std::fs::remove_file(fresh)
 }
 
 /// The record, if there is one.
@@ -79,6 +84,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()).unwrap(), None);
         write(dir.path(), code, status).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), Some(exit));
+        write(dir.path(), "exited", "1").unwrap();
         assert_eq!(read(dir.path()).unwrap(), Some(exit));
         remove(dir.path()).unwrap();
         remove(dir.path()).unwrap();

@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::cgroup::Cgroup;
 use super::console::LINE_MAX;
@@ -28,8 +28,9 @@ use super::launch::Errand;
 use super::lines::Lines;
 use super::outcome::Exit;
 use super::perflog::{Counter, PerfLog};
-use super::unit::{self, UnitError, UnitProcess};
+use super::unit::{self, Found, UnitError, UnitProcess};
 use super::{account, announce, files};
+use crate::backoff::Backoff;
 use crate::config::{Mode, UnitSettings};
 
 /// The variable that the configuration goes in (CommandSettings.cs:110-140).
@@ -41,6 +42,12 @@ const PERF_INTERVAL: Duration = Duration::from_millis(250);
 const LAST_LINES_IDLE: Duration = Duration::from_millis(25);
 /// The longest that the last lines are read for: a descendant may go on printing.
 const LAST_LINES: Duration = Duration::from_millis(500);
+/// Reads of the console before each look at the perf files: as much as a pipe holds.
+const READS_BEFORE_COUNTERS: usize = 8;
+/// First ceiling of the wait before an earlier supervisor's runner is looked for again.
+const FIND_BASE: Duration = Duration::from_millis(100);
+/// Last ceiling.
+const FIND_CAP: Duration = Duration::from_secs(5);
 
 /// What a runner is started with.
 #[derive(Debug)]
@@ -89,6 +96,16 @@ pub(crate) enum StartError {
 /// What the process does.
 #[derive(Debug)]
 pub(crate) enum ListenerEvent {
+    /// A runner that an earlier supervisor has started was found again, alive or not.
+    Found {
+        /// Its process id, if it was seen alive.
+        pid: Option<Pid>,
+        /// Where its processes are, if that could be told.
+        cgroup: Option<Cgroup>,
+    },
+    /// No runner is there, though one was to be started, and nobody knows what became of it. Nothing
+    /// follows.
+    Missing,
     /// It printed a line, on either stream.
     Line(String),
     /// A counter appeared in its perf files.
@@ -146,10 +163,31 @@ impl Listener {
         })
     }
 
-    /// Finds the process again that an earlier supervisor has started in its unit.
-    pub(crate) async fn find(unit: &UnitSettings, work_dir: &Path) -> Result<Self, StartError> {
-        let found = unit::find(unit, work_dir).await?;
-        Ok(Self::of_unit(found, work_dir))
+    /// Finds the process again that an earlier supervisor has started in its unit, and watches it. Asks
+    /// until there is an answer: that nobody can say how it is does not mean that it has ended.
+    pub(crate) async fn find_and_run(
+        unit: UnitSettings,
+        work_dir: PathBuf,
+        events: mpsc::Sender<ListenerEvent>,
+        commands: mpsc::Receiver<ListenerCommand>,
+    ) {
+        let mut backoff = Backoff::new(FIND_BASE, FIND_CAP);
+        while !events.is_closed() {
+            match unit::find(&unit, &work_dir).await {
+                Ok(Found::Unit(found)) => {
+                    let listener = Self::of_unit(found, &work_dir);
+                    let (pid, cgroup) = (listener.pid(), listener.cgroup.clone());
+                    send(&events, ListenerEvent::Found { pid, cgroup }).await;
+                    return listener.run(events, commands).await;
+                }
+                Ok(Found::Nothing) => return send(&events, ListenerEvent::Missing).await,
+                Ok(Found::Changing) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the runner's unit can't be looked for; trying again");
+                }
+            }
+            sleep(backoff.next()).await;
+        }
     }
 
     fn of_unit(unit: unit::Started, work_dir: &Path) -> Self {
@@ -187,14 +225,26 @@ impl Listener {
         perf_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let exit = loop {
             tokio::select! {
-                // The console first: what it says before a counter happened before it.
                 biased;
                 exit = self.process.wait() => break exit,
                 Some(command) = commands.recv() => self.obey(command),
+                _ = perf_tick.tick() => {
+                    // What the console says before a counter happened before it. Who floods it does
+                    // not keep the counters back.
+                    for _ in 0..READS_BEFORE_COUNTERS {
+                        match self.output.try_read(&mut buffer) {
+                            Ok(count) if count > 0 => {
+                                forward(Ok(count), &buffer, &mut lines, &events).await;
+                            }
+                            // The read below hears of it too.
+                            _ => break,
+                        }
+                    }
+                    self.forward_counters(&events).await;
+                }
                 read = self.output.read(&mut buffer), if open => {
                     open = forward(read, &buffer, &mut lines, &events).await;
                 }
-                _ = perf_tick.tick() => self.forward_counters(&events).await,
             }
         };
         // What it wrote before its end counts, so it must arrive before the end does.

@@ -3,8 +3,8 @@
 //! It merges what the console, the perf files, the exit status and the process table say into phases
 //! that only advance, decides when the runner must be stopped, and in the end what became of it. Each
 //! source but the exit status can be forged by the job. The worst that a job can do so is to have its
-//! own runner stopped: nothing that it writes makes a busy runner look idle, takes a phase back, or
-//! makes a success of an end whose exit status doesn't allow it.
+//! own runner stopped, and to have a failure taken for another: nothing that it writes makes a busy runner
+//! look idle, takes a phase back, or makes a success of an end whose exit code doesn't name one.
 
 use std::time::{Duration, Instant};
 
@@ -133,7 +133,7 @@ impl Machine {
             }
             Input::Started => self.started(at, &mut actions),
             Input::StartFailed(reason) => {
-                if matches!(self.state, State::Unassigned) {
+                if matches!(self.own_phase(), Phase::Unassigned | Phase::Starting) {
                     self.finish_without_process(RunnerOutcome::StartFailed, reason, &mut actions);
                 }
             }

@@ -3,7 +3,8 @@
 //! Exit codes as in Constants.cs:150-163 of actions/runner 2.336.0, and 100 + result with
 //! `ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED` (Runner.cs:327-331,587-600). An exit code of 0 alone
 //! says nothing: it follows a stop, a deletion of the registration and a lost job too. The console can
-//! be written by the job, so it makes a success of nothing that the exit status doesn't allow.
+//! be written by the job, and be read away by it: a success is what the exit code calls one, and nothing else.
+//! No version that GitHub still lets register is known to ignore the variable.
 
 use muster_proto::v1::RunnerOutcome;
 use serde::{Deserialize, Serialize};
@@ -176,7 +177,7 @@ fn outcome(exit: Exit, seen: &Seen) -> RunnerOutcome {
         Exit::Signal(_) | Exit::Unknown => {}
     }
     if let Some(printed) = &seen.result {
-        return of_printed(exit, *printed, seen);
+        return of_printed(*printed, seen);
     }
     match seen.phase {
         Phase::Assigned | Phase::Running => without_result(exit, seen),
@@ -202,19 +203,13 @@ fn of_exit_result(result: JobResult, seen: &Seen) -> RunnerOutcome {
     }
 }
 
-/// The console alone names a result, as a runner does that ignores the variable which makes the exit
-/// code name it. Such a runner ends with 0, or with 3 or 4 if an update waits; and a success that was
-/// followed by a stop or by another result may be the job's own invention.
-fn of_printed(exit: Exit, printed: Printed, seen: &Seen) -> RunnerOutcome {
-    let claims_success = passed(printed.result);
+/// The console alone names a result. A job may claim a failure, which harms itself only; a success it must
+/// not claim.
+fn of_printed(printed: Printed, seen: &Seen) -> RunnerOutcome {
     // A runner that stops in the middle of a job says "Canceled" too.
     let broken_off =
         printed.result == JobResult::Canceled && !printed.after_stop && !seen.cancelled;
-    let believable = matches!(exit, Exit::Code(0 | 3 | 4))
-        && seen.stop.is_none()
-        && !seen.stopped_by_other
-        && !printed.contradicted;
-    if broken_off || claims_success && !believable {
+    if broken_off || passed(printed.result) {
         return without_result(Exit::Unknown, seen);
     }
     of_result(printed.result, printed.after_stop)

@@ -108,7 +108,8 @@ impl Limits {
         limits
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut Duration); 17] {
+    /// Each with its name in the configuration.
+    pub(crate) fn fields(&mut self) -> [(&'static str, &mut Duration); 17] {
         [
             ("connect", &mut self.connect),
             ("connect_after_conflict", &mut self.connect_after_conflict),

@@ -22,6 +22,15 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const EXPORTER: &str = "/usr/bin/prometheus-node-exporter";
 const COLLECTD: &str = "/usr/sbin/collectd";
 
+/// The names of the two processes of a host.
+const OF_A_HOST: [&str; 2] = ["muster-agent run (front)", "muster-agent supervise"];
+/// What the figures are held against, and what stands between.
+const GATES: &str = "\
+gates (aims) of a host: memory 8 (3) MB, processor 0.05 (0.01) %, binary 6 (2.5) MB, start to enrolled 50 (10) ms
+a host has two processes of one binary: the sum of their pss is what it pays, the sum of rss counts shared pages twice
+between binary and aim: the code of rustls with ring, h2 and tonic, tracing-subscriber, and url with its IDNA tables
+";
+
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -66,8 +75,8 @@ pub async fn measure(plan: &Plan) -> anyhow::Result<String> {
     sleep(WARM_UP).await;
     let programs: [(&str, &Child, &Path); 5] = [
         ("muster-agent run (one process)", &alone, &plan.agent),
-        ("muster-agent run (front)", &front, &plan.agent),
-        ("muster-agent supervise", &supervisor, &plan.agent),
+        (OF_A_HOST[0], &front, &plan.agent),
+        (OF_A_HOST[1], &supervisor, &plan.agent),
         ("prometheus-node-exporter", &exporter, Path::new(EXPORTER)),
         ("collectd", &collectd, Path::new(COLLECTD)),
     ];
@@ -78,8 +87,20 @@ pub async fn measure(plan: &Plan) -> anyhow::Result<String> {
     drop((alone, front, supervisor, exporter, collectd));
 
     let mut report = table(&all, plan.measured);
+    report.push_str(&sum_of_host(&all));
     report.push_str(&starts(plan).await?);
+    report.push_str(GATES);
     Ok(report)
+}
+
+/// The sum of both processes.
+fn sum_of_host(all: &[Figures]) -> String {
+    let both = || all.iter().filter(|it| OF_A_HOST.contains(&it.name));
+    let resident: u64 = both().map(|it| it.memory.resident).sum();
+    let proportional: u64 = both().map(|it| it.memory.proportional).sum();
+    let anonymous: u64 = both().map(|it| it.memory.anonymous).sum();
+    let cpu: f64 = both().map(|it| it.cpu * 100.0).sum();
+    format!("a host: rss {resident}, pss {proportional}, anon {anonymous}, cpu {cpu:.4} %\n")
 }
 
 async fn watch(

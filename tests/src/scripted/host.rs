@@ -143,7 +143,6 @@ impl Host {
             "instance_id": self.config["instance_id"],
             "agent_user": user.name,
             "runner_user": user.name,
-            "power_off": false,
         })
     }
 

@@ -8,6 +8,8 @@ use anyhow::Context as _;
 /// Where version 2 is mounted: alone, or beside version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
+/// Where version 1 has systemd's hierarchy: nspawn makes one of the same name in it.
+const SYSTEMD: &str = "/sys/fs/cgroup/systemd";
 /// How often it is tried to remove one, and the time in between.
 const TRIES: u32 = 50;
 const RETRY: Duration = Duration::from_millis(10);
@@ -39,9 +41,11 @@ impl Drop for Cgroup {
         // Both may fail: before Linux 5.14 there is no such file, and the dead may not be gone yet. An empty
         // directory that stays harms nobody.
         let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
+        let beside = self.0.file_name().map(|name| Path::new(SYSTEMD).join(name));
+        let all: Vec<_> = beside.into_iter().chain([self.0.clone()]).collect();
         for _ in 0..TRIES {
-            remove(&self.0);
-            if !self.0.exists() {
+            all.iter().for_each(|dir| remove(dir));
+            if !all.iter().any(|dir| dir.exists()) {
                 return;
             }
             std::thread::park_timeout(RETRY);

@@ -293,6 +293,18 @@ impl TestHost {
         .with_context(|| self.log_tail())
     }
 
+    /// Waits until the journal has a text.
+    ///
+    /// # Errors
+    /// When it hasn't in time.
+    pub async fn logged(&self, words: &str) -> anyhow::Result<()> {
+        wait_for(&format!("{words:?} in the journal"), PATIENCE, || async {
+            Ok(self.log().contains(words).then_some(()))
+        })
+        .await
+        .with_context(|| self.log_tail())
+    }
+
     /// Leaves an empty file in `/report` under this name.
     ///
     /// # Errors

@@ -6,13 +6,17 @@ use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{Drain, Retire, RunnerOutcome, RunnerPhase, Shutdown};
 use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 
 use muster_tests::scripted::coordinator::{Coordinator, Session};
 use muster_tests::scripted::host::{
     Agent, Host, agent_command, jit_config, lives, unique_instance_id,
 };
 use muster_tests::scripted::manager::Manager;
-use muster_tests::scripted::until;
+use muster_tests::scripted::{until, within};
 
 /// Runs a job until the file `go` exists.
 const JOB: &str = r#"
@@ -220,4 +224,60 @@ async fn a_job_learns_of_its_interruption_by_a_file_and_by_its_own_hook() {
     session.finished().await;
     assert!(front.exit().await.success());
     assert!(supervisor.exit().await.success());
+}
+
+/// A word to the supervisor, as the front would say it.
+async fn say(socket: &mut OwnedWriteHalf, word: serde_json::Value) {
+    let text = word.to_string();
+    socket
+        .write_u32(text.len().try_into().unwrap())
+        .await
+        .unwrap();
+    socket.write_all(text.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_front_that_was_taken_over_neither_ends_nor_silences_the_supervisor() {
+    let coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, JOB);
+    let supervisor = supervisor(&host).await;
+    let path = host.path("work/supervisor.sock");
+    until("the socket", || path.exists()).await;
+    let (mut reports, mut orders) = UnixStream::connect(&path).await.unwrap().into_split();
+    let heard = tokio::spawn(async move {
+        let mut words: Vec<String> = Vec::new();
+        while words.last().is_none_or(|last| last != r#""done""#) {
+            let length = reports.read_u32().await.unwrap();
+            let mut text = vec![0; usize::try_from(length).unwrap()];
+            reports.read_exact(&mut text).await.unwrap();
+            words.push(String::from_utf8(text).unwrap());
+        }
+        words
+    });
+    let long = "x".repeat(900_000);
+    for seconds in [0, u64::MAX] {
+        let span = json!({"secs": seconds, "nanos": 0});
+        let settings =
+            json!({"heartbeat_interval": span, "interrupt_lead": span, "stop_grace": span});
+        say(&mut orders, json!({"settings": settings})).await;
+    }
+    for number in 0..64 {
+        let detail = format!("{number} {long}");
+        let notice = json!({"kind": i32::MAX, "deadline": null, "detail": detail});
+        say(&mut orders, json!({"notice": notice})).await;
+    }
+    say(
+        &mut orders,
+        json!({"drain": {"deadline": "9999-01-01T00:00:00Z"}}),
+    )
+    .await;
+    say(&mut orders, json!({"shutdown": {"reason": long}})).await;
+    say(&mut orders, json!({"acknowledge": {"through": u64::MAX}})).await;
+    let words = within("the last word", heard).await.unwrap();
+    let events = words.iter().filter(|word| word.starts_with(r#"{"event""#));
+    // A notice and a look for each that was taken, and the end.
+    assert!(events.count() > 64, "{}", words.len());
+    let bytes: usize = words.iter().map(String::len).sum();
+    assert!(bytes < 1024 * 1024, "{bytes}");
+    assert!(supervisor.exit().await.success(), "{}", host.read("log"));
 }

@@ -67,6 +67,69 @@ fn a_unit_is_exposed_no_more_than(#[case] unit: &str, #[case] tenths: u32) {
     );
 }
 
+/// A setting of a unit; one of time in seconds.
+fn setting(unit: &str, name: &str) -> String {
+    let text =
+        std::fs::read_to_string(Path::new(REPOSITORY).join("ami/systemd").join(unit)).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.split_once('='));
+    let found = lines.find(|(key, _)| *key == name);
+    found
+        .unwrap_or_else(|| panic!("{unit} has no {name}"))
+        .1
+        .to_owned()
+}
+
+fn seconds(unit: &str, name: &str) -> f64 {
+    let text = setting(unit, name);
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap();
+    let (number, word) = text.split_at(split);
+    let factor = match word {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "min" => 60.0,
+        _ => panic!("{name}={text}"),
+    };
+    number.parse::<f64>().unwrap() * factor
+}
+
+#[rstest]
+#[case("muster-agent.service")]
+#[case("muster-supervisor.service")]
+fn starts_that_hang_reach_their_limit(#[case] unit: &str) {
+    // It is ready just before it had to be, never says that it is alive, and doesn't end when it is told to.
+    let longest: f64 = [
+        "TimeoutStartSec",
+        "WatchdogSec",
+        "TimeoutStopSec",
+        "RestartSec",
+    ]
+    .map(|name| seconds(unit, name))
+    .iter()
+    .sum();
+    let burst: f64 = setting(unit, "StartLimitBurst").parse().unwrap();
+    let interval = seconds(unit, "StartLimitIntervalSec");
+    assert!(
+        interval > burst * longest,
+        "{interval} s for {burst} of {longest} s"
+    );
+}
+
+#[test]
+fn the_hook_of_a_job_has_the_limits_of_its_runner() {
+    for name in [
+        "User",
+        "MemoryMax",
+        "TasksMax",
+        "IPAddressDeny",
+        "OOMPolicy",
+    ] {
+        assert_eq!(
+            setting("muster-interruption-hook.service", name),
+            setting("muster-runner.service", name),
+        );
+    }
+}
+
 #[test]
 fn nothing_in_the_runners_unit_takes_sudo_away() {
     // With a user that isn't root, each of these sets no_new_privs (systemd.exec(5)).

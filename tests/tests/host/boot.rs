@@ -95,6 +95,7 @@ async fn systemd_has_nothing_to_say_about_the_units_where_they_are_installed() {
         .args([
             "muster-agent.service",
             "muster-imds-guard.service",
+            "muster-interruption-hook.service",
             "muster-lifetime.timer",
             "muster-linger.timer",
             "muster-poweroff.service",
@@ -102,6 +103,7 @@ async fn systemd_has_nothing_to_say_about_the_units_where_they_are_installed() {
             "muster-stranded.service",
             "muster-supervisor.service",
             "muster-warmup.service",
+            "run-muster.mount",
             "run-muster-job.mount",
         ])
         .output()

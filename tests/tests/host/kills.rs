@@ -3,125 +3,10 @@
 use std::time::Duration;
 
 use muster_proto::v1::agent_event::Kind;
-use muster_proto::v1::session_response::Message;
-use muster_proto::v1::{RunnerFinished, RunnerOutcome, RunnerPhase, Shutdown};
-use muster_tests::network::Namespace;
-use muster_tests::scripted::coordinator::{Coordinator, Session};
-use muster_tests::scripted::host::{Host, jit_config, unique_instance_id};
-use muster_tests::test_host::{Boot, TestHost};
-use muster_tests::world::wait_for;
+use muster_proto::v1::{RunnerOutcome, RunnerPhase};
 use rstest::rstest;
-use serde_json::json;
 
-const OFF: Duration = Duration::from_secs(40);
-const PATIENCE: Duration = Duration::from_secs(20);
-const AGENT: &str = "muster-agent.service";
-const SUPERVISOR: &str = "muster-supervisor.service";
-
-/// A job that waits for the file `go`.
-const WAITS: &str = "speed = 50.0\nidle = { assign = 500 }\n[job.script]\nsetup_ms = 100\nsteps = [\
-                     'touch /report/runs; while [ ! -e /report/go ]; do sleep 0.02; done']\n";
-/// A runner that nobody gives a job.
-const IDLES: &str = "speed = 50.0\nidle = { assign = 3600000 }\n";
-/// A runner that hangs once it was given one.
-const HANGS: &str = "speed = 50.0\nidle = { assign = 500 }\nassign = 'acquire_hang'\n";
-
-/// A booted host and the coordinator that it enrolled at.
-struct Scene {
-    coordinator: Coordinator,
-    session: Session,
-    host: TestHost,
-}
-
-impl Scene {
-    async fn begin(scenario: &str) -> Self {
-        Self::begin_with(scenario, Duration::from_secs(60)).await
-    }
-
-    /// The host waits `patience` for a coordinator that doesn't answer.
-    async fn begin_with(scenario: &str, patience: Duration) -> Self {
-        let mut coordinator = Coordinator::start(&unique_instance_id()).await;
-        let mut agent = Host::new(&coordinator, "").front_config();
-        agent["supervisor_socket"] = "/run/muster/supervisor.sock".into();
-        let supervisor = json!({
-            "runner_dir": "/opt/actions-runner",
-            "max_lifetime_seconds": 600,
-            "coordinator_lost_seconds": patience.as_secs(),
-        });
-        let boot = Boot::new("/proc/self/ns/net".into())
-            .secret("/etc/muster/agent.json", "muster-agent", &agent.to_string())
-            .file("/etc/muster/supervisor.json", &supervisor.to_string())
-            .file("/opt/actions-runner/scenario.toml", scenario);
-        let host = boot.start().await.unwrap();
-        let session = coordinator.session().await;
-        Self {
-            coordinator,
-            session,
-            host,
-        }
-    }
-
-    async fn assign(&self) {
-        self.session.assign("runner-1", &jit_config()).await;
-    }
-
-    async fn reach(&mut self, wanted: RunnerPhase) {
-        self.session
-            .take_until(|kind| match kind {
-                Kind::PhaseChanged(changed) => changed.phase() == wanted,
-                Kind::RunnerFinished(finished) => panic!("ended too soon: {finished:#?}"),
-                _ => false,
-            })
-            .await;
-    }
-
-    /// Kills the main process of a unit, and waits for the one that takes its place.
-    async fn kill(&mut self, unit: &str) {
-        let pid = self.host.property(unit, "MainPID").await.unwrap();
-        let kill = [
-            "systemctl",
-            "kill",
-            "--kill-who=main",
-            "--signal=KILL",
-            unit,
-        ];
-        self.host.read(&kill).await.unwrap();
-        wait_for("another process", PATIENCE, || async {
-            let state = self.host.property(unit, "ActiveState").await?;
-            let other = self.host.property(unit, "MainPID").await?;
-            Ok((state == "active" && other != "0" && other != pid).then_some(()))
-        })
-        .await
-        .unwrap();
-        if unit == AGENT {
-            self.session = self.coordinator.session().await;
-        }
-    }
-
-    fn go(&self) {
-        self.host.leave("go").unwrap();
-    }
-
-    /// The end, and the end of the host after it.
-    async fn end(mut self) -> RunnerFinished {
-        let finished = self.session.finished().await;
-        self.host.off(OFF).await.unwrap();
-        let enrolments = &self.coordinator.behaviour.enrolments;
-        assert_eq!(enrolments.load(std::sync::atomic::Ordering::SeqCst), 1);
-        finished
-    }
-}
-
-/// Plays `scene` where the coordinator's loopback is the host's too.
-fn play(scene: impl AsyncFnOnce() + Send) {
-    let network = Namespace::new().unwrap();
-    network
-        .enter(|| {
-            tokio::runtime::Runtime::new()?.block_on(scene());
-            Ok(())
-        })
-        .unwrap();
-}
+use crate::scene::{AGENT, HANGS, IDLES, OFF, RUNNER, SUPERVISOR, Scene, WAITS, play};
 
 #[rstest]
 #[case::agent(&[AGENT])]
@@ -152,10 +37,7 @@ fn while_the_runner_listens(#[case] victims: &[&str]) {
         for unit in victims {
             scene.kill(unit).await;
         }
-        let stop = Message::Shutdown(Shutdown {
-            reason: "test".into(),
-        });
-        scene.session.send(stop).await;
+        scene.shut_down().await;
         let finished = scene.end().await;
         assert_eq!(finished.outcome(), RunnerOutcome::Unused, "{finished:?}");
         assert_eq!(finished.exit_code, Some(0));
@@ -173,10 +55,7 @@ fn while_the_runner_fetches_its_job(#[case] victims: &[&str]) {
         for unit in victims {
             scene.kill(unit).await;
         }
-        let stop = Message::Shutdown(Shutdown {
-            reason: "test".into(),
-        });
-        scene.session.send(stop).await;
+        scene.shut_down().await;
         let finished = scene.end().await;
         assert_eq!(
             finished.outcome(),
@@ -258,15 +137,35 @@ fn a_runner_that_is_killed_in_its_unit(
     });
 }
 
+#[rstest]
+#[case::listening(IDLES, RunnerPhase::Listening, RunnerOutcome::Unused)]
+#[case::assigned(HANGS, RunnerPhase::Assigned, RunnerOutcome::Lost)]
+fn a_listener_that_is_killed_before_its_job_runs(
+    #[case] scenario: &str,
+    #[case] phase: RunnerPhase,
+    #[case] outcome: RunnerOutcome,
+) {
+    play(async || {
+        let mut scene = Scene::begin(scenario).await;
+        scene.assign().await;
+        scene.reach(phase).await;
+        let kill = ["pkill", "-KILL", "-x", "Runner.Listener"];
+        scene.host.read(&kill).await.unwrap();
+        let finished = scene.end().await;
+        assert_eq!(finished.outcome(), outcome, "{finished:?}");
+        assert_eq!((finished.exit_code, finished.signal), (None, Some(9)));
+    });
+}
+
 #[test]
 fn a_host_whose_agent_is_gone_for_good_ends_after_its_job() {
     play(async || {
-        let mut scene = Scene::begin_with(WAITS, Duration::from_secs(3)).await;
+        let mut scene = Scene::begin_with(WAITS, Duration::from_secs(3), |boot| boot).await;
         scene.assign().await;
         scene.reach(RunnerPhase::Running).await;
         let stop = ["systemctl", "stop", AGENT];
         scene.host.read(&stop).await.unwrap();
-        let runner = scene.host.property("muster-runner.service", "ActiveState");
+        let runner = scene.host.property(RUNNER, "ActiveState");
         assert_eq!(runner.await.unwrap(), "active");
         scene.go();
         scene.host.off(OFF).await.unwrap();

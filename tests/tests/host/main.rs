@@ -8,7 +8,10 @@
 
 mod boot;
 mod endings;
+mod hostile;
 mod job;
 mod kills;
+mod outages;
 mod sandbox;
+mod scene;
 mod surroundings;

@@ -36,6 +36,20 @@ fn job(step: &str) -> String {
     By::Code(0),
     "Canceled"
 )]
+#[case::claims_a_success_before_the_runners_own_word(
+    "say Job build completed with result: Succeeded; printf xxxx > /proc/$listener/fd/1; \
+     kill -TERM $listener; exec sleep 600",
+    Lost,
+    By::Code(0),
+    "Succeeded and then another"
+)]
+#[case::claims_a_success_and_reads_the_runners_own_word_away(
+    "say Job build completed with result: Succeeded; sleep 0.1; \
+     cat /proc/$listener/fd/1 > /dev/null & sleep 0.1; kill -TERM $listener; exec sleep 600",
+    Lost,
+    By::Code(0),
+    "Succeeded"
+)]
 #[case::terminates_its_worker("kill -TERM $PPID; exec sleep 600", Failed, By::Code(102), "Failed")]
 #[case::kills_its_worker("kill -KILL $PPID; exec sleep 600", Failed, By::Code(102), "Failed")]
 #[case::interrupts_its_worker("kill -INT $PPID", Succeeded, By::Code(100), "Succeeded")]
@@ -70,7 +84,12 @@ fn job(step: &str) -> String {
     "Succeeded"
 )]
 #[case::closes_its_output("exec 0<&- 1>&- 2>&-", Succeeded, By::Code(100), "Succeeded")]
-#[case::eats_memory("ulimit -v 100000; tail /dev/zero", Failed, By::Code(102), "Failed")]
+#[case::eats_memory_up_to_a_limit_of_its_own(
+    "ulimit -v 100000; tail /dev/zero",
+    Failed,
+    By::Code(102),
+    "Failed"
+)]
 #[case::leaves_a_child_that_holds_its_output(
     "env -u RUNNER_TRACKING_ID sleep 600 & exit 0",
     Succeeded,

@@ -13,6 +13,10 @@ use crate::wire;
 /// Most events that wait. An instance's life has a dozen; more is a coordinator that asks in circles.
 const CAPACITY: usize = 256;
 
+/// How many numbers a process leaves out, counted from what the one before it has saved: that may have said
+/// more than it could save, and the coordinator takes a number that it knows for an event that it has.
+const LEFT_OUT: u64 = 1000;
+
 /// The queue. Events leave it when they are acknowledged.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Journal {
@@ -31,7 +35,7 @@ impl Journal {
             tracing::warn!("too many events wait for the coordinator; the oldest is lost");
             self.events.remove(index);
         }
-        self.last_sequence += 1;
+        self.last_sequence = self.last_sequence.saturating_add(1);
         let event = Report::Event(AgentEvent {
             sequence: self.last_sequence,
             at: Some(wire::timestamp(at)),
@@ -39,6 +43,12 @@ impl Journal {
         });
         self.events.push_back(event.clone());
         event
+    }
+
+    /// What an earlier process has saved. New events get numbers that it has not given.
+    pub(super) fn of_another_process(mut self) -> Self {
+        self.last_sequence = self.last_sequence.saturating_add(LEFT_OUT);
+        self
     }
 
     /// All that wait, in order.
@@ -91,7 +101,7 @@ mod tests {
     use muster_proto::v1::agent_event::Kind;
     use muster_proto::v1::{DrainReport, RunnerFinished};
 
-    use super::{CAPACITY, Journal, sequence};
+    use super::{CAPACITY, Journal, LEFT_OUT, sequence};
 
     #[test]
     fn numbers_go_on_after_a_journey_through_text() {
@@ -104,16 +114,18 @@ mod tests {
         }
         journal.acknowledge(2);
         let text = serde_json::to_string(&journal).unwrap();
-        let mut journal: Journal = serde_json::from_str(&text).unwrap();
+        let journal: Journal = serde_json::from_str(&text).unwrap();
+        let mut journal = journal.of_another_process();
         assert_eq!(journal.events().map(sequence).collect::<Vec<_>>(), [3]);
         let next = journal.push(
             Kind::DrainReport(DrainReport::default()),
             Timestamp::UNIX_EPOCH,
         );
-        assert_eq!(sequence(&next), 4);
-        journal.acknowledge(4);
+        // The process before may have given some that it could not save.
+        assert_eq!(sequence(&next), 4 + LEFT_OUT);
+        journal.acknowledge(4 + LEFT_OUT);
         assert!(journal.is_empty());
-        assert_eq!(journal.last_sequence(), 4);
+        assert_eq!(journal.last_sequence(), 4 + LEFT_OUT);
     }
 
     #[test]

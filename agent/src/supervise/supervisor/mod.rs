@@ -172,7 +172,7 @@ impl Supervisor {
     }
 
     /// Goes on where an earlier process ended, and saves for the next one, in the file `path`.
-    pub(crate) async fn resume(&mut self, path: PathBuf) -> anyhow::Result<()> {
+    pub(crate) fn resume(&mut self, path: PathBuf) -> anyhow::Result<()> {
         let file = StateFile::new(path);
         let saved = file.load();
         self.state_file = Some(file);
@@ -181,7 +181,7 @@ impl Supervisor {
                 runner = saved.runner_name,
                 "going on where another left off"
             );
-            self.restore(saved, age).await;
+            self.restore(saved, age);
         }
         Ok(())
     }

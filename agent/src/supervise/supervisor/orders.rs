@@ -8,7 +8,7 @@ use muster_proto::v1::{AssignmentAccepted, InterruptionKind, InterruptionNotice,
 use tokio::time::Instant;
 
 use super::{ACKNOWLEDGE_LIMIT, HostState, Report, Saved, Supervisor, ToFront};
-use crate::local::{Assignment, Notice, Order, Settings};
+use crate::local::{Assignment, Notice, Order, Settings, shortened};
 use crate::supervise::announce::{self, Announcement};
 use crate::supervise::jit;
 use crate::supervise::machine::{Input, Machine};
@@ -81,9 +81,10 @@ impl Supervisor {
         }
     }
 
-    fn save(&mut self) {
+    /// Whether the next process will find all that is known now.
+    fn save(&mut self) -> bool {
         let Some(file) = &mut self.state_file else {
-            return;
+            return true;
         };
         let known = &mut self.known;
         let saved = Saved {
@@ -98,12 +99,13 @@ impl Supervisor {
             hook_ran: self.hook_ran,
             cgroup: self.grounds.cgroup().cloned(),
         };
-        // Its directory is in memory; if there is no room, the host has worse to worry about.
         let age = self.machine.age(Instant::now().into_std());
-        if let Err(error) = file.save(&saved, age) {
-            tracing::warn!(%error, "the state can't be saved");
-        }
+        let done = file.save(&saved, age);
         known.journal = saved.journal;
+        // What happened is told all the same. A process that comes after this one would not know of it, and
+        // gives its events numbers that were not given before.
+        done.inspect_err(|error| tracing::warn!(%error, "the state can't be saved"))
+            .is_ok()
     }
 
     pub(super) async fn on_order(&mut self, order: Order) {
@@ -127,6 +129,7 @@ impl Supervisor {
                 self.feed(Input::Retire { worker });
             }
             Order::Shutdown { reason } => {
+                let reason = shortened(&reason);
                 self.shut_down(format!("the coordinator asked for it: {reason}"));
             }
             Order::Notice(notice) => self.on_notice(notice),
@@ -140,7 +143,9 @@ impl Supervisor {
         }
     }
 
+    /// The front may have been taken over: nothing that it says is taken as it comes.
     fn on_settings(&mut self, settings: Settings) {
+        let settings = settings.bounded();
         if let Some(interval) = settings.heartbeat_interval {
             self.sample_interval = interval;
             self.sample_at = self.sample_at.min(Instant::now() + interval);
@@ -153,7 +158,8 @@ impl Supervisor {
 
     /// A notice with an hour drains at that hour. One without it, or one that only recommends, takes
     /// no running job away.
-    fn on_notice(&mut self, notice: Notice) {
+    fn on_notice(&mut self, mut notice: Notice) {
+        notice.detail = shortened(&notice.detail);
         if self.known.notices.contains(&notice) || self.known.notices.len() >= NOTICES_MAX {
             return;
         }
@@ -244,8 +250,12 @@ impl Supervisor {
                     runner_name: name,
                 }));
                 // Before the runner exists: whoever comes after this process must not start another.
-                self.save();
-                self.start_runner(config).await;
+                if self.save() {
+                    self.start_runner(config).await;
+                } else {
+                    let reason = "the supervisor's state can't be saved";
+                    self.feed(Input::StartFailed(reason.into()));
+                }
             }
             Err(error) => {
                 let reason = format!("the runner's configuration is not usable: {error}");
@@ -255,10 +265,10 @@ impl Supervisor {
     }
 
     /// Takes over what an earlier process knew, and its runner.
-    pub(super) async fn restore(&mut self, saved: Saved, age: Duration) {
+    pub(super) fn restore(&mut self, saved: Saved, age: Duration) {
         let now = Instant::now();
         self.known = super::Known {
-            journal: saved.journal,
+            journal: saved.journal.of_another_process(),
             runner_name: saved.runner_name,
             runner_version: saved.runner_version,
             marks: saved.marks,
@@ -280,7 +290,7 @@ impl Supervisor {
         if saved.ended {
             self.begin_end();
         } else if self.known.runner_name.is_some() {
-            self.find_runner().await;
+            self.find_runner();
         }
     }
 }

@@ -67,34 +67,27 @@ impl Supervisor {
         }
     }
 
-    /// Finds the runner that an earlier process has started.
-    pub(super) async fn find_runner(&mut self) {
-        let Mode::Unit(unit) = &self.config.mode else {
+    /// Looks for the runner that an earlier process has started, or was about to start. Until it is found it
+    /// counts as alive: what can't be asked has not ended.
+    pub(super) fn find_runner(&mut self) {
+        let Mode::Unit(unit) = self.config.mode.clone() else {
             return;
         };
         match jit::parts_on_disk(&self.config.runner_dir) {
             Some(parts) => parts.into_iter().for_each(|part| self.masker.add(part)),
             None => self.secrets_unknown = true,
         }
-        match Listener::find(unit, &self.config.work_dir).await {
-            Ok(listener) => {
-                if self.machine.phase() == RunnerPhase::Unassigned {
-                    // It died between the order and the start, or just after it.
-                    self.feed(Input::Started);
-                }
-                self.watch(listener);
-                // What the other process had read and not yet saved is lost.
-                self.feed(Input::ConsoleGap);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the runner's unit can't be found");
-                self.feed(Input::Started);
-                self.feed(Input::Exited {
-                    exit: Exit::Unknown,
-                    worker: false,
-                });
-            }
-        }
+        // It may have died between the order and the start, or just after it.
+        self.feed(Input::Started);
+        // What the other process had read and not yet saved is lost.
+        self.feed(Input::ConsoleGap);
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let pid = None;
+        self.runner = Some(Running { pid, commands });
+        let events = self.runner_events_sender.clone();
+        let work_dir = self.config.work_dir.clone();
+        self.tasks
+            .spawn(Listener::find_and_run(unit, work_dir, events, received));
     }
 
     fn watch(&mut self, listener: Listener) {
@@ -109,13 +102,40 @@ impl Supervisor {
         self.tasks.spawn(listener.run(events, received));
     }
 
+    fn found(&mut self, pid: Option<Pid>, cgroup: Option<Cgroup>) {
+        tracing::info!(pid = pid.map(Pid::as_raw), "runner found");
+        if let Some(cgroup) = cgroup {
+            self.found_cgroup(cgroup);
+        }
+        if let Some(runner) = &mut self.runner {
+            runner.pid = pid;
+        }
+    }
+
+    /// Nothing is left of the runner's process, and no word on its end. Its worker may still be there.
+    fn miss(&mut self) {
+        tracing::warn!("the runner is not there, and left no record of its end");
+        self.runner = None;
+        if self.machine.phase() == RunnerPhase::Starting {
+            let reason = "the supervisor died while it started the runner, which is not there";
+            self.feed(Input::StartFailed(reason.into()));
+        } else {
+            let worker = self.grounds.worker_exists();
+            let exit = Exit::Unknown;
+            self.feed(Input::Exited { exit, worker });
+        }
+    }
+
     pub(super) fn found_cgroup(&mut self, cgroup: Cgroup) {
+        cgroup.bound();
         self.sampler.watch_cgroup(Some(cgroup.path()));
         self.grounds = Grounds::Cgroup(Some(cgroup));
     }
 
     pub(super) fn on_runner(&mut self, event: ListenerEvent) {
         match event {
+            ListenerEvent::Found { pid, cgroup } => self.found(pid, cgroup),
+            ListenerEvent::Missing => self.miss(),
             ListenerEvent::Line(line) => {
                 let line = self.masker.mask(&line);
                 let meaning = console::parse(&line);

@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
+use super::error;
 use super::settings::{Ec2Settings, RoleSettings};
 
 /// How long a connection may take.
@@ -120,7 +121,10 @@ impl AssumedRole {
             .tags(tag)
             .send()
             .await
-            .map_err(CredentialsError::provider_error)?;
+            .map_err(|error| {
+                let what = format!("AssumeRole of {}", self.role.arn);
+                CredentialsError::provider_error(error::of_call(&what, &error))
+            })?;
         let credentials = output
             .credentials()
             .ok_or_else(|| CredentialsError::provider_error("AssumeRole gave no credentials"))?;

@@ -151,25 +151,35 @@ where
     (error.text, error.kind)
 }
 
-/// An error with its causes, which the SDK's own text leaves out.
+/// An error with its causes, which the SDK's own text leaves out. Room for a message of AWS's and what
+/// led to it.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        // What says nothing once there is a cause, and what the one before ends with.
+        let noise = ["dispatch failure", "other"].contains(&text.as_str());
+        let told = texts.last().is_some_and(|last| last.ends_with(&text));
+        next = error.source();
+        if told || (noise && next.is_some()) {
+            continue;
         }
-        cause = error.source();
+        texts.push(text);
     }
-    shortened(&text).to_owned()
+    cut(&texts.join(": "), 2 * MOST).to_owned()
 }
+
+/// Most bytes of a message.
+const MOST: usize = 300;
 
 /// EC2's messages can carry an encoded authorisation failure of kilobytes.
 pub(super) fn shortened(text: &str) -> &str {
-    const MOST: usize = 300;
-    let mut end = text.len().min(MOST);
+    cut(text, MOST)
+}
+
+fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -22,11 +22,21 @@ async fn every_job_is_accounted_for(
     #[values(0, 1, 2, 3, 4)] tens: u64,
     #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)] ones: u64,
 ) {
+    survive(Compute::Local, tens * 10 + ones).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn every_job_on_ec2_is_accounted_for(#[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)] run: u64) {
+    survive(Compute::Ec2, run).await;
+}
+
+async fn survive(compute: Compute, number: u64) {
     let seed = std::env::var("MUSTER_SEED")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(0_u64);
-    let run = seed.wrapping_mul(50) + tens * 10 + ones;
+    let run = seed.wrapping_mul(50) + number;
     let mut random = StdRng::seed_from_u64(run);
     let moment = SPAN.mul_f64(random.random());
     let away = AWAY.mul_f64(random.random());
@@ -34,7 +44,7 @@ async fn every_job_is_accounted_for(
 
     let world = World::start(Options {
         runner_speed: 20,
-        ..demo::options(Compute::Local)
+        ..demo::options(compute)
     })
     .await
     .unwrap();

@@ -3,11 +3,19 @@
 use std::time::Duration;
 
 use muster_tests::fakes::github::{Conclusion, JobSpec, Status};
-use muster_tests::world::{Options, World};
+use muster_tests::world::{Compute, Options, World};
+use rstest::rstest;
 
+#[rstest]
 #[tokio::test]
-async fn a_job_runs_on_an_instance_that_is_gone_afterwards() {
-    let world = World::start(Options::default()).await.unwrap();
+async fn a_job_runs_on_an_instance_that_is_gone_afterwards(
+    #[values(Compute::Local, Compute::Ec2)] compute: Compute,
+) {
+    let options = Options {
+        compute,
+        ..Options::default()
+    };
+    let world = World::start(options).await.unwrap();
     let job = world.github.queue_job(
         JobSpec::new("octo-org/hello", "build", &["self-hosted", "linux"]).step("echo built"),
     );

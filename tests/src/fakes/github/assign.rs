@@ -18,6 +18,10 @@ use super::state::{AccountKind, Job, Runner, Scope, State, Task};
 impl State {
     /// Tells listening runners of queued jobs, the oldest first. Answers whether any was told.
     pub(super) fn assign(&mut self, options: &Options, now: Timestamp) -> bool {
+        let idle = |runner: &Runner| runner.task == Task::Idle && runner.online(now);
+        if !self.runners.values().any(idle) {
+            return false;
+        }
         let mut any = false;
         let assigned: BTreeSet<JobId> = self
             .runners
@@ -39,7 +43,7 @@ impl State {
             let best = self
                 .runners
                 .values()
-                .filter(|runner| runner.task == Task::Idle && runner.online(now))
+                .filter(|runner| idle(runner))
                 .filter_map(|runner| Some((self.nearness(runner, job)?, runner.id)))
                 .min();
             let Some(runner) = best.and_then(|(_, id)| self.runners.get_mut(&id)) else {

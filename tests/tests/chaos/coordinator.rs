@@ -45,6 +45,8 @@ pub(crate) struct Link {
 pub(crate) struct Coordinator {
     pub(crate) link: Arc<Link>,
     pub(crate) store: Store,
+    /// Where its webhooks go.
+    pub(crate) webhooks: String,
     /// What dies with it.
     tasks: JoinSet<()>,
     tracker: TaskTracker,
@@ -96,7 +98,7 @@ impl Coordinator {
                 panic!("the engine failed: {error}");
             }
         });
-        serve_webhooks(plant, &store, &engine, metrics, &mut tasks).await?;
+        let webhooks = serve_webhooks(plant, &store, &engine, metrics, &mut tasks).await?;
         tasks.spawn(engine::notices(
             engine.clone(),
             ACCOUNT.into(),
@@ -127,6 +129,7 @@ impl Coordinator {
         Ok(Self {
             link,
             store,
+            webhooks,
             tasks,
             tracker,
             stop,
@@ -172,7 +175,7 @@ async fn serve_webhooks(
     engine: &Engine,
     metrics: Metrics,
     tasks: &mut JoinSet<()>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let secrets = vec![plant.github.webhook_secret().to_owned().into()];
     let (_, secrets) = watch::channel(secrets.into());
     let (_, ready) = watch::channel(true);
@@ -188,7 +191,7 @@ async fn serve_webhooks(
     let url = format!("http://{}/webhooks/github", socket.local_addr()?);
     tasks.spawn(accept(socket, router));
     plant.github.set_webhook_url(&url);
-    Ok(())
+    Ok(url)
 }
 
 async fn accept(socket: TcpListener, router: Router) {

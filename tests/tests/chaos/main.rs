@@ -9,6 +9,7 @@
     reason = "what surprises a test's helper fails the test, which prints its figures"
 )]
 
+mod burst;
 mod coordinator;
 mod game;
 mod hosts;
@@ -19,6 +20,9 @@ mod plant;
 mod report;
 mod tally;
 
+use muster_tests::bench::machine;
+
+use self::burst::burst;
 use self::game::{Terms, play};
 
 /// A number of the environment, such as `MUSTER_SEED`.
@@ -66,4 +70,24 @@ async fn the_long_game() {
         kill_within: 600.0,
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_is_asked_for_in_few_calls() {
+    let burst = burst(200).await;
+    println!("{burst}");
+    assert_eq!((burst.asked_for, burst.instances), (200, 200));
+    // Webhooks trickle in while the first calls are under way.
+    assert!(burst.calls <= 10, "{burst}");
+    assert_eq!(burst.refused, 0);
+    assert_eq!(burst.violations, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a figure: tests/benches/burst prints it"]
+async fn the_great_burst() {
+    let jobs = number("MUSTER_JOBS").and_then(|jobs| u32::try_from(jobs).ok());
+    let burst = burst(jobs.unwrap_or(1_000)).await;
+    println!("{}\n{burst}", machine::describe());
+    assert_eq!(burst.refused, 0);
 }

@@ -48,7 +48,7 @@ fn queued(fleet: &Fleet, job: &Job, now: Timestamp) -> (String, String) {
     };
     let figures = fleet.count(spec, now);
     let ahead = fleet
-        .jobs()
+        .open_jobs()
         .filter(|other| other.is_demand() && other.pool() == job.pool())
         .filter(|other| (other.queued_at(), other.id()) < (job.queued_at(), job.id()))
         .count();
@@ -72,7 +72,7 @@ fn next_step(fleet: &Fleet, pool: &PoolSpec, figures: &PoolFigures, now: Timesta
         return "GitHub gives it to an idle runner, within seconds.".to_owned();
     }
     let booting: Vec<&Runner> = fleet
-        .runners()
+        .present_runners()
         .filter(|runner| runner.pool == pool.name && runner.drain.is_none())
         .filter(|runner| runner.stage() < Stage::Idle)
         .collect();

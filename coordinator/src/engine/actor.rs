@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use muster_core::{Changes, Effect, Event, Fleet, JobId, JobStatus, Runner};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -15,6 +14,7 @@ use super::executor::{Ended, Executor, InFlight};
 use super::messages::Messages;
 use super::{Command, EngineError, Parts, Question, inbox};
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::store::{Batch, Store, StoreError, StoredEntry};
 use crate::telemetry::Metrics;
 
@@ -174,7 +174,7 @@ impl Actor {
     }
 
     fn apply(&mut self, event: Event, round: &mut Round) {
-        let changes = self.fleet.apply(event, Timestamp::now());
+        let changes = self.fleet.apply(event, clock::now());
         for refused in &changes.refused {
             tracing::debug!(reason = refused, "event without effect");
         }
@@ -299,7 +299,7 @@ impl Actor {
                     .observe_wait(pool, Duration::try_from(wait).unwrap_or_default());
             }
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         for pool in self.fleet.pools() {
             self.metrics
                 .set_pool(&pool.name, &self.fleet.figures(&pool.name, now));

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::errors::GithubError;
 use super::reconcile::jittered;
 use super::rest::GithubClient;
+use crate::clock;
 use crate::engine::{Engine, Stopped};
 
 /// Jobs that are asked for in one round: at one round a minute, 3,000 of the 5,000 calls that an
@@ -76,7 +77,7 @@ impl JobCheck {
                     .collect::<Vec<_>>()
             })
             .await?;
-        let due = self.due(open, Timestamp::now());
+        let due = self.due(open, clock::now());
         let mut answers = stream::iter(due)
             .map(|job| async move {
                 let answer = client.get_job(&job.repository, job.id).await;
@@ -95,7 +96,7 @@ impl JobCheck {
                         "failed to ask for a job");
                 }
             }
-            self.checked.insert(job.id, Timestamp::now());
+            self.checked.insert(job.id, clock::now());
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::deliveries::{Attempt, Cursor};
 use super::errors::GithubError;
 use super::rest::GithubClient;
+use crate::clock;
 use crate::store::{Store, StoreError};
 
 /// Name of the note that says since when deliveries must be looked at.
@@ -192,7 +193,7 @@ enum RoundError {
 impl Reconciler {
     /// One look at what is new, and at the next part of a list that was too long before.
     async fn round(&mut self) -> Result<(), RoundError> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let since = self.since(now).await?;
         let newest = self.client.deliveries(since, None).await?;
         let mut attempts = newest.attempts;
@@ -245,7 +246,7 @@ impl Reconciler {
                     tracing::warn!(delivery = guid, %error, "failed to ask for a lost delivery");
                 }
             }
-            self.memory.asked(guid, Timestamp::now());
+            self.memory.asked(guid, clock::now());
         }
         Ok(())
     }

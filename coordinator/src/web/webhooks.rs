@@ -9,11 +9,11 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
-use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::Web;
+use crate::clock;
 use crate::github::signature;
 use crate::github::webhook::{self, PayloadError};
 use crate::store::{Accepted, Delivery, StoreError};
@@ -122,7 +122,7 @@ async fn accept(
         guid: claims.guid.to_owned(),
         event: claims.event.to_owned(),
         body,
-        received_at: Timestamp::now(),
+        received_at: clock::now(),
     };
     let stored = timeout(STORE_TIMEOUT, intake.web.store.accept_delivery(delivery)).await;
     drop(held);

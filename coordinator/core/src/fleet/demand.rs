@@ -76,13 +76,14 @@ impl Fleet {
         });
         turn.tell(&runner, "launch decided", "");
         self.names.insert(runner.name.clone(), launch.clone());
+        self.current.add_runner(launch.clone());
         self.runners.insert(launch, runner);
     }
 
     /// The balance of a pool, by shape.
     fn balances(&self, pool: &PoolSpec, now: Timestamp) -> BTreeMap<Shape, Balance> {
         let mut balances: BTreeMap<Shape, Balance> = BTreeMap::new();
-        for job in self.jobs.values().filter(|job| job.is_demand()) {
+        for job in self.open_jobs().filter(|job| job.is_demand()) {
             if let Decision::Served {
                 pool: served_by,
                 shape,
@@ -120,19 +121,18 @@ impl Fleet {
         balances
     }
 
+    /// The runners of a pool that are not gone.
     fn runners_of<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = &'a Runner> {
-        self.runners
-            .values()
+        self.present_runners()
             .filter(move |runner| runner.pool == *pool)
     }
 
     /// How many more instances a pool may have.
     fn room(&self, pool: &PoolSpec) -> u32 {
-        let holds = |runner: &&Runner| runner.stage() != Stage::Gone && !runner.instance_is_gone();
+        let holds = |runner: &&Runner| !runner.instance_is_gone();
         let in_pool = self.runners_of(&pool.name).filter(holds).count();
         let in_account = self
-            .runners
-            .values()
+            .present_runners()
             .filter(|r| r.account == pool.account)
             .filter(holds)
             .count();
@@ -154,7 +154,7 @@ impl Fleet {
     /// Counts a pool.
     pub(crate) fn count(&self, pool: &PoolSpec, now: Timestamp) -> PoolFigures {
         let waits = |job: &&Job| job.is_demand() && job.pool() == Some(&pool.name);
-        let queued_jobs = count(self.jobs.values().filter(waits).count());
+        let queued_jobs = count(self.open_jobs().filter(waits).count());
         let mut figures = PoolFigures {
             queued_jobs,
             ..PoolFigures::default()

@@ -1,5 +1,6 @@
 //! The fleet: all jobs, runners and pools, and the one function that changes them.
 
+mod current;
 mod demand;
 mod ending;
 mod hosts;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use self::current::Current;
 use self::turn::Turn;
 use crate::changes::Changes;
 use crate::event::Event;
@@ -51,6 +53,8 @@ pub struct Fleet {
     jobs: BTreeMap<JobId, Job>,
     runners: BTreeMap<LaunchId, Runner>,
     pools: BTreeMap<PoolName, PoolState>,
+    /// The jobs and runners that decisions are about, among those that are only remembered.
+    current: Current,
     /// Each name that a runner has or had, as GitHub may still speak of an old one.
     names: BTreeMap<RunnerName, LaunchId>,
     /// Instances that the last listing of an account lacked or could not place, and since when. Only a
@@ -75,6 +79,7 @@ impl Fleet {
             .map(|runner| (runner.launch.clone(), runner))
             .collect();
         Self {
+            current: Current::of(&jobs, &runners),
             spec,
             ids: LaunchIds::new(seed),
             jobs,
@@ -91,10 +96,15 @@ impl Fleet {
         let mut turn = Turn::new(now);
         let by_time = matches!(event, Event::Tick | Event::Restarted);
         self.dispatch(event, &mut turn);
+        self.note_current(&turn);
         // Demand and supply stay what they are while no record changes.
         if by_time || turn.has_changed() {
             self.launch_what_lacks(&mut turn);
         }
+        debug_assert!(
+            !by_time || self.current == Current::of(&self.jobs, &self.runners),
+            "all current jobs and runners are known as such"
+        );
         turn.finish()
     }
 

@@ -60,7 +60,7 @@ impl Fleet {
     }
 
     pub(super) fn tick(&mut self, turn: &mut Turn) {
-        let launches: Vec<LaunchId> = self.runners.keys().cloned().collect();
+        let launches: Vec<LaunchId> = self.current.launches().cloned().collect();
         for launch in launches {
             self.tick_runner(&launch, turn);
         }
@@ -242,14 +242,10 @@ impl Fleet {
     /// How long until the next look at the limits: a second while anything lives, as the limits are
     /// seconds and minutes and a look is cheap; a minute otherwise.
     pub(super) fn pulse(&self) -> Duration {
-        let lives = self
-            .runners
-            .values()
-            .any(|runner| runner.stage() != Stage::Gone)
-            || self
-                .jobs
-                .values()
-                .any(|job| job.status() != JobStatus::Completed);
-        if lives { PULSE } else { PULSE * 60 }
+        if self.current.is_empty() {
+            PULSE * 60
+        } else {
+            PULSE
+        }
     }
 }

@@ -49,6 +49,7 @@ pub use self::settings::{
 use super::{
     InstanceFacts, InstanceState, LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError,
 };
+use crate::clock;
 use crate::store::{Store, StoreError};
 
 /// How long an instance must be missing from EC2's lists before it counts as gone. Those that have ended
@@ -226,9 +227,7 @@ impl Ec2Provider {
 }
 
 async fn stored_batches(settings: &Ec2Settings, store: &Store) -> Result<Vec<Batch>, StoreError> {
-    let after = Timestamp::now()
-        .checked_sub(SETTLED)
-        .unwrap_or(Timestamp::MIN);
+    let after = clock::now().checked_sub(SETTLED).unwrap_or(Timestamp::MIN);
     let rows = store.launch_batches(&settings.name, after).await?;
     let mut batches = Vec::new();
     for row in rows {

@@ -5,6 +5,8 @@
 //! admit the repository; repository runners are looked at before the organisation's, and those
 //! before the enterprise's.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::Options;
@@ -16,11 +18,22 @@ use super::state::{AccountKind, Job, Runner, Scope, State, Task};
 impl State {
     /// Tells listening runners of queued jobs, the oldest first. Answers whether any was told.
     pub(super) fn assign(&mut self, options: &Options, now: Timestamp) -> bool {
+        let idle = |runner: &Runner| runner.task == Task::Idle && runner.online(now);
+        if !self.runners.values().any(idle) {
+            return false;
+        }
         let mut any = false;
-        let queued: Vec<JobId> = self
-            .jobs
+        let assigned: BTreeSet<JobId> = self
+            .runners
             .values()
-            .filter(|job| job.status == Status::Queued && !self.is_assigned(job.id))
+            .filter_map(|runner| match runner.task {
+                Task::Assigned { job, .. } => Some(job),
+                _ => None,
+            })
+            .collect();
+        let queued: Vec<JobId> = self
+            .open_jobs()
+            .filter(|job| job.status == Status::Queued && !assigned.contains(&job.id))
             .map(|job| job.id)
             .collect();
         for id in queued {
@@ -30,7 +43,7 @@ impl State {
             let best = self
                 .runners
                 .values()
-                .filter(|runner| runner.task == Task::Idle && runner.online(now))
+                .filter(|runner| idle(runner))
                 .filter_map(|runner| Some((self.nearness(runner, job)?, runner.id)))
                 .min();
             let Some(runner) = best.and_then(|(_, id)| self.runners.get_mut(&id)) else {
@@ -46,12 +59,6 @@ impl State {
             any = true;
         }
         any
-    }
-
-    fn is_assigned(&self, id: JobId) -> bool {
-        self.runners
-            .values()
-            .any(|runner| matches!(runner.task, Task::Assigned { job, .. } if job == id))
     }
 
     /// How far the runner's scope is from the job's repository; `None` if it may not have it.

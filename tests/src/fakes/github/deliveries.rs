@@ -84,7 +84,9 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                     continue;
                 }
                 Plan::Fail(outgoing) => {
-                    shared.change(|state| record(state, outgoing, 0, Duration::ZERO));
+                    shared.change(|state| {
+                        record(state, outgoing, 0, Duration::ZERO, shared.now());
+                    });
                     continue;
                 }
                 Plan::Send(chain) => chain,
@@ -173,18 +175,24 @@ async fn send(shared: &Shared, client: &reqwest::Client, outgoing: Outgoing) {
         state
             .violations
             .extend(wrong.into_iter().map(|it| format!("webhook: {it}")));
-        record(state, outgoing, status, began.elapsed());
+        record(state, outgoing, status, began.elapsed(), shared.now());
     });
 }
 
-fn record(state: &mut State, outgoing: Outgoing, status_code: u16, duration: Duration) {
+fn record(
+    state: &mut State,
+    outgoing: Outgoing,
+    status_code: u16,
+    duration: Duration,
+    now: Timestamp,
+) {
     let id = state.fresh_id();
     state.deliveries.push(Delivery {
         id,
         guid: outgoing.guid,
         event: outgoing.event,
         action: outgoing.action,
-        delivered_at: Timestamp::now(),
+        delivered_at: now,
         redelivery: outgoing.redelivery,
         status_code,
         duration,

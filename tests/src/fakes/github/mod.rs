@@ -25,7 +25,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -190,7 +189,7 @@ impl FakeGithub {
     /// Queues a run; answers the ids of those jobs that need no other.
     pub fn queue_run(&self, jobs: Vec<JobSpec>) -> Vec<JobId> {
         self.shared
-            .change(|state| state.queue_run(jobs, Timestamp::now()))
+            .change(|state| state.queue_run(jobs, self.shared.now()))
     }
 
     /// Approves a waiting job. `false` if it does not wait.
@@ -202,7 +201,7 @@ impl FakeGithub {
     pub fn cancel_job(&self, id: JobId) -> bool {
         let options = &self.shared.options;
         self.shared
-            .change(|state| state.cancel(id, options, Timestamp::now()))
+            .change(|state| state.cancel(id, options, self.shared.now()))
     }
 
     /// A job as it is now.
@@ -217,9 +216,14 @@ impl FakeGithub {
             .quietly(|state| state.jobs.values().map(state::Job::view).collect())
     }
 
+    /// How many jobs have not ended.
+    pub fn open_jobs(&self) -> usize {
+        self.shared.quietly(|state| state.open.len())
+    }
+
     /// All registrations, the oldest first.
     pub fn runners(&self) -> Vec<RunnerView> {
-        let now = Timestamp::now();
+        let now = self.shared.now();
         self.shared.quietly(|state| {
             state
                 .runners
@@ -227,6 +231,28 @@ impl FakeGithub {
                 .map(|runner| runner.view(now))
                 .collect()
         })
+    }
+
+    /// Answers one request of a runner as if it had come over a socket: status and body. `path` is what
+    /// follows `/_runner/`, with the query.
+    pub async fn runner_call(
+        &self,
+        method: &http::Method,
+        path: &str,
+        credential: &str,
+        body: &serde_json::Value,
+    ) -> (u16, serde_json::Value) {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let body = body.to_string();
+        let call = runner_endpoint::RunnerCall {
+            method,
+            path,
+            query,
+            credential,
+            body: body.as_bytes(),
+        };
+        let answer = runner_endpoint::serve(&self.shared, &call).await;
+        (answer.status.as_u16(), answer.body.unwrap_or_default())
     }
 
     /// Makes the API say that a runner is busy or not, whatever it does; `None` for the truth.

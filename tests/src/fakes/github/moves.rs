@@ -39,6 +39,7 @@ impl State {
                 repository: first.repository.clone(),
                 workflow: first.workflow.clone(),
                 created_at: now,
+                jobs: Vec::new(),
                 pending: specs,
             },
         );
@@ -110,6 +111,12 @@ impl State {
                 cancel_deadline: None,
             },
         );
+        if needs_met {
+            self.open.insert(id);
+        }
+        if let Some(run) = self.runs.get_mut(&run_id) {
+            run.jobs.push(id);
+        }
         self.announce(id);
         id
     }
@@ -221,6 +228,7 @@ impl State {
         job.annotation = annotation.map(str::to_owned);
         let run_id = job.run_id;
         let host = job.runner.as_ref().map(|host| host.id);
+        self.open.remove(&id);
         self.announce(id);
         if let Some(host) = host {
             self.runners.remove(&host);
@@ -282,8 +290,7 @@ impl State {
                 _ => None,
             });
         let jobs = self
-            .jobs
-            .values()
+            .open_jobs()
             .flat_map(|job| [job.locked_until, job.cancel_deadline]);
         jobs.flatten().chain(assigned).min()
     }
@@ -298,8 +305,7 @@ impl State {
         }
         let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         let ended: Vec<_> = self
-            .jobs
-            .values()
+            .open_jobs()
             .filter_map(|job| match () {
                 () if due(job.locked_until) => Some((job.id, Conclusion::Failure, LOST)),
                 () if due(job.cancel_deadline) => Some((job.id, Conclusion::Cancelled, IGNORED)),

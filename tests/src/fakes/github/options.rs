@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::openapi::default_path;
+use crate::fakes::aws::Clock;
 
 /// How the fake is set up.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Options {
     pub offline_after: Duration,
     /// How long a poll is held when there is nothing to say.
     pub poll_hold: Duration,
+    /// What jobs, registrations and deliveries go by. Tokens go by the system's time.
+    pub clock: Clock,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             cancel_timeout: Duration::from_mins(5),
             offline_after: Duration::from_mins(1),
             poll_hold: Duration::from_secs(2),
+            clock: Clock::System,
         }
     }
 }

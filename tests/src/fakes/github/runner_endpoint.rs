@@ -14,7 +14,6 @@
 use std::collections::VecDeque;
 
 use http::{Method, StatusCode};
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -66,7 +65,7 @@ pub(super) async fn serve(shared: &Shared, call: &RunnerCall<'_>) -> Answer {
 }
 
 fn open(state: &mut State, shared: &Shared, credential: &str) -> Answer {
-    let now = Timestamp::now();
+    let now = shared.now();
     let online_until = after(now, shared.options.offline_after);
     let Some(runner) = state.runner_by_credential(credential) else {
         return Answer::error(StatusCode::UNAUTHORIZED, "invalid_client");
@@ -118,7 +117,7 @@ fn next_message(
     else {
         return Some(Answer::error(StatusCode::NOT_FOUND, "SessionNotFound"));
     };
-    session.online_until = after(Timestamp::now(), options.offline_after);
+    session.online_until = after(shared.now(), options.offline_after);
     let message = session.inbox.pop_front()?;
     Some(Answer::ok(
         serde_json::to_value(message).unwrap_or(Value::Null),
@@ -132,7 +131,7 @@ fn work(
     path: &str,
     about: &About,
 ) -> Answer {
-    let now = Timestamp::now();
+    let now = shared.now();
     let Some(runner) = state.runner_by_credential(call.credential) else {
         return Answer::not_found();
     };

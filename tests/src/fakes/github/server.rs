@@ -156,7 +156,7 @@ fn rest(shared: &Shared, received: &Received) -> Answer {
             &format!("Invalid request. {text}"),
         );
     }
-    let now = Timestamp::now();
+    let now = shared.now();
     let answer = shared.change(|state| {
         *state
             .served
@@ -185,11 +185,12 @@ fn metered(state: &mut State, mut call: Call<'_>, headers: &HeaderMap) -> Answer
     let token = bearer(headers).unwrap_or_default();
     call.caller = if token.matches('.').count() == 2 {
         let options = call.options();
-        match call
-            .shared
-            .app_key
-            .verify(token, options.app_id, &options.client_id, call.now)
-        {
+        match call.shared.app_key.verify(
+            token,
+            options.app_id,
+            &options.client_id,
+            Timestamp::now(),
+        ) {
             Ok(()) => Some(Caller::App),
             Err(message) => return Answer::error(StatusCode::UNAUTHORIZED, message),
         }

@@ -32,7 +32,7 @@ impl Shared {
         let result = {
             let mut state = self.lock();
             let result = step(&mut state);
-            state.assign(&self.options, Timestamp::now());
+            state.assign(&self.options, self.now());
             result
         };
         self.changed.send_modify(|count| *count += 1);
@@ -46,7 +46,7 @@ impl Shared {
             match look(&mut state) {
                 Some(result) => (Some(result), false),
                 None => {
-                    let news = state.assign(&self.options, Timestamp::now());
+                    let news = state.assign(&self.options, self.now());
                     (look(&mut state), news)
                 }
             }
@@ -66,6 +66,11 @@ impl Shared {
         self.quietly(|state| state.violations.push(text));
     }
 
+    /// What time it is for jobs, registrations and deliveries.
+    pub(super) fn now(&self) -> Timestamp {
+        self.options.clock.now()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,7 +81,7 @@ pub(super) async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
     let mut changed = shared.changed.subscribe();
     loop {
         changed.borrow_and_update();
-        let now = Timestamp::now();
+        let now = shared.now();
         let due = shared.quietly(|state| state.next_deadline());
         let wait = match due {
             Some(due) if due <= now => {

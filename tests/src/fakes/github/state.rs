@@ -1,6 +1,6 @@
 //! What the fake remembers: accounts, runners, jobs, runs. Only records; the moves are in `moves`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) secrets_given: Vec<(SecretKind, String)>,
     pub(super) runners: BTreeMap<u64, Runner>,
     pub(super) jobs: BTreeMap<JobId, Job>,
+    /// Those that have not ended.
+    pub(super) open: BTreeSet<JobId>,
     pub(super) runs: BTreeMap<u64, Run>,
     pub(super) outbox: VecDeque<Outgoing>,
     pub(super) deliveries: Vec<Delivery>,
@@ -165,6 +167,8 @@ pub(super) struct Run {
     pub(super) repository: String,
     pub(super) workflow: String,
     pub(super) created_at: Timestamp,
+    /// Its jobs, of all attempts.
+    pub(super) jobs: Vec<JobId>,
     /// Jobs whose needs are not met yet.
     pub(super) pending: Vec<JobSpec>,
 }
@@ -182,6 +186,7 @@ impl State {
             secrets_given: Vec::new(),
             runners: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            open: BTreeSet::new(),
             runs: BTreeMap::new(),
             outbox: VecDeque::new(),
             deliveries: Vec::new(),
@@ -257,6 +262,11 @@ impl State {
             .find(|group| group.id == id && group.scope == *scope)
     }
 
+    /// The jobs that have not ended.
+    pub(super) fn open_jobs(&self) -> impl Iterator<Item = &Job> {
+        self.open.iter().filter_map(|id| self.jobs.get(id))
+    }
+
     pub(super) fn runner_by_credential(&mut self, credential: &str) -> Option<&mut Runner> {
         self.runners
             .values_mut()
@@ -265,7 +275,9 @@ impl State {
 
     /// The attempt's jobs, or for each name the newest if `attempt` is `None`.
     pub(super) fn jobs_of_run(&self, run: u64, attempt: Option<u64>) -> Vec<&Job> {
-        let all = self.jobs.values().filter(|job| job.run_id == run);
+        let run = self.runs.get(&run).into_iter();
+        let ids = run.flat_map(|run| &run.jobs);
+        let all = ids.filter_map(|id| self.jobs.get(id));
         match attempt {
             Some(attempt) => all.filter(|job| job.run_attempt == attempt).collect(),
             None => {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::compute::ec2::batch::{Batch, Made, Outcome};
 use crate::compute::ec2::budget::Budgets;
 use crate::compute::ec2::clients::Clients;
@@ -61,7 +60,7 @@ impl Caller {
         if !stored && let Err(error) = self.put(&batch).await {
             return again(false, format!("the launch can't be stored: {error}"));
         }
-        let age = Timestamp::now().duration_since(batch.created_at);
+        let age = clock::now().duration_since(batch.created_at);
         let answered = if age > REPLAY {
             self.adopt(&batch).await
         } else {

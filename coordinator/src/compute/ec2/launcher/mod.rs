@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use muster_core::{LaunchFailure, LaunchId, Offering, PoolName, Shape};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -26,6 +25,7 @@ use super::fleet::Failure;
 use super::knowledge::Knowledge;
 use super::plan::{Plan, plan};
 use super::settings::{Ec2Settings, ImageSource};
+use crate::clock;
 use crate::compute::HeldUp;
 
 /// A launch waits this long for others like it, and in a stream of them this long in all.
@@ -296,7 +296,7 @@ impl Launcher {
         Ok(Batch {
             token,
             account: self.settings.name.clone(),
-            created_at: Timestamp::now(),
+            created_at: clock::now(),
             pool: name.clone(),
             shape: shape.clone(),
             launches: waiters.iter().map(|waiter| waiter.launch.clone()).collect(),

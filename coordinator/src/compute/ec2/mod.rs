@@ -209,7 +209,10 @@ impl Ec2Provider {
             self.settings.region.as_str(),
         );
         let received = notices::receive(&self.clients.sqs, queue, place).await?;
-        self.acknowledge(received.others).await?;
+        // These come again, and are put away then; what matters must not wait for that.
+        if let Err(error) = self.acknowledge(received.others).await {
+            tracing::warn!(account = self.settings.name.as_str(), %error, "messages can't be put away");
+        }
         Ok(received.notices)
     }
 

@@ -1,4 +1,4 @@
-//! The batches whose outcome is not known, who waits for them, and what was dealt and not yet fetched.
+//! The batches whose outcome is not known, who waits for them, and what was dealt a short while ago.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -13,6 +13,9 @@ use crate::compute::ec2::batch::{Batch, Made, Outcome};
 /// Waits between two calls of the same batch.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
+/// How long it is known what was dealt, for those who ask again: whose answer was lost within this process,
+/// or who asked before a restart.
+const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
 /// A batch whose outcome is not known.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub(super) enum Place {
 pub(super) struct Book {
     open: BTreeMap<String, Open>,
     token_of: HashMap<LaunchId, String>,
-    dealt: HashMap<LaunchId, Made>,
+    dealt: HashMap<LaunchId, (Made, Instant)>,
 }
 
 impl Book {
@@ -59,17 +62,27 @@ impl Book {
                         open.call_at = Some(Instant::now());
                     }
                 }
-                Some(Outcome::Dealt(dealt)) => book.dealt.extend(dealt.clone()),
+                Some(Outcome::Dealt(dealt)) => book.remember(dealt),
                 Some(Outcome::Refused(_)) => {}
             }
         }
         book
     }
 
-    /// Where a launch is. What was dealt is given out once.
-    pub(super) fn find(&mut self, launch: &LaunchId) -> Place {
-        if let Some(made) = self.dealt.remove(launch) {
-            return Place::Dealt(made);
+    /// Keeps what was dealt, and forgets what was dealt long ago.
+    fn remember(&mut self, dealt: &BTreeMap<LaunchId, Made>) {
+        let now = Instant::now();
+        self.dealt
+            .retain(|_, (_, at)| now.duration_since(*at) < REMEMBERED);
+        let dealt = dealt.iter();
+        self.dealt
+            .extend(dealt.map(|(launch, made)| (launch.clone(), (made.clone(), now))));
+    }
+
+    /// Where a launch is.
+    pub(super) fn find(&self, launch: &LaunchId) -> Place {
+        if let Some((made, _)) = self.dealt.get(launch) {
+            return Place::Dealt(made.clone());
         }
         if self.token_of.contains_key(launch) {
             return Place::Open;
@@ -114,13 +127,9 @@ impl Book {
         }
     }
 
-    /// A batch is settled: those of its waiters who have an instance get it; gives the others, and what
-    /// nobody waits for is kept until somebody asks.
-    pub(super) fn settle(
-        &mut self,
-        token: &str,
-        mut dealt: BTreeMap<LaunchId, Made>,
-    ) -> Vec<Waiter> {
+    /// A batch is settled: those of its waiters who have an instance get it; gives the others.
+    pub(super) fn settle(&mut self, token: &str, dealt: &BTreeMap<LaunchId, Made>) -> Vec<Waiter> {
+        self.remember(dealt);
         let Some(open) = self.open.remove(token) else {
             return Vec::new();
         };
@@ -129,17 +138,12 @@ impl Book {
         }
         let mut without = Vec::new();
         for (launch, waiter) in open.waiters {
-            match dealt.remove(&launch) {
-                // One who has left asks again, and gets it from the store after a restart.
-                Some(made) => {
-                    if let Err(Ok(made)) = waiter.answer.send(Ok(made)) {
-                        self.dealt.insert(launch, made);
-                    }
-                }
+            match dealt.get(&launch) {
+                // One who has left asks again.
+                Some(made) => drop(waiter.answer.send(Ok(made.clone()))),
                 None => without.push(waiter),
             }
         }
-        self.dealt.extend(dealt);
         without
     }
 
@@ -165,11 +169,6 @@ impl Book {
     /// Tokens of the open batches.
     pub(super) fn tokens(&self) -> BTreeSet<String> {
         self.open.keys().cloned().collect()
-    }
-
-    /// Forgets what was dealt before the restart and nobody has asked for.
-    pub(super) fn forget_unclaimed(&mut self) {
-        self.dealt.clear();
     }
 }
 
@@ -209,12 +208,13 @@ mod tests {
         assert_eq!(book.due(9), [(batch.clone(), true)]);
         assert!(book.due(9).is_empty());
 
-        let dealt = [(LaunchId::from("l-1"), made("i-1"))].into();
-        let without = book.settle(&batch.token, dealt);
+        let dealt = BTreeMap::from([(LaunchId::from("l-1"), made("i-1"))]);
+        let without = book.settle(&batch.token, &dealt);
         assert_eq!(without.len(), 1);
         assert_eq!(without[0].launch.as_str(), "l-2");
         assert_eq!(answered.await.unwrap(), Ok(made("i-1")));
-        assert_eq!(book.find(&"l-1".into()), Place::Nowhere);
+        assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")));
+        assert_eq!(book.find(&"l-2".into()), Place::Nowhere);
         assert!(book.tokens().is_empty());
     }
 
@@ -225,14 +225,17 @@ mod tests {
         let open = batch(&["l-3"]);
         let mut book = Book::restore(vec![settled, open.clone()]);
         assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")));
-        assert_eq!(book.find(&"l-1".into()), Place::Nowhere, "it goes once");
+        assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")), "again");
         assert_eq!(book.find(&"l-2".into()), Place::Nowhere);
         assert_eq!(book.due(9), [(open.clone(), true)]);
 
         // The answer comes before anybody has asked.
-        let dealt = [(LaunchId::from("l-3"), made("i-3"))].into();
-        assert!(book.settle(&open.token, dealt).is_empty());
+        let dealt = BTreeMap::from([(LaunchId::from("l-3"), made("i-3"))]);
+        assert!(book.settle(&open.token, &dealt).is_empty());
         assert_eq!(book.find(&"l-3".into()), Place::Dealt(made("i-3")));
+        tokio::time::advance(REMEMBERED).await;
+        book.settle("another", &BTreeMap::new());
+        assert_eq!(book.find(&"l-1".into()), Place::Nowhere, "long ago");
     }
 
     #[tokio::test(start_paused = true)]
@@ -242,7 +245,8 @@ mod tests {
         let batch = batch(&["l-1"]);
         book.begin(batch.clone(), vec![one]);
         drop(answered);
-        book.settle(&batch.token, [(LaunchId::from("l-1"), made("i-1"))].into());
+        let dealt = BTreeMap::from([(LaunchId::from("l-1"), made("i-1"))]);
+        book.settle(&batch.token, &dealt);
         assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")));
     }
 }

@@ -45,8 +45,6 @@ const UNEXPLAINED: Duration = Duration::from_secs(30);
 /// How long capacity rests from which EC2 takes instances back
 /// (Karpenter, `pkg/controllers/interruption`: its unavailable-offerings cache, three minutes).
 const TAKEN_BACK: Duration = Duration::from_secs(3 * 60);
-/// How long instances wait for those that asked for them before a restart.
-const UNCLAIMED: Duration = Duration::from_secs(10 * 60);
 
 /// A launch that waits for its instance.
 #[derive(Debug)]
@@ -91,7 +89,6 @@ pub(super) struct Launcher {
     calls: JoinSet<Ended>,
     /// Pools and shapes whose calls are under way, one entry for each call.
     calling: BTreeMap<String, (PoolName, Shape)>,
-    unclaimed_until: Option<Instant>,
 }
 
 impl Launcher {
@@ -111,7 +108,6 @@ impl Launcher {
             book: Book::restore(batches),
             calls: JoinSet::new(),
             calling: BTreeMap::new(),
-            unclaimed_until: Some(Instant::now() + UNCLAIMED),
         }
     }
 
@@ -222,15 +218,11 @@ impl Launcher {
         let groups = self.groups.iter();
         let due = groups.filter_map(|(key, group)| self.due_at(key, group));
         let again = self.book.next_call().filter(|_| self.calls.len() < CALLS);
-        due.chain(again).chain(self.unclaimed_until).min()
+        due.chain(again).min()
     }
 
     fn call_what_is_due(&mut self) {
         let now = Instant::now();
-        if self.unclaimed_until.is_some_and(|until| until <= now) {
-            self.unclaimed_until = None;
-            self.book.forget_unclaimed();
-        }
         for (batch, stored) in self.book.due(CALLS.saturating_sub(self.calls.len())) {
             self.call(batch, stored);
         }
@@ -345,7 +337,7 @@ impl Launcher {
                     "EC2 answered"
                 );
                 self.learn(&batch, &failures, got < asked);
-                let without = self.book.settle(&token, dealt);
+                let without = self.book.settle(&token, &dealt);
                 let hopeless = hopeless(&failures).filter(|_| got == 0);
                 self.retry(without, hopeless);
             }
@@ -357,7 +349,7 @@ impl Launcher {
                     "EC2 launches nothing"
                 );
                 let hopeless = self.learn_of_refusal(&batch, &error);
-                let without = self.book.settle(&token, BTreeMap::new());
+                let without = self.book.settle(&token, &BTreeMap::new());
                 self.retry(without, hopeless);
             }
         }

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Addresses, build, kill_all, leftovers};
 use crate::fakes::aws::{self, FakeAws, Life};
+use crate::fakes::github::FakeGithub;
 use crate::fakes::imds::FakeImds;
 use crate::standin::install_runner;
 
@@ -21,6 +22,10 @@ use crate::standin::install_runner;
 const BOOT: Duration = Duration::from_millis(300);
 /// What an image says of the longest life.
 const LIFETIME_SECS: u32 = 3_600;
+
+/// Where the secrets are, if in SSM.
+pub(super) const PARAMETERS: &str = "private_key_parameter = \"/muster/github/private-key\"\n\
+    webhook_secret_parameters = [\"/muster/github/webhook-secret\"]";
 
 /// EC2, and the hosts in it. Ends all when dropped.
 pub struct Cloud {
@@ -71,6 +76,21 @@ impl Cloud {
             home.region,
             self.aws.url,
             self.aws.queue_url(&home)
+        )
+    }
+
+    /// Puts the secrets into SSM, and gives `[secrets]` of the configuration.
+    pub(super) fn put_secrets(&self, github: &FakeGithub) -> String {
+        let home = self.aws.home();
+        let put = |name: &str, secret: &str| {
+            self.aws
+                .put_parameter(&home, name, aws::ParameterKind::Secret, secret);
+        };
+        put("/muster/github/private-key", &github.app_private_key_pem);
+        put("/muster/github/webhook-secret", github.webhook_secret());
+        format!(
+            "[secrets]\nregion = \"{}\"\nendpoint_url = \"{}\"\nreload_interval = \"100ms\"\n",
+            home.region, self.aws.url
         )
     }
 

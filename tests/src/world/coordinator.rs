@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::{Cloud, Options, build};
+use super::{Cloud, Options, build, cloud};
 use crate::fakes::github::FakeGithub;
 
 /// How long it may take to come up.
@@ -257,6 +257,9 @@ fn free_addresses() -> anyhow::Result<Addresses> {
     bail!("no free ports between 10000 and 32000")
 }
 
+/// Where the secrets are, if in files.
+const FILES: &str = "private_key_file = \"app.pem\"\nwebhook_secret_files = [\"webhook.secret\"]";
+
 fn write_config(config: &Config<'_>, addresses: &Addresses) -> anyhow::Result<()> {
     let Config {
         dir,
@@ -280,6 +283,12 @@ fn write_config(config: &Config<'_>, addresses: &Addresses) -> anyhow::Result<()
             options.max_instances, options.runner_speed
         ),
     };
+    let (secrets, secrets_table) = match cloud {
+        Some(cloud) if options.secrets_in_ssm => {
+            (cloud::PARAMETERS.to_owned(), cloud.put_secrets(github))
+        }
+        _ => (FILES.to_owned(), String::new()),
+    };
     let pools = match cloud {
         Some(cloud) => cloud.pools(&options.pools),
         None => options.pools.clone(),
@@ -302,8 +311,7 @@ ports_file = "ports.json"
 [github]
 api_url = "{github_url}"
 app_id = {app_id}
-private_key_file = "app.pem"
-webhook_secret_files = ["webhook.secret"]
+{secrets}
 redeliver_interval = "1s"
 
 {compute}
@@ -312,6 +320,7 @@ redeliver_interval = "1s"
 log_level = "debug"
 emf_interval = "1s"
 
+{secrets_table}
 {tables}
 {pools}"#,
         web = addresses.web,

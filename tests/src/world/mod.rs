@@ -41,6 +41,8 @@ pub enum Compute {
 pub struct Options {
     /// Where instances live.
     pub compute: Compute,
+    /// Where the coordinator's secrets are: in files, or in parameters of the fake AWS.
+    pub secrets_in_ssm: bool,
     /// `[[pool]]` tables of the configuration.
     pub pools: String,
     /// How much faster than the real runner the stand-in is.
@@ -59,6 +61,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             compute: Compute::default(),
+            secrets_in_ssm: false,
             pools: pool("linux", &["self-hosted", "linux", "x64"], 0, 4),
             runner_speed: 20,
             max_instances: 8,

@@ -14,6 +14,7 @@ mod expiry;
 mod newcomer;
 mod operator_calls;
 mod operators;
+mod parameters;
 mod payloads;
 mod refusals;
 mod secrets;

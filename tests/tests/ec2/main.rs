@@ -1,4 +1,9 @@
 //! The EC2 provider, through the real SDK, against a fake AWS that checks every call against AWS's models.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that can't go on fails"
+)]
 
 mod capacity;
 mod ending;

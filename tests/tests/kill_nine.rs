@@ -1,6 +1,13 @@
 //! `kill -9` of the coordinator at a random moment of the demo, then a start: every job is accounted
 //! for, and nothing is left. Each run has a number; with `MUSTER_SEED` the moments are others.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that can't go on fails, and says which run it was"
+)]
+
 use std::time::Duration;
 
 use muster_proto::v1::{JobState, ListJobsRequest};

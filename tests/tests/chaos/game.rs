@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_coordinator::clock;
-use muster_core::{Fleet, JobStatus, Stage};
+use muster_core::{Fleet, Job, JobStatus, Stage};
 use muster_tests::fakes::aws::Chaos;
 use muster_tests::fakes::github::{Effect, Fault, JobSpec, Mischief, WebhookFault};
 use rand::rngs::StdRng;
@@ -199,7 +199,7 @@ fn explained(fleet: &Fleet, offset: usize) -> (u64, Vec<String>) {
     let open: Vec<_> = fleet
         .jobs()
         .filter(|job| job.status() != JobStatus::Completed)
-        .map(|job| job.id())
+        .map(Job::id)
         .collect();
     let mut asked = 0;
     for id in open
@@ -233,7 +233,7 @@ async fn wind_down(plant: &Plant, coordinator: &Coordinator) -> Result<(), Strin
             let open = fleet
                 .jobs()
                 .filter(|job| job.status() != JobStatus::Completed);
-            let open: Vec<_> = open.map(|job| job.id()).collect();
+            let open: Vec<_> = open.map(Job::id).collect();
             let left = fleet
                 .runners()
                 .filter(|runner| runner.stage() != Stage::Gone);

@@ -176,7 +176,7 @@ impl Host {
         let instance = self.instance.clone();
         let row = link.engine.query(move |fleet| {
             let row = fleet.runner_of(&ACCOUNT.into(), &instance);
-            row.map_or(Row::None, |runner| row_of(runner))
+            row.map_or(Row::None, row_of)
         });
         let launch = match alive(link, row).await?.ok()? {
             Row::None => return None,

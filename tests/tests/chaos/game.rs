@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_coordinator::clock;
-use muster_core::{Fleet, JobStatus, Stage};
+use muster_core::{Fleet, Job, JobStatus, Stage};
 use muster_tests::fakes::aws::Chaos;
 use muster_tests::fakes::github::{Effect, Fault, JobSpec, Mischief, WebhookFault};
 use rand::rngs::StdRng;
@@ -20,8 +20,9 @@ use crate::report::Report;
 
 /// Between two looks at the coordinator.
 const LOOK: Duration = Duration::from_secs(15);
-/// How long the end may take after the last job has come, in compressed time.
-const WIND_DOWN: Duration = Duration::from_hours(6);
+/// How long the last jobs may take to end, and then all else, in compressed time: the longest that
+/// anything waits for is a job that GitHub gives up, and a quarter of an hour of absence.
+const WIND_DOWN: Duration = Duration::from_hours(2);
 /// Jobs that are asked for in one look.
 const ASKED: usize = 10;
 
@@ -75,7 +76,13 @@ pub(crate) async fn play(terms: Terms) -> Report {
     };
     let mut kill_at = next(&mut random);
     let mut look_at = Instant::now() + LOOK;
+    let mut fed_at = None;
     while !feeding.is_finished() || plant.github.open_jobs() > 0 {
+        if feeding.is_finished() && fed_at.get_or_insert_with(Instant::now).elapsed() > WIND_DOWN {
+            let open = plant.github.open_jobs();
+            plant.tally().wrong.push(format!("{open} jobs do not end"));
+            break;
+        }
         tokio::select! {
             () = sleep_until(kill_at) => {
                 coordinator = kill(&plant, coordinator, &mut random).await;
@@ -199,7 +206,7 @@ fn explained(fleet: &Fleet, offset: usize) -> (u64, Vec<String>) {
     let open: Vec<_> = fleet
         .jobs()
         .filter(|job| job.status() != JobStatus::Completed)
-        .map(|job| job.id())
+        .map(Job::id)
         .collect();
     let mut asked = 0;
     for id in open
@@ -233,7 +240,7 @@ async fn wind_down(plant: &Plant, coordinator: &Coordinator) -> Result<(), Strin
             let open = fleet
                 .jobs()
                 .filter(|job| job.status() != JobStatus::Completed);
-            let open: Vec<_> = open.map(|job| job.id()).collect();
+            let open: Vec<_> = open.map(Job::id).collect();
             let left = fleet
                 .runners()
                 .filter(|runner| runner.stage() != Stage::Gone);

@@ -20,8 +20,9 @@ use crate::report::Report;
 
 /// Between two looks at the coordinator.
 const LOOK: Duration = Duration::from_secs(15);
-/// How long the end may take after the last job has come, in compressed time.
-const WIND_DOWN: Duration = Duration::from_hours(6);
+/// How long the last jobs may take to end, and then all else, in compressed time: the longest that
+/// anything waits for is a job that GitHub gives up, and a quarter of an hour of absence.
+const WIND_DOWN: Duration = Duration::from_hours(2);
 /// Jobs that are asked for in one look.
 const ASKED: usize = 10;
 
@@ -75,7 +76,13 @@ pub(crate) async fn play(terms: Terms) -> Report {
     };
     let mut kill_at = next(&mut random);
     let mut look_at = Instant::now() + LOOK;
+    let mut fed_at = None;
     while !feeding.is_finished() || plant.github.open_jobs() > 0 {
+        if feeding.is_finished() && fed_at.get_or_insert_with(Instant::now).elapsed() > WIND_DOWN {
+            let open = plant.github.open_jobs();
+            plant.tally().wrong.push(format!("{open} jobs do not end"));
+            break;
+        }
         tokio::select! {
             () = sleep_until(kill_at) => {
                 coordinator = kill(&plant, coordinator, &mut random).await;

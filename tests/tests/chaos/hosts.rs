@@ -16,7 +16,7 @@ use muster_proto::v1::{Assignment, SessionResponse};
 use muster_tests::fakes::aws::{Instance, Life, Market};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ use crate::tally::Born;
 
 /// Before the instance goes, the job is told to stop (the agent's `interrupt_lead`).
 const LEAD: Duration = Duration::from_secs(30);
+/// News that may wait for an agent; a runner has fewer in all its life.
+const NEWS: usize = 16;
 /// How long a host goes on that nobody ends.
 const SELF_END: Duration = Duration::from_mins(5);
 
@@ -82,7 +84,7 @@ async fn live(plant: Arc<Plant>, it: Instance, number: u64, end: CancellationTok
     let mut random = StdRng::seed_from_u64(plant.seed.wrapping_mul(31).wrapping_add(number));
     let boot = Duration::from_secs_f64(random.random_range(15.0..45.0));
     let mut notices = JoinSet::new();
-    let (tell, notice) = mpsc::unbounded_channel();
+    let (tell, notice) = mpsc::channel(NEWS);
     if it.market == Market::Spot && random.random_bool(plant.odds.interrupted) {
         let plant = Arc::clone(&plant);
         notices.spawn(interrupt(plant, it.id.clone(), random.random(), tell));
@@ -96,7 +98,7 @@ async fn live(plant: Arc<Plant>, it: Instance, number: u64, end: CancellationTok
         draining: false,
         events: VecDeque::new(),
         stop: CancellationToken::new(),
-        news: mpsc::unbounded_channel(),
+        news: mpsc::channel(NEWS),
         notice,
         runner: JoinSet::new(),
         stream: None,
@@ -114,7 +116,7 @@ async fn live(plant: Arc<Plant>, it: Instance, number: u64, end: CancellationTok
 }
 
 /// Spot takes an instance back: EC2's queue is told, and the host by its metadata.
-async fn interrupt(plant: Arc<Plant>, id: String, seed: u64, tell: UnboundedSender<Timestamp>) {
+async fn interrupt(plant: Arc<Plant>, id: String, seed: u64, tell: Sender<Timestamp>) {
     let mut random = StdRng::seed_from_u64(seed);
     sleep(Duration::from_secs_f64(random.random_range(5.0..150.0))).await;
     // Two minutes, as promised; or nearly none, as it happens.
@@ -131,7 +133,7 @@ async fn interrupt(plant: Arc<Plant>, id: String, seed: u64, tell: UnboundedSend
     plant.tally().interrupted.insert(id);
     // The agent looks every five seconds.
     sleep(Duration::from_secs_f64(random.random_range(0.0..5.0))).await;
-    let _ = tell.send(deadline);
+    let _ = tell.send(deadline).await;
 }
 
 struct Host {
@@ -146,8 +148,8 @@ struct Host {
     events: VecDeque<Event>,
     /// Interrupts the runner.
     stop: CancellationToken,
-    news: (UnboundedSender<News>, UnboundedReceiver<News>),
-    notice: UnboundedReceiver<Timestamp>,
+    news: (Sender<News>, Receiver<News>),
+    notice: Receiver<Timestamp>,
     /// The runner, and what stops it at its hour.
     runner: JoinSet<()>,
     stream: Option<(Arc<Link>, Connection)>,

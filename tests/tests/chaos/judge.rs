@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use muster_core::{JobId, JobStatus};
+use muster_coordinator::store::TimelineQuery;
+use muster_core::{Job, JobId, JobStatus};
 use muster_tests::fakes::github::{Conclusion, JobView, Status};
 use serde::Deserialize;
 
@@ -132,11 +133,27 @@ async fn jobs(plant: &Plant, coordinator: &Coordinator, terms: Terms, wrong: &mu
             ));
         }
         if job.conclusion != Some(Conclusion::Success)
-            && let Err(why) = excused(plant, &job)
+            && let Err(why) = excused(plant, &job).and(told(coordinator, &known).await)
         {
             wrong.push(format!("job {id} ended with {theirs:?}: {why}"));
         }
     }
+}
+
+/// Whether the timeline says what became of a job's host.
+async fn told(coordinator: &Coordinator, job: &Job) -> Result<(), String> {
+    let query = TimelineQuery {
+        launch: Some(job.taken_by.clone().ok_or("nobody took it")?),
+        limit: 1_000,
+        ..TimelineQuery::default()
+    };
+    let entries = coordinator.store.timeline(query).await;
+    let entries = entries.map_err(|error| error.to_string())?;
+    let mut entries = entries.iter().map(|stored| &stored.entry);
+    entries
+        .any(|entry| entry.what == "ended" && !entry.detail.is_empty())
+        .then_some(())
+        .ok_or_else(|| "the timeline does not say how its host ended".to_owned())
 }
 
 /// Whether what ended a job badly was in the game.

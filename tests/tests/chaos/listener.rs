@@ -11,7 +11,7 @@ use muster_tests::standin::protocol::JobMessage;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ pub(crate) struct Listener {
     pub(crate) credential: String,
     /// Cancelled by an interrupt.
     pub(crate) stop: CancellationToken,
-    pub(crate) news: UnboundedSender<News>,
+    pub(crate) news: Sender<News>,
 }
 
 impl Listener {
@@ -45,11 +45,15 @@ impl Listener {
     pub(crate) async fn run(self) {
         let (outcome, reason) = self.work().await;
         // An agent that is gone needs no news.
-        let _ = self.news.send(News::Finished(outcome, reason.to_owned()));
+        let _ = self
+            .news
+            .try_send(News::Finished(outcome, reason.to_owned()));
     }
 
     fn phase(&self, phase: HostPhase, job: Option<&str>) {
-        let _ = self.news.send(News::Phase(phase, job.map(str::to_owned)));
+        let _ = self
+            .news
+            .try_send(News::Phase(phase, job.map(str::to_owned)));
     }
 
     async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {

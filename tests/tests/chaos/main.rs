@@ -67,7 +67,7 @@ async fn the_long_game() {
         jobs: jobs.unwrap_or(10_000),
         speed: 100,
         rate: 0.8,
-        max: 150,
+        max: 200,
         kill_within: 600.0,
     })
     .await;

@@ -24,7 +24,7 @@ impl Pace {
         // While a blocking task is under way, tokio doesn't let paused time jump by itself.
         tokio::task::spawn_blocking(move || {
             while !stopped.load(Ordering::Relaxed) {
-                std::thread::sleep(BEAT);
+                std::thread::park_timeout(BEAT);
                 // A beat that nobody had the time for is left out.
                 let _ = beat.try_send(());
             }

@@ -12,7 +12,6 @@ use super::turn::Turn;
 use crate::effect::Effect;
 use crate::figures::PoolFigures;
 use crate::ids::{LaunchId, PoolName};
-use crate::job::{Decision, Job};
 use crate::matching::Shape;
 use crate::pool::PoolSpec;
 use crate::runner::{Runner, Stage};
@@ -46,6 +45,9 @@ impl Fleet {
                 continue;
             }
             let mut room = self.room(pool);
+            if room == 0 {
+                continue;
+            }
             let missing: Vec<(Shape, u32)> = self
                 .balances(pool, turn.now)
                 .into_iter()
@@ -83,15 +85,8 @@ impl Fleet {
     /// The balance of a pool, by shape.
     fn balances(&self, pool: &PoolSpec, now: Timestamp) -> BTreeMap<Shape, Balance> {
         let mut balances: BTreeMap<Shape, Balance> = BTreeMap::new();
-        for job in self.open_jobs().filter(|job| job.is_demand()) {
-            if let Decision::Served {
-                pool: served_by,
-                shape,
-            } = &job.decision
-                && *served_by == pool.name
-            {
-                balances.entry(shape.clone()).or_default().wanted += 1;
-            }
+        for (shape, wanted) in self.current.demand(&pool.name) {
+            balances.entry(shape.clone()).or_default().wanted = wanted;
         }
         for runner in self.runners_of(&pool.name) {
             let balance = balances.entry(runner.shape.clone()).or_default();
@@ -153,10 +148,12 @@ impl Fleet {
 
     /// Counts a pool.
     pub(crate) fn count(&self, pool: &PoolSpec, now: Timestamp) -> PoolFigures {
-        let waits = |job: &&Job| job.is_demand() && job.pool() == Some(&pool.name);
-        let queued_jobs = count(self.open_jobs().filter(waits).count());
         let mut figures = PoolFigures {
-            queued_jobs,
+            queued_jobs: self
+                .current
+                .demand(&pool.name)
+                .map(|(_, count)| count)
+                .sum(),
             ..PoolFigures::default()
         };
         for runner in self.runners_of(&pool.name) {

@@ -6,7 +6,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    clippy::disallowed_methods,
     reason = "what surprises a test's helper fails the test, which prints its figures"
 )]
 

@@ -357,4 +357,20 @@ mod tests {
         fleet.apply(Event::Tick, at(60));
         assert_eq!(shapes(&fleet).last().unwrap(), "muster/cpu=4");
     }
+
+    #[test]
+    fn what_comes_together_is_weighed_together() {
+        let spec = FleetSpec {
+            pools: vec![pool("linux")],
+            accounts: [("local".into(), 9)].into(),
+        };
+        let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+        let mut cancelled = report(1);
+        cancelled.status = crate::event::JobStatus::Completed;
+        let events = [report(1), report(2), cancelled].map(|job| Event::Job(Box::new(job)));
+        let changes = fleet.apply_all(events, at(0));
+        let launches = |effect: &&Effect| matches!(effect, Effect::Launch { .. });
+        assert_eq!(changes.effects.iter().filter(launches).count(), 1);
+        assert_eq!((changes.jobs.len(), changes.runners.len()), (2, 1));
+    }
 }

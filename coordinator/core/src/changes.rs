@@ -37,6 +37,20 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Adds what changed after this.
+    pub(crate) fn append(&mut self, later: Self) {
+        self.effects.extend(later.effects);
+        self.timeline.extend(later.timeline);
+        self.jobs.extend(later.jobs);
+        self.moved_jobs.extend(later.moved_jobs);
+        self.troubles.extend(later.troubles);
+        self.runners.extend(later.runners);
+        self.pools.extend(later.pools);
+        self.forgotten_jobs.extend(later.forgotten_jobs);
+        self.forgotten_runners.extend(later.forgotten_runners);
+        self.refused.extend(later.refused);
+    }
+
     /// True if nothing needs to be stored or done.
     #[must_use]
     pub fn is_empty(&self) -> bool {

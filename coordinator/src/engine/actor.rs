@@ -43,7 +43,7 @@ pub(super) struct Actor {
 #[derive(Default)]
 struct Round {
     batch: Batch,
-    changes: Changes,
+    events: Vec<Event>,
     stored: Vec<oneshot::Sender<()>>,
     questions: Vec<Question>,
 }
@@ -115,29 +115,28 @@ impl Actor {
                             self.take_ended(ended, &mut round);
                         }
                     }
-                    Some(event) = self.held_up.recv() => self.apply(event, &mut round),
+                    Some(event) = self.held_up.recv() => round.events.push(event),
                     () = inbox.notified() => self.take_inbox(&mut round).await,
                     () = tokio::time::sleep_until(tick_at) => {
-                        self.apply(Event::Tick, &mut round);
+                        round.events.push(Event::Tick);
                         // A delivery may be stored although its sender was told otherwise.
                         self.inbox.notify_one();
                         tick_at = Instant::now() + self.fleet.tick_within();
                     }
                 }
             }
-            while let Some(event) = self.own.pop_front() {
-                self.apply(event, &mut round);
-            }
+            round.events.extend(self.own.drain(..));
+            let changes = self.apply(std::mem::take(&mut round.events));
             // What happened may need a look at the limits sooner than was thought.
             tick_at = tick_at.min(Instant::now() + self.fleet.tick_within());
-            self.settle(round, &stop).await?;
+            self.settle(round, changes, &stop).await?;
         }
     }
 
     fn take(&mut self, command: Command, round: &mut Round) {
         match command {
             Command::Apply { event, stored } => {
-                self.apply(event, round);
+                round.events.push(event);
                 round.stored.push(stored);
             }
             Command::Ask(question) => round.questions.push(question),
@@ -149,7 +148,7 @@ impl Actor {
             Ended::Answered { key, answer } => {
                 round.batch.finished_effects.push(key);
                 if let Some(answer) = answer {
-                    self.apply(answer, round);
+                    round.events.push(answer);
                 }
             }
             Ended::Failed(effect) => self.in_flight.start(&self.executor, effect),
@@ -159,9 +158,7 @@ impl Actor {
     async fn take_inbox(&mut self, round: &mut Round) {
         match inbox::read(&self.store).await {
             Ok(read) => {
-                for event in read.events {
-                    self.apply(event, round);
-                }
+                round.events.extend(read.events);
                 round.batch.processed_deliveries.extend(read.guids);
                 if read.more {
                     self.inbox.notify_one();
@@ -173,30 +170,22 @@ impl Actor {
         }
     }
 
-    fn apply(&mut self, event: Event, round: &mut Round) {
-        let changes = self.fleet.apply(event, clock::now());
+    /// Has the fleet take what the round has gathered.
+    fn apply(&mut self, events: Vec<Event>) -> Changes {
+        let changes = self.fleet.apply_all(events, clock::now());
         for refused in &changes.refused {
             tracing::debug!(reason = refused, "event without effect");
         }
-        let all = &mut round.changes;
-        all.jobs.extend(changes.jobs);
-        all.runners.extend(changes.runners);
-        all.pools.extend(changes.pools);
-        all.forgotten_jobs.extend(changes.forgotten_jobs);
-        all.forgotten_runners.extend(changes.forgotten_runners);
-        all.moved_jobs.extend(changes.moved_jobs);
-        all.troubles.extend(changes.troubles);
-        all.timeline.extend(changes.timeline);
-        all.effects.extend(changes.effects);
+        changes
     }
 
     /// Stores a round, and only then does, says and answers what follows from it.
     async fn settle(
         &mut self,
         mut round: Round,
+        changes: Changes,
         stop: &CancellationToken,
     ) -> Result<(), EngineError> {
-        let changes = std::mem::take(&mut round.changes);
         let batch = &mut round.batch;
         batch.jobs = changes
             .jobs

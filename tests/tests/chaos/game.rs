@@ -147,7 +147,7 @@ fn job(number: u32, random: &mut StdRng) -> JobSpec {
         2 => labels.push("muster/spot=false"),
         _ => {}
     }
-    let repository = format!("acme/widgets-{}", number % 50);
+    let repository = format!("acme/widgets-{}", number % 5);
     JobSpec::new(&repository, &format!("job-{number}"), &labels)
 }
 

@@ -80,7 +80,7 @@ impl Plant {
                 pending: Duration::from_secs(4),
                 shutting_down: Duration::from_secs(6),
                 // Shorter than at EC2, as what is described costs time with each listing.
-                terminated: Duration::from_mins(3),
+                terminated: Duration::from_mins(8),
                 unknown: Duration::from_secs(2),
             },
             ..aws::Options::default()

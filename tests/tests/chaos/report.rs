@@ -20,8 +20,8 @@ pub(crate) struct Report {
     most: usize,
     kills: u32,
     questions: u64,
-    /// Calls of AWS by action: all, and those that went wrong.
-    calls: BTreeMap<String, (usize, usize)>,
+    /// Calls of AWS by action: all, and by their error.
+    calls: BTreeMap<String, (usize, BTreeMap<String, usize>)>,
     github_calls: u64,
     deliveries: usize,
     lost_deliveries: usize,
@@ -44,11 +44,13 @@ impl Report {
                 waits.push(Duration::try_from(wait).unwrap_or_default());
             }
         }
-        let mut calls: BTreeMap<_, (usize, usize)> = BTreeMap::new();
+        let mut calls: BTreeMap<_, (usize, BTreeMap<_, usize>)> = BTreeMap::new();
         for call in plant.aws.calls() {
             let counted = calls.entry(call.action).or_default();
             counted.0 += 1;
-            counted.1 += usize::from(call.error.is_some());
+            if let Some(error) = call.error {
+                *counted.1.entry(error).or_default() += 1;
+            }
         }
         let deliveries = plant.github.deliveries();
         let tally = plant.tally();
@@ -100,8 +102,8 @@ impl fmt::Display for Report {
             "coordinator: {} kills, {} questions why a job waits",
             self.kills, self.questions
         )?;
-        for (action, (all, bad)) in &self.calls {
-            writeln!(f, "calls: {action}: {all}, {bad} with an error")?;
+        for (action, (all, errors)) in &self.calls {
+            writeln!(f, "calls: {action}: {all}, errors {errors:?}")?;
         }
         writeln!(f, "calls that found their bucket empty: {}", self.refused)?;
         writeln!(

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use super::Fleet;
 use super::turn::Turn;
 use crate::event::JobStatus;
@@ -15,10 +17,18 @@ use crate::runner::{Runner, Stage};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Current {
     /// Each with the demand that it is counted under, if it is demand.
-    jobs: BTreeMap<JobId, Option<(PoolName, Shape)>>,
+    jobs: BTreeMap<JobId, Option<Demand>>,
     runners: BTreeSet<LaunchId>,
-    /// Jobs that wait, by pool and shape; none that is zero.
-    demand: BTreeMap<PoolName, BTreeMap<Shape, u32>>,
+    /// Jobs that wait, by pool and shape, the oldest first; no set is empty.
+    demand: BTreeMap<PoolName, BTreeMap<Shape, BTreeSet<(Timestamp, JobId)>>>,
+}
+
+/// What a job that waits is counted under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Demand {
+    pool: PoolName,
+    shape: Shape,
+    queued_at: Timestamp,
 }
 
 impl Current {
@@ -34,34 +44,33 @@ impl Current {
     }
 
     fn note_job(&mut self, id: JobId, job: Option<&Job>) {
-        if let Some(Some((pool, shape))) = self.jobs.remove(&id)
-            && let Some(shapes) = self.demand.get_mut(&pool)
-            && let Some(count) = shapes.get_mut(&shape)
+        if let Some(Some(old)) = self.jobs.remove(&id)
+            && let Some(shapes) = self.demand.get_mut(&old.pool)
+            && let Some(waiting) = shapes.get_mut(&old.shape)
         {
-            *count -= 1;
-            if *count == 0 {
-                shapes.remove(&shape);
+            waiting.remove(&(old.queued_at, id));
+            if waiting.is_empty() {
+                shapes.remove(&old.shape);
             }
             if shapes.is_empty() {
-                self.demand.remove(&pool);
+                self.demand.remove(&old.pool);
             }
         }
         let Some(job) = job.filter(|job| job.status() != JobStatus::Completed) else {
             return;
         };
         let demand = match &job.decision {
-            Decision::Served { pool, shape } if job.is_demand() => {
-                Some((pool.clone(), shape.clone()))
-            }
+            Decision::Served { pool, shape } if job.is_demand() => Some(Demand {
+                pool: pool.clone(),
+                shape: shape.clone(),
+                queued_at: job.queued_at(),
+            }),
             _ => None,
         };
-        if let Some((pool, shape)) = demand.clone() {
-            *self
-                .demand
-                .entry(pool)
-                .or_default()
-                .entry(shape)
-                .or_default() += 1;
+        if let Some(new) = &demand {
+            let shapes = self.demand.entry(new.pool.clone()).or_default();
+            let waiting = shapes.entry(new.shape.clone()).or_default();
+            waiting.insert((new.queued_at, id));
         }
         self.jobs.insert(id, demand);
     }
@@ -74,10 +83,12 @@ impl Current {
         }
     }
 
-    /// How many jobs wait for a pool, by shape.
-    pub(super) fn demand(&self, pool: &PoolName) -> impl Iterator<Item = (&Shape, u32)> {
-        let shapes = self.demand.get(pool).into_iter().flatten();
-        shapes.map(|(shape, count)| (shape, *count))
+    /// The jobs that wait for a pool, by shape, the oldest first.
+    pub(super) fn demand(
+        &self,
+        pool: &PoolName,
+    ) -> impl Iterator<Item = (&Shape, &BTreeSet<(Timestamp, JobId)>)> {
+        self.demand.get(pool).into_iter().flatten()
     }
 
     /// Whether there is none.

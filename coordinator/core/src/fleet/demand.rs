@@ -44,24 +44,54 @@ impl Fleet {
             if self.barred(pool, turn.now).is_some() {
                 continue;
             }
-            let mut room = self.room(pool);
+            let room = self.room(pool);
             if room == 0 {
                 continue;
             }
-            let missing: Vec<(Shape, u32)> = self
+            let mut missing: Vec<(Shape, u32)> = self
                 .balances(pool, turn.now)
                 .into_iter()
                 .map(|(shape, balance)| (shape, balance.missing()))
                 .filter(|(_, missing)| *missing > 0)
                 .collect();
-            for (shape, missing) in missing {
-                let count = missing.min(room);
-                room -= count;
+            if missing.iter().map(|(_, missing)| missing).sum::<u32>() > room {
+                missing = self.oldest_first(pool, missing, room);
+            }
+            for (shape, count) in missing {
                 for _ in 0..count {
                     self.launch(index, shape.clone(), turn);
                 }
             }
         }
+    }
+
+    /// What there is room for of what a pool lacks: what the jobs need that have waited the longest,
+    /// whatever their shape, and then what should wait idle.
+    fn oldest_first(
+        &self,
+        pool: &PoolSpec,
+        missing: Vec<(Shape, u32)>,
+        room: u32,
+    ) -> Vec<(Shape, u32)> {
+        let mut lacking = Vec::new();
+        for (index, (shape, missing)) in missing.iter().enumerate() {
+            let mut shapes = self.current.demand(&pool.name);
+            let waiting = shapes.find(|(waiting, _)| *waiting == shape);
+            // What is there already serves the oldest.
+            let newest = waiting.into_iter().flat_map(|(_, jobs)| jobs.iter().rev());
+            let since = newest.map(|(queued_at, _)| *queued_at);
+            let since = since.chain(std::iter::repeat(Timestamp::MAX));
+            lacking.extend(since.take(as_count(*missing)).map(|since| (since, index)));
+        }
+        lacking.sort_unstable();
+        let mut launches = missing;
+        for (_, count) in &mut launches {
+            *count = 0;
+        }
+        for (_, index) in lacking.into_iter().take(as_count(room)) {
+            launches[index].1 += 1;
+        }
+        launches
     }
 
     fn launch(&mut self, pool: usize, shape: Shape, turn: &mut Turn) {
@@ -85,8 +115,8 @@ impl Fleet {
     /// The balance of a pool, by shape.
     fn balances(&self, pool: &PoolSpec, now: Timestamp) -> BTreeMap<Shape, Balance> {
         let mut balances: BTreeMap<Shape, Balance> = BTreeMap::new();
-        for (shape, wanted) in self.current.demand(&pool.name) {
-            balances.entry(shape.clone()).or_default().wanted = wanted;
+        for (shape, waiting) in self.current.demand(&pool.name) {
+            balances.entry(shape.clone()).or_default().wanted = count(waiting.len());
         }
         for runner in self.runners_of(&pool.name) {
             let balance = balances.entry(runner.shape.clone()).or_default();
@@ -152,7 +182,7 @@ impl Fleet {
             queued_jobs: self
                 .current
                 .demand(&pool.name)
-                .map(|(_, count)| count)
+                .map(|(_, waiting)| count(waiting.len()))
                 .sum(),
             ..PoolFigures::default()
         };
@@ -259,6 +289,88 @@ fn left(max: u32, used: usize) -> u32 {
     max.saturating_sub(count(used))
 }
 
+fn as_count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::fixtures::{at, pool, report};
+    use crate::fleet::{FleetSpec, Stored};
+
+    fn queue(fleet: &mut Fleet, id: i64, labels: &[&str], second: i64) {
+        let mut job = report(id);
+        job.labels
+            .extend(labels.iter().map(|&label| label.to_owned()));
+        job.created_at = Some(at(second));
+        fleet.apply(Event::Job(Box::new(job)), at(second));
+    }
+
+    /// The labels of the launches, in the order of their decision.
+    fn shapes(fleet: &Fleet) -> Vec<String> {
+        let mut runners: Vec<_> = fleet.runners().collect();
+        runners.sort_by_key(|runner| runner.marks.created_at);
+        runners
+            .iter()
+            .map(|runner| runner.shape.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn in_a_full_pool_the_job_that_waits_longest_is_next_whatever_it_asks_for() {
+        let mut linux = pool("linux");
+        linux.max = 2;
+        linux.sizes.cpus = [4].into();
+        let spec = FleetSpec {
+            pools: vec![linux],
+            accounts: [("local".into(), 9)].into(),
+        };
+        let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+        queue(&mut fleet, 1, &[], 0);
+        queue(&mut fleet, 2, &[], 1);
+        queue(&mut fleet, 3, &["muster/cpu=4"], 2);
+        queue(&mut fleet, 4, &[], 3);
+        queue(&mut fleet, 5, &[], 4);
+        assert_eq!(shapes(&fleet), ["any size", "any size"]);
+
+        let first = fleet.runners().min_by_key(|runner| runner.marks.created_at);
+        let launch = first.unwrap().launch.clone();
+        // Its job has ended, and it is gone.
+        let mut done = report(1);
+        done.status = crate::event::JobStatus::Completed;
+        fleet.apply(Event::Job(Box::new(done)), at(10));
+        let failure = crate::event::LaunchFailure::Capacity;
+        fleet.apply(
+            Event::LaunchFailed {
+                launch,
+                failure,
+                detail: "none left".to_owned(),
+            },
+            at(10),
+        );
+        fleet.apply(Event::Tick, at(60));
+        assert_eq!(shapes(&fleet).last().unwrap(), "muster/cpu=4");
+    }
+
+    #[test]
+    fn what_comes_together_is_weighed_together() {
+        let spec = FleetSpec {
+            pools: vec![pool("linux")],
+            accounts: [("local".into(), 9)].into(),
+        };
+        let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+        let mut cancelled = report(1);
+        cancelled.status = crate::event::JobStatus::Completed;
+        let events = [report(1), report(2), cancelled].map(|job| Event::Job(Box::new(job)));
+        let changes = fleet.apply_all(events, at(0));
+        let launches = |effect: &&Effect| matches!(effect, Effect::Launch { .. });
+        assert_eq!(changes.effects.iter().filter(launches).count(), 1);
+        assert_eq!((changes.jobs.len(), changes.runners.len()), (2, 1));
+    }
 }

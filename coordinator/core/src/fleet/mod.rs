@@ -93,19 +93,42 @@ impl Fleet {
     /// Takes one event at one time, and says what follows. An event that doesn't fit the state
     /// changes nothing; [`Changes::refused`] says why.
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Changes {
-        let mut turn = Turn::new(now);
-        let by_time = matches!(event, Event::Tick | Event::Restarted);
-        self.dispatch(event, &mut turn);
-        self.note_current(&turn);
-        // Demand and supply stay what they are while no record changes.
-        if by_time || turn.has_changed() {
-            self.launch_what_lacks(&mut turn);
+        self.apply_all([event], now)
+    }
+
+    /// Takes several events that came together, one after the other, and launches what lacks after the
+    /// last of them: to look at all demand and supply costs more than to take an event.
+    pub fn apply_all(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: Timestamp,
+    ) -> Changes {
+        let mut all = Changes::default();
+        let mut may_lack = false;
+        for event in events {
+            let mut turn = Turn::new(now);
+            may_lack |= self.take_in(event, &mut turn);
+            all.append(turn.finish());
         }
+        if may_lack {
+            let mut turn = Turn::new(now);
+            self.launch_what_lacks(&mut turn);
+            all.append(turn.finish());
+        }
+        all
+    }
+
+    /// Takes one event; true if it may have changed demand or supply, which stay what they are while no
+    /// record changes.
+    fn take_in(&mut self, event: Event, turn: &mut Turn) -> bool {
+        let by_time = matches!(event, Event::Tick | Event::Restarted);
+        self.dispatch(event, turn);
+        self.note_current(turn);
         debug_assert!(
             !by_time || self.current == Current::of(&self.jobs, &self.runners),
             "all current jobs and runners are known as such"
         );
-        turn.finish()
+        by_time || turn.has_changed()
     }
 
     fn dispatch(&mut self, event: Event, turn: &mut Turn) {

@@ -23,6 +23,7 @@ impl State {
             return false;
         }
         let mut any = false;
+        let mut hopeless = BTreeSet::new();
         let assigned: BTreeSet<JobId> = self
             .runners
             .values()
@@ -40,6 +41,11 @@ impl State {
             let Some(job) = self.jobs.get(&id) else {
                 continue;
             };
+            // What no idle runner may have, none may have for the next job that is like it.
+            let kind = (job.spec.repository.clone(), job.spec.labels.clone());
+            if hopeless.contains(&kind) {
+                continue;
+            }
             let best = self
                 .runners
                 .values()
@@ -47,6 +53,7 @@ impl State {
                 .filter_map(|runner| Some((self.nearness(runner, job)?, runner.id)))
                 .min();
             let Some(runner) = best.and_then(|(_, id)| self.runners.get_mut(&id)) else {
+                hopeless.insert(kind);
                 continue;
             };
             runner.task = Task::Assigned {

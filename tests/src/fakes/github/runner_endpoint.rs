@@ -87,8 +87,10 @@ async fn poll(shared: &Shared, call: &RunnerCall<'_>) -> Answer {
     let until = Instant::now() + shared.options.poll_hold;
     let session = call.query.strip_prefix("session=").unwrap_or_default();
     let mut changed = shared.changed.subscribe();
+    let look = |state: &mut State| next_message(state, shared, call.credential, session);
+    // A runner that has come back may get work at once. After that, whoever makes work gives it out.
+    let mut next = shared.poll(look);
     loop {
-        let next = shared.poll(|state| next_message(state, shared, call.credential, session));
         if let Some(answer) = next {
             return answer;
         }
@@ -96,6 +98,7 @@ async fn poll(shared: &Shared, call: &RunnerCall<'_>) -> Answer {
             () = tokio::time::sleep_until(until) => return Answer::empty(StatusCode::ACCEPTED),
             _ = changed.changed() => {}
         }
+        next = shared.quietly(look);
     }
 }
 

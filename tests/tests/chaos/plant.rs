@@ -11,7 +11,8 @@ use muster_coordinator::compute::ec2::{
     Ec2Pool, Ec2Settings, ImageSource, SpotStrategy, Template, TemplateKey,
 };
 use muster_core::{FleetSpec, PoolSpec, Scope, SizeRules, TimeLimits};
-use muster_tests::fakes::aws::{self, Chaos, Clock, FakeAws, Stages, Subnet};
+use muster_tests::fakes::Clock;
+use muster_tests::fakes::aws::{self, Chaos, FakeAws, Stages, Subnet};
 use muster_tests::fakes::github::{self, FakeGithub};
 use tokio::sync::watch;
 use tokio::time::Instant;

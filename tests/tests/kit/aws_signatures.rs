@@ -4,7 +4,8 @@ use aws_sdk_ec2::config::Credentials as SdkCredentials;
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use jiff::{SignedDuration, Timestamp};
-use muster_tests::fakes::aws::{Clock, Credentials, Options, Principal};
+use muster_tests::fakes::Clock;
+use muster_tests::fakes::aws::{Credentials, Options, Principal};
 
 use crate::aws_support::{As, Cloud, code};
 

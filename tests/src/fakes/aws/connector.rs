@@ -12,8 +12,9 @@ use aws_smithy_runtime_api::http::Response;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
-use super::server::{self, HangUp};
+use super::server;
 use super::shared::Shared;
+use crate::fakes::HangUp;
 
 struct Connector(Arc<Shared>);
 

@@ -5,10 +5,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::clock::after;
 use super::ec2::Instance;
 use super::ids;
 use super::shared::State;
+use crate::fakes::clock::after;
 
 /// An instance came to another state.
 pub(super) const STATE_CHANGE: &str = "EC2 Instance State-change Notification";

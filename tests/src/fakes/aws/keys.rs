@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::clock::iso;
 use super::error::Refusal;
 use super::sigv4::{Authorization, Signed};
+use super::xml::iso;
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]

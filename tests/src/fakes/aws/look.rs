@@ -13,14 +13,7 @@ use super::ec2::{Fleet, Instance, Life, Subnet, Template};
 use super::keys::Credentials;
 use super::shared::{Call, Place, Shared};
 use super::sts::Session;
-
-/// Waited in vain.
-#[derive(Debug, thiserror::Error)]
-#[error("{what} did not come true within {waited:?}")]
-pub struct NotInTime {
-    what: String,
-    waited: Duration,
-}
+use crate::fakes::{NotInTime, changes};
 
 /// The lives of all instances as they go on, from the start; nothing is left out.
 pub struct Lives {
@@ -203,22 +196,6 @@ impl FakeAws {
         wait: Duration,
         look: impl Fn() -> Option<R>,
     ) -> Result<R, NotInTime> {
-        let mut changed = self.shared.changed.subscribe();
-        let found = async {
-            loop {
-                changed.borrow_and_update();
-                if let Some(found) = look() {
-                    return Some(found);
-                }
-                changed.changed().await.ok()?;
-            }
-        };
-        match tokio::time::timeout(wait, found).await {
-            Ok(Some(found)) => Ok(found),
-            _ => Err(NotInTime {
-                what: what.to_owned(),
-                waited: wait,
-            }),
-        }
+        changes::wait_for(&self.shared.changed, what, wait, look).await
     }
 }

@@ -14,7 +14,6 @@
 //! template `muster` from the start.
 
 mod buckets;
-mod clock;
 mod connector;
 mod dispatch;
 mod disturb;
@@ -51,7 +50,6 @@ use tokio_util::task::TaskTracker;
 
 pub use self::buckets::Bucket;
 use self::buckets::Buckets;
-pub use self::clock::Clock;
 pub use self::ec2::{
     Capacity, Fleet, Image, Instance, InstanceState, InstanceType, Life, Market, Offering, Subnet,
     TYPES, Template, TemplateVersion,
@@ -61,10 +59,9 @@ use self::faults::Faults;
 pub use self::faults::{Answer, Chaos, Effect, Fault};
 use self::keys::Keys;
 pub use self::keys::{Credentials, Principal};
-pub use self::look::{Lives, NotInTime};
+pub use self::look::Lives;
 pub use self::model::{ModelError, default_path};
 pub use self::options::{Addresses, Options, Stages};
-pub use self::server::HangUp;
 pub use self::shared::{Call, Place};
 use self::shared::{Shared, State};
 use self::sqs::Queue;
@@ -72,6 +69,7 @@ pub use self::ssm::ParameterKind;
 use self::ssm::Parameters;
 pub use self::sts::{Role, Session};
 pub use self::sts_lies::{Claim, StsLie};
+use crate::fakes::{HangUp, http_server};
 
 /// Why the fake does not start.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +111,11 @@ impl FakeAws {
         let state = State::new(Arc::clone(&options));
         let shared = Arc::new(Shared::new(options, models, url.clone(), state));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(server::run(Arc::clone(&shared), listener, stop.clone()));
+        let serving = Arc::clone(&shared);
+        tasks.spawn(http_server::serve(listener, stop.clone(), move |request| {
+            let shared = Arc::clone(&serving);
+            async move { server::serve(&shared, request).await }
+        }));
         tasks.spawn(shared::keep_time(Arc::clone(&shared), stop.clone()));
         tasks.close();
         Ok(Self {

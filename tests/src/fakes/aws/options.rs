@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clock::Clock;
 use super::model::default_path;
+use crate::fakes::Clock;
 use crate::fakes::imds::FakeImds;
 
 /// How the fake is set up.

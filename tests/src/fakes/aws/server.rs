@@ -1,17 +1,10 @@
 //! The HTTP side: finds out what is asked, plays faults, checks requests and answers against AWS's
 //! models.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
 use super::error::{AwsError, Refusal};
@@ -21,46 +14,7 @@ use super::model::{Flaw, Protocol, Service, Wrong};
 use super::shared::{Admitted, Call, Place, Shared};
 use super::sigv4::{Authorization, Signed};
 use super::{dispatch, query, render, sqs};
-
-const LARGEST_BODY: usize = 1 << 20;
-
-/// The connection is closed instead of answered.
-#[derive(Debug, thiserror::Error)]
-#[error("the fake closes the connection")]
-pub struct HangUp;
-
-/// Serves until told to stop; connections are cut then.
-pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                let shared = Arc::clone(&shared);
-                connections.spawn(async move {
-                    let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| {
-                        let shared = Arc::clone(&shared);
-                        async move {
-                            let (parts, body) = request.into_parts();
-                            let body = Limited::new(body, LARGEST_BODY).collect().await;
-                            let body = body.map_err(|_| HangUp)?.to_bytes();
-                            let answer = serve(&shared, Request::from_parts(parts, body)).await?;
-                            Ok::<_, HangUp>(answer.map(Full::new))
-                        }
-                    });
-                    // How a connection ends is the client's affair, or a fault that we play.
-                    drop(
-                        hyper::server::conn::http1::Builder::new()
-                            .serve_connection(TokioIo::new(stream), service)
-                            .await,
-                    );
-                });
-            }
-        }
-    }
-}
+use crate::fakes::HangUp;
 
 /// What is asked, before anyone knows whether it may be.
 struct Asked {

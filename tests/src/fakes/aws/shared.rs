@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -18,6 +17,7 @@ use super::options::Options;
 use super::sqs::Queue;
 use super::ssm::Parameters;
 use super::sts::{Role, Session};
+use crate::fakes::changes;
 
 /// An AWS account and a region: EC2, SSM and SQS have a world of their own in each.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,23 +128,12 @@ impl Shared {
 
 /// Brings the state up to now whenever something is due.
 pub(super) async fn keep_time(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut changed = shared.changed.subscribe();
-    loop {
-        changed.borrow_and_update();
-        let now = shared.options.clock.now();
-        let due = shared.lock().next_deadline();
-        let wait = match due {
-            Some(due) if due <= now => {
-                shared.change(|_, _| {});
-                continue;
-            }
-            Some(due) => Duration::try_from(due.duration_since(now)).unwrap_or_default(),
-            None => Duration::from_hours(1),
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-            _ = changed.changed() => {}
-        }
-    }
+    changes::keep_up(
+        &shared.changed,
+        &stop,
+        || shared.options.clock.now(),
+        || shared.lock().next_deadline(),
+        |_| shared.change(|_, _| {}),
+    )
+    .await;
 }

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::clock::after;
 use super::dispatch::{admit, typed};
 use super::error::AwsError;
 use super::ids;
 use super::shared::{Admitted, Place, Shared, State};
+use crate::fakes::clock::after;
 
 /// A queue.
 #[derive(Default)]

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::clock::after;
 use super::dispatch::typed;
 use super::error::AwsError;
 use super::keys::{Credentials, Principal};
 use super::shared::{Admitted, State};
+use crate::fakes::clock::after;
 
 /// A role that may be assumed by any user or role that the fake knows.
 #[derive(Clone, Debug)]

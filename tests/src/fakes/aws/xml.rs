@@ -1,5 +1,6 @@
 //! Answers as XML, by the output's shape.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::model::{Kind, Service};
@@ -67,4 +68,9 @@ fn escape(out: &mut String, text: &str) {
             other => out.push(other),
         }
     }
+}
+
+/// As AWS writes times in XML: whole seconds.
+pub(super) fn iso(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string()
 }

@@ -42,6 +42,7 @@ pub use self::spec::{
     Status, WebhookFault,
 };
 use self::state::{AccountKind, Group, Scope, State};
+use crate::fakes::{NotInTime, changes, http_server};
 
 /// Why the fake does not start.
 #[derive(Debug, thiserror::Error)]
@@ -55,14 +56,6 @@ pub enum StartError {
     /// No key pair could be made.
     #[error("generate the app's key")]
     Key,
-}
-
-/// Waited in vain.
-#[derive(Debug, thiserror::Error)]
-#[error("{what} did not come true within {waited:?}")]
-pub struct NotInTime {
-    what: String,
-    waited: Duration,
 }
 
 /// The fake. Stops when dropped.
@@ -109,7 +102,11 @@ impl FakeGithub {
             options,
         });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(server::run(Arc::clone(&shared), listener, stop.clone()));
+        let serving = Arc::clone(&shared);
+        tasks.spawn(http_server::serve(listener, stop.clone(), move |request| {
+            let shared = Arc::clone(&serving);
+            async move { server::serve(&shared, request).await }
+        }));
         tasks.spawn(deliveries::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(shared::expire(Arc::clone(&shared), stop.clone()));
         tasks.close();
@@ -303,23 +300,7 @@ impl FakeGithub {
         wait: Duration,
         look: impl Fn() -> Option<R>,
     ) -> Result<R, NotInTime> {
-        let mut changed = self.shared.changed.subscribe();
-        let found = async {
-            loop {
-                changed.borrow_and_update();
-                if let Some(found) = look() {
-                    return Some(found);
-                }
-                changed.changed().await.ok()?;
-            }
-        };
-        match tokio::time::timeout(wait, found).await {
-            Ok(Some(found)) => Ok(found),
-            _ => Err(NotInTime {
-                what: what.to_owned(),
-                waited: wait,
-            }),
-        }
+        changes::wait_for(&self.shared.changed, what, wait, look).await
     }
 
     /// Programs a failure of the REST API.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::openapi::default_path;
-use crate::fakes::aws::Clock;
+use crate::fakes::Clock;
 
 /// How the fake is set up.
 #[derive(Clone, Debug)]

@@ -2,18 +2,11 @@
 //! counts budgets.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
 use super::auth::Caller;
@@ -24,40 +17,7 @@ use super::runner_endpoint::{self, RunnerCall};
 use super::shared::Shared;
 use super::spec::{Effect, Fault};
 use super::state::State;
-
-const LARGEST_BODY: usize = 1 << 20;
-
-/// The connection is closed instead of answered.
-#[derive(Debug, thiserror::Error)]
-#[error("the fake closes the connection")]
-struct HangUp;
-
-/// Serves until told to stop; connections are cut then.
-pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                let shared = Arc::clone(&shared);
-                connections.spawn(async move {
-                    let service = hyper::service::service_fn(|request| {
-                        let shared = Arc::clone(&shared);
-                        async move { serve(&shared, request).await }
-                    });
-                    // How a connection ends is the client's affair, or a fault that we play.
-                    drop(
-                        hyper::server::conn::http1::Builder::new()
-                            .serve_connection(TokioIo::new(stream), service)
-                            .await,
-                    );
-                });
-            }
-        }
-    }
-}
+use crate::fakes::HangUp;
 
 /// A request, read.
 struct Received {
@@ -65,16 +25,12 @@ struct Received {
     body: Bytes,
 }
 
-async fn serve(
+/// Answers one request.
+pub(super) async fn serve(
     shared: &Shared,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, HangUp> {
+    request: Request<Bytes>,
+) -> Result<Response<Bytes>, HangUp> {
     let (parts, body) = request.into_parts();
-    let body = Limited::new(body, LARGEST_BODY)
-        .collect()
-        .await
-        .map_err(|_| HangUp)?
-        .to_bytes();
     let received = Received { parts, body };
     let path = received.parts.uri.path();
     if let Some(rest) = path.strip_prefix("/_runner/") {
@@ -274,9 +230,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token")).then_some(token)
 }
 
-fn respond(answer: Answer) -> Response<Full<Bytes>> {
+fn respond(answer: Answer) -> Response<Bytes> {
     let text = answer.body.map(|body| body.to_string()).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(Bytes::from(text));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     headers.insert(
@@ -291,7 +247,7 @@ fn respond(answer: Answer) -> Response<Full<Bytes>> {
     response
 }
 
-fn respond_with_fault(status: u16, extra: &[(String, String)]) -> Response<Full<Bytes>> {
+fn respond_with_fault(status: u16, extra: &[(String, String)]) -> Response<Bytes> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = json!({ "message": status.canonical_reason(), "documentation_url": "https://docs.github.com/rest" });
     let mut response = respond(Answer::json(status, body));

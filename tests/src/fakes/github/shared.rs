@@ -1,7 +1,6 @@
 //! What the server, its tasks and the tests share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -12,6 +11,7 @@ use super::openapi::Description;
 use super::options::Options;
 use super::payload::Templates;
 use super::state::State;
+use crate::fakes::changes;
 
 /// What the server, its tasks and the tests share.
 pub(super) struct Shared {
@@ -78,23 +78,12 @@ impl Shared {
 
 /// Ends what has run out: locks, assignments, tokens.
 pub(super) async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut changed = shared.changed.subscribe();
-    loop {
-        changed.borrow_and_update();
-        let now = shared.now();
-        let due = shared.quietly(|state| state.next_deadline());
-        let wait = match due {
-            Some(due) if due <= now => {
-                shared.change(|state| state.expire(now));
-                continue;
-            }
-            Some(due) => Duration::try_from(due.duration_since(now)).unwrap_or_default(),
-            None => Duration::from_hours(1),
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-            _ = changed.changed() => {}
-        }
-    }
+    changes::keep_up(
+        &shared.changed,
+        &stop,
+        || shared.now(),
+        || shared.quietly(|state| state.next_deadline()),
+        |now| shared.change(|state| state.expire(now)),
+    )
+    .await;
 }

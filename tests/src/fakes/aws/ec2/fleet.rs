@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use super::Region;
 use super::instance::{Instance, InstanceState, Market};
 use super::pool::{Config, Pool};
-use crate::fakes::aws::clock::after;
 use crate::fakes::aws::dispatch::{typed, unsupported};
 use crate::fakes::aws::error::AwsError;
 use crate::fakes::aws::ids;
 use crate::fakes::aws::keys::Credentials;
 use crate::fakes::aws::options::{Addresses, Options};
 use crate::fakes::aws::shared::{Admitted, Place, State};
+use crate::fakes::clock::after;
 
 /// A fleet that was made.
 #[derive(Clone, Debug)]

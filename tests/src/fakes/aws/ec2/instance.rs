@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::fakes::aws::clock::{after, iso};
 use crate::fakes::aws::options::Stages;
 use crate::fakes::aws::shared::Place;
+use crate::fakes::aws::xml::iso;
+use crate::fakes::clock::after;
 
 /// How an instance is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::Region;
 use super::instance::{Instance, InstanceState, Life, Market};
-use crate::fakes::aws::clock::after;
 use crate::fakes::aws::events;
 use crate::fakes::aws::keys::{Credentials, Principal};
 use crate::fakes::aws::options::Stages;
 use crate::fakes::aws::shared::{Place, State};
+use crate::fakes::clock::after;
 use crate::fakes::imds::Profile;
 
 /// How long an instance's credentials live.

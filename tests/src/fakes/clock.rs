@@ -46,8 +46,3 @@ pub(super) fn after(time: Timestamp, wait: Duration) -> Timestamp {
         .and_then(|wait| time.checked_add(wait).ok())
         .unwrap_or(Timestamp::MAX)
 }
-
-/// As AWS writes times in XML: whole seconds.
-pub(super) fn iso(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string()
-}

@@ -12,10 +12,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::coordinator::Coordinator;
-use crate::hosts::{alive, populate};
+use crate::hosts::alive;
 use crate::judge;
 use crate::pace::Pace;
 use crate::plant::{Odds, POOL, Plant};
+use crate::population::populate;
 use crate::report::Report;
 
 /// Between two looks at the coordinator.

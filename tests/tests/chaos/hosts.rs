@@ -1,7 +1,7 @@
 //! Simulated hosts: an agent below the level of gRPC and a runner on each instance that the fake EC2
 //! launches. They do what the real agent does where the coordinator relies on it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use muster_core::{
 };
 use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{Assignment, SessionResponse};
-use muster_tests::fakes::aws::{Instance, Life, Market};
+use muster_tests::fakes::aws::{Instance, Market};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 use crate::coordinator::Link;
 use crate::listener::{Listener, News, credential};
 use crate::plant::{ACCOUNT, COORDINATOR, Plant};
-use crate::tally::Born;
 
 /// Before the instance goes, the job is told to stop (the agent's `interrupt_lead`).
 const LEAD: Duration = Duration::from_secs(30);
@@ -33,54 +32,8 @@ const NEWS: usize = 16;
 /// How long a host goes on that nobody ends.
 const SELF_END: Duration = Duration::from_mins(5);
 
-/// Lets a host live on each instance, for as long as the fake does.
-pub(crate) async fn populate(plant: Arc<Plant>) {
-    let mut lives = plant.aws.lives();
-    let mut ends: BTreeMap<String, CancellationToken> = BTreeMap::new();
-    let mut hosts = JoinSet::new();
-    let mut number = 0;
-    loop {
-        let life = tokio::select! {
-            life = lives.next() => life,
-            Some(ended) = hosts.join_next() => {
-                if let Err(error) = ended {
-                    plant.tally().wrong.push(format!("a host failed: {error}"));
-                }
-                continue;
-            }
-        };
-        let Some(life) = life else { return };
-        match life {
-            Life::Launched(it) => {
-                let end = CancellationToken::new();
-                ends.insert(it.id.clone(), end.clone());
-                born(&plant, &it);
-                number += 1;
-                hosts.spawn(live(Arc::clone(&plant), it, number, end));
-            }
-            Life::Running(_) => {}
-            Life::Ending(it) => {
-                if let Some(end) = ends.remove(&it.id) {
-                    end.cancel();
-                }
-            }
-            Life::Ended(it) => {
-                plant.tally().gone.insert(it.id);
-            }
-        }
-    }
-}
-
-fn born(plant: &Plant, it: &Instance) {
-    let mut tally = plant.tally();
-    let token = it.client_token.clone().unwrap_or_default();
-    let spot = it.market == Market::Spot;
-    tally.instances.insert(it.id.clone(), Born { token, spot });
-    tally.most = tally.most.max(tally.alive());
-}
-
 /// One host, from its launch to its end.
-async fn live(plant: Arc<Plant>, it: Instance, number: u64, end: CancellationToken) {
+pub(crate) async fn live(plant: Arc<Plant>, it: Instance, number: u64, end: CancellationToken) {
     let mut random = StdRng::seed_from_u64(plant.seed.wrapping_mul(31).wrapping_add(number));
     let boot = Duration::from_secs_f64(random.random_range(15.0..45.0));
     let mut notices = JoinSet::new();

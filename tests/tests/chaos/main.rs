@@ -17,6 +17,7 @@ mod judge;
 mod listener;
 mod pace;
 mod plant;
+mod population;
 mod report;
 mod tally;
 

@@ -52,7 +52,7 @@ async fn a_launch_is_made_once_whatever_becomes_of_the_answer() {
             proxy.next("CreateFleet", *fault);
         }
         ids.extend(running.launch_many(&format!("l-{index}"), 3, "linux").await);
-        made_once(&world, &ids).await;
+        world.made_once(&ids).await;
 
         // The same call with the same token, until it was answered.
         let calls = proxy.seen("CreateFleet").split_off(before);
@@ -70,22 +70,8 @@ async fn a_launch_whose_answer_came_too_late_is_made_once() {
     let running = world.provider(settings, "here").await;
     world.host.answer_late(2);
     let id = running.launch("l-1", "linux").await.unwrap();
-    made_once(&world, &[id]).await;
+    world.made_once(&[id]).await;
     assert_eq!(proxy.seen("CreateFleet").len(), 3);
-}
-
-/// These instances exist, each once, and no other.
-async fn made_once(world: &World, ids: &[String]) {
-    let mut made: Vec<_> = world
-        .alive(HERE)
-        .await
-        .into_iter()
-        .map(|one| one.id)
-        .collect();
-    let mut ids = ids.to_vec();
-    made.sort();
-    ids.sort();
-    assert_eq!(made, ids);
 }
 
 #[tokio::test]
@@ -149,7 +135,7 @@ async fn what_must_be_known_is_asked_for_again() {
         let launching = tokio::spawn(running.launching("l-1", "linux"));
         running.held_up_by(call).await;
         ids.push(launching.await.unwrap().unwrap().instance.to_string());
-        made_once(&world, &ids).await;
+        world.made_once(&ids).await;
         assert_eq!(proxy.seen(call).len() - before, 3, "{call}");
         running.crash().await;
     }
@@ -258,7 +244,7 @@ async fn a_storm_of_faults_makes_none_twice_and_leaves_none() {
     }
     let made: Vec<String> = ids.into_values().collect();
     assert_eq!(BTreeSet::from_iter(&made).len(), LAUNCHES);
-    made_once(&world, &made).await;
+    world.made_once(&made).await;
 
     let all = made.iter().map(|id| end(&running, id));
     let ended = timeout(Duration::from_secs(60), futures::future::join_all(all)).await;

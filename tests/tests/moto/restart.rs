@@ -3,7 +3,7 @@
 use muster_coordinator::compute::ec2::Ec2Settings;
 
 use crate::proxy::{Fault, Proxy};
-use crate::world::{HERE, World};
+use crate::world::World;
 
 #[tokio::test]
 async fn a_coordinator_that_dies_before_the_answer_finds_its_instances() {
@@ -30,16 +30,8 @@ async fn a_coordinator_that_dies_before_the_answer_finds_its_instances() {
         running.launch("l-1", "linux"),
         running.launch("l-2", "linux")
     );
-    let mut ids = [one.unwrap(), other.unwrap()];
-    let mut made: Vec<_> = world
-        .alive(HERE)
-        .await
-        .into_iter()
-        .map(|one| one.id)
-        .collect();
-    ids.sort();
-    made.sort();
-    assert_eq!(made, ids);
+    let ids = [one.unwrap(), other.unwrap()];
+    world.made_once(&ids).await;
     let calls = proxy.seen("CreateFleet");
     assert_eq!(calls.len(), 2);
     assert!(

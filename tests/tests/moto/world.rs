@@ -177,6 +177,16 @@ impl World {
         Running::start(settings, &self.host, &self.dir, database).await
     }
 
+    /// Panics unless these instances exist, each once, and no other.
+    pub(crate) async fn made_once(&self, ids: &[String]) {
+        let made = self.alive(HERE).await;
+        let mut made: Vec<_> = made.into_iter().map(|one| one.id).collect();
+        let mut ids = ids.to_vec();
+        made.sort();
+        ids.sort();
+        assert_eq!(made, ids);
+    }
+
     /// Instances that exist and have not ended.
     pub(crate) async fn alive(&self, place: (&str, &str)) -> Vec<Instance> {
         let mut instances = self.moto.instances(place).await;

@@ -222,7 +222,7 @@ async fn a_job_that_fills_the_disk_is_reported(
     #[case] code: i32,
 ) {
     let step = format!(
-        "for dir in {{at}}/work/job/perf {{at}}/runner/_diag {{at}}/runner/_work; do \
+        "cd {{at}} && for dir in work/job/perf runner/_diag runner/_work; do \
          dd if=/dev/zero of=$dir/fill bs=4k 2> /dev/null || true; done; {then}"
     );
     let mut small = Small(Vec::new());

@@ -92,38 +92,19 @@ impl Aws {
     }
 
     async fn enroll_as(&self, who: &Credentials, key: &KeyPair) -> Result<EnrollIssued, Status> {
-        let mut client = EnrollmentServiceClient::new(self.world.connect(self.world.enroll, None));
-        let (say, said) = mpsc::channel(2);
-        let begin = Asked::Begin(EnrollBegin {
-            agent_version: "0.1.0".to_owned(),
-        });
-        say.send(EnrollRequest { step: Some(begin) }).await.unwrap();
-        let answers = client.enroll(ReceiverStream::new(said)).await?;
-        let mut answers = answers.into_inner();
-        let Some(Answer::Challenge(challenge)) = answers.message().await?.and_then(|it| it.step)
-        else {
-            panic!("no challenge");
-        };
-        let csr = CertificateParams::default().serialize_request(key).unwrap();
-        let csr = csr.der().to_vec();
+        let channel = self.world.connect(self.world.enroll, None);
+        let challenged = Challenged::new(channel).await?;
+        let (csr, challenge) = (csr(key), &challenged.challenge);
         let audience = challenge.audience.as_str();
         let fields = signed(who, audience, &challenge.nonce, &csr, Timestamp::now());
-        let proof = Asked::Proof(EnrollProof {
-            csr_der: csr,
-            nonce: challenge.nonce,
-            evidence: Some(Evidence::AwsSts(AwsStsEvidence {
-                access_key_id: fields.access_key_id,
-                amz_date: fields.amz_date,
-                region: fields.region,
-                session_token: fields.session_token,
-                signature: fields.signature,
-            })),
+        let evidence = Evidence::AwsSts(AwsStsEvidence {
+            access_key_id: fields.access_key_id,
+            amz_date: fields.amz_date,
+            region: fields.region,
+            session_token: fields.session_token,
+            signature: fields.signature,
         });
-        say.send(EnrollRequest { step: Some(proof) }).await.unwrap();
-        match answers.message().await?.and_then(|it| it.step) {
-            Some(Answer::Issued(issued)) => Ok(issued),
-            other => panic!("{other:?}"),
-        }
+        challenged.prove(csr, evidence).await
     }
 
     async fn refusal(&self) -> (Code, String) {

@@ -16,7 +16,10 @@ use muster_proto::v1::enroll_proof::Evidence;
 use muster_proto::v1::enroll_request::Step as Asked;
 use muster_proto::v1::enroll_response::Step as Answer;
 use muster_proto::v1::enrollment_service_client::EnrollmentServiceClient;
-use muster_proto::v1::{EnrollBegin, EnrollIssued, EnrollProof, EnrollRequest, JoinTokenEvidence};
+use muster_proto::v1::{
+    EnrollBegin, EnrollChallenge, EnrollIssued, EnrollProof, EnrollRequest, EnrollResponse,
+    JoinTokenEvidence,
+};
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -25,9 +28,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
 use super::authorize::Role;
 use super::enrollment::{AwsEnrollment, Enrollment, Parts as EnrollmentParts};
@@ -258,34 +261,62 @@ async fn listen(
     address
 }
 
+/// An enrolment that has been challenged.
+struct Challenged {
+    challenge: EnrollChallenge,
+    say: mpsc::Sender<EnrollRequest>,
+    answers: Streaming<EnrollResponse>,
+}
+
+impl Challenged {
+    async fn new(channel: Channel) -> Result<Self, Status> {
+        let mut client = EnrollmentServiceClient::new(channel);
+        let (say, said) = mpsc::channel(2);
+        let begin = Asked::Begin(EnrollBegin {
+            agent_version: "0.1.0".to_owned(),
+        });
+        say.send(EnrollRequest { step: Some(begin) }).await.unwrap();
+        let mut answers = client.enroll(ReceiverStream::new(said)).await?.into_inner();
+        let answer = answers.message().await?.and_then(|it| it.step);
+        let Some(Answer::Challenge(challenge)) = answer else {
+            panic!("no challenge: {answer:?}");
+        };
+        Ok(Self {
+            challenge,
+            say,
+            answers,
+        })
+    }
+
+    async fn prove(mut self, csr_der: Vec<u8>, evidence: Evidence) -> Result<EnrollIssued, Status> {
+        let proof = Asked::Proof(EnrollProof {
+            csr_der,
+            nonce: self.challenge.nonce,
+            evidence: Some(evidence),
+        });
+        let proof = EnrollRequest { step: Some(proof) };
+        self.say.send(proof).await.unwrap();
+        match self.answers.message().await?.and_then(|it| it.step) {
+            Some(Answer::Issued(issued)) => Ok(issued),
+            other => panic!("nothing issued: {other:?}"),
+        }
+    }
+}
+
+/// A request for a certificate of a key, DER.
+fn csr(key: &KeyPair) -> Vec<u8> {
+    let csr = CertificateParams::default().serialize_request(key).unwrap();
+    csr.der().to_vec()
+}
+
 /// One whole enrolment, as an agent makes it.
 async fn enroll(channel: Channel, token: &str) -> Result<(EnrollIssued, ClientIdentity), Status> {
-    let mut client = EnrollmentServiceClient::new(channel);
-    let (say, said) = mpsc::channel(2);
-    let begin = Asked::Begin(EnrollBegin {
-        agent_version: "0.1.0".to_owned(),
-    });
-    say.send(EnrollRequest { step: Some(begin) }).await.unwrap();
-    let answers = client.enroll(ReceiverStream::new(said)).await?;
-    let mut answers = answers.into_inner();
-    let Some(Answer::Challenge(challenge)) = answers.message().await?.and_then(|it| it.step) else {
-        panic!("no challenge");
-    };
+    let challenged = Challenged::new(channel).await?;
     let key = KeyPair::generate().unwrap();
-    let csr = CertificateParams::default()
-        .serialize_request(&key)
-        .unwrap();
-    let proof = Asked::Proof(EnrollProof {
-        csr_der: csr.der().to_vec(),
-        nonce: challenge.nonce,
-        evidence: Some(Evidence::JoinToken(JoinTokenEvidence {
-            token: token.to_owned(),
-        })),
+    let token = Evidence::JoinToken(JoinTokenEvidence {
+        token: token.to_owned(),
     });
-    say.send(EnrollRequest { step: Some(proof) }).await.unwrap();
-    let Some(Answer::Issued(issued)) = answers.message().await?.and_then(|it| it.step) else {
-        panic!("nothing issued");
-    };
+    let issued = challenged.prove(csr(&key), token).await?;
     let certificate = CertificateDer::from(issued.certificate_der.clone());
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     Ok((issued, (certificate, key)))

@@ -75,6 +75,15 @@ pub(super) fn unsupported(what: &str) -> AwsError {
     AwsError::new(501, UNSUPPORTED, format!("the fake does not know {what}"))
 }
 
+/// A tag of a request. EC2 takes one without a value; the model of STS asks for it.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(super) struct Tag {
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) value: String,
+}
+
 /// The parameters as what the fake understands of them.
 pub(super) fn typed<T: DeserializeOwned>(call: &Admitted) -> Result<T, AwsError> {
     serde_json::from_value(call.parameters.clone()).map_err(|error| unsupported(&error.to_string()))

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::dispatch::typed;
+use super::dispatch::{Tag, typed};
 use super::error::AwsError;
 use super::keys::{Credentials, Principal};
 use super::shared::{Admitted, State};
@@ -68,13 +68,6 @@ struct Request {
     policy: Option<String>,
     #[serde(default)]
     tags: Vec<Tag>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Tag {
-    key: String,
-    value: String,
 }
 
 pub(super) fn assume_role(state: &mut State, call: &Admitted) -> Result<Value, AwsError> {

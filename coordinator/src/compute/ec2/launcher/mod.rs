@@ -3,6 +3,7 @@
 
 mod book;
 mod call;
+mod lessons;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,8 +21,6 @@ use self::call::{Ended, Result as CallResult};
 use super::batch::{Batch, Failed, FleetRequest, Made, Outcome, new_token};
 use super::closed::Closed;
 use super::describe::{TAG_BATCH, TAG_COORDINATOR, TAG_POOL};
-use super::error::{CallError, Kind};
-use super::fleet::Failure;
 use super::knowledge::Knowledge;
 use super::plan::{Plan, plan};
 use super::settings::{Ec2Settings, ImageSource};
@@ -40,8 +39,6 @@ const MOST_IN_CALL: usize = 500;
 const CALLS: usize = 8;
 /// Calls for one launch before the pool is told that there is no capacity.
 const ATTEMPTS: u32 = 4;
-/// How long offerings rest after EC2 gave fewer than asked and did not say why.
-const UNEXPLAINED: Duration = Duration::from_secs(30);
 /// How long capacity rests from which EC2 takes instances back
 /// (Karpenter, `pkg/controllers/interruption`: its unavailable-offerings cache, three minutes).
 const TAKEN_BACK: Duration = Duration::from_secs(3 * 60);
@@ -336,9 +333,9 @@ impl Launcher {
                     failures = failures.len(),
                     "EC2 answered"
                 );
-                self.learn(&batch, &failures, got < asked);
+                lessons::from_answer(&mut self.closed, &batch, &failures, got < asked);
                 let without = self.book.settle(&token, &dealt);
-                let hopeless = hopeless(&failures).filter(|_| got == 0);
+                let hopeless = lessons::hopeless(&failures).filter(|_| got == 0);
                 self.retry(without, hopeless);
             }
             CallResult::Refused { batch, error } => {
@@ -348,76 +345,10 @@ impl Launcher {
                     reason = error.text,
                     "EC2 launches nothing"
                 );
-                let hopeless = self.learn_of_refusal(&batch, &error);
+                let hopeless = lessons::from_refusal(&mut self.closed, &batch, &error);
                 let without = self.book.settle(&token, &BTreeMap::new());
                 self.retry(without, hopeless);
             }
-        }
-    }
-
-    /// Closes what the answer says has nothing.
-    fn learn(&mut self, batch: &Batch, failures: &[Failure], short: bool) {
-        let market = batch.request.market;
-        let mut learnt = false;
-        for failure in failures {
-            let why = failure.text.as_str();
-            learnt |= match (failure.kind, &failure.offering, &failure.subnet) {
-                (Some(Kind::Subnet(duration)), _, Some(subnet)) => {
-                    self.closed.close_subnet(subnet.clone(), duration, why);
-                    true
-                }
-                (Some(Kind::Market(duration)), _, _) => {
-                    self.closed.close_market(market, duration, why);
-                    true
-                }
-                (Some(Kind::Offering(duration)), Some(offering), _) => {
-                    self.closed.close_offering(offering.clone(), duration, why);
-                    true
-                }
-                (_, Some(offering), _) => {
-                    self.closed
-                        .close_offering(offering.clone(), UNEXPLAINED, why);
-                    true
-                }
-                _ => false,
-            };
-        }
-        if short && !learnt {
-            let why = match failures.first() {
-                Some(failure) => failure.text.clone(),
-                None => "EC2 gave fewer than asked and did not say why".to_owned(),
-            };
-            self.close_all(batch, UNEXPLAINED, &why);
-        }
-    }
-
-    /// Closes what a refusal says has nothing; gives the failure if nothing is left to try.
-    fn learn_of_refusal(&mut self, batch: &Batch, error: &CallError) -> Option<Failed> {
-        match error.kind {
-            Kind::Market(duration) => {
-                let market = batch.request.market;
-                self.closed.close_market(market, duration, &error.text);
-                None
-            }
-            Kind::Offering(duration) | Kind::Subnet(duration) => {
-                self.close_all(batch, duration, &error.text);
-                None
-            }
-            Kind::Throttled
-            | Kind::Unknown
-            | Kind::NotFound
-            | Kind::TokenReused
-            | Kind::Permanent => Some(Failed {
-                failure: LaunchFailure::Permanent,
-                detail: error.text.clone(),
-            }),
-        }
-    }
-
-    fn close_all(&mut self, batch: &Batch, duration: Duration, why: &str) {
-        for choice in &batch.request.choices {
-            let offering = choice.offering(batch.request.market);
-            self.closed.close_offering(offering, duration, why);
         }
     }
 
@@ -440,19 +371,6 @@ impl Launcher {
             }
         }
     }
-}
-
-/// The failure to tell if all that EC2 says is that somebody must change something.
-fn hopeless(failures: &[Failure]) -> Option<Failed> {
-    let permanent = |failure: &&Failure| failure.kind == Some(Kind::Permanent);
-    let first = failures.iter().find(permanent)?;
-    failures
-        .iter()
-        .all(|failure| permanent(&failure))
-        .then(|| Failed {
-            failure: LaunchFailure::Permanent,
-            detail: first.text.clone(),
-        })
 }
 
 fn fail(waiters: Vec<Waiter>, failed: &Failed) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Region;
 use super::instance::{Instance, InstanceState, Market};
 use super::pool::{Config, Pool};
-use crate::fakes::aws::dispatch::{typed, unsupported};
+use crate::fakes::aws::dispatch::{Tag, typed, unsupported};
 use crate::fakes::aws::error::AwsError;
 use crate::fakes::aws::ids;
 use crate::fakes::aws::keys::Credentials;
@@ -82,14 +82,6 @@ struct TagSpecification {
     resource_type: String,
     #[serde(default)]
     tags: Vec<Tag>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Tag {
-    key: String,
-    #[serde(default)]
-    value: String,
 }
 
 impl Request {

@@ -22,6 +22,14 @@ pub enum Effect {
         /// Size and market that the jobs it is for asked for.
         shape: Shape,
     },
+    /// Make no instance of a launch after all, if its provider has not been asked yet. Then it is answered
+    /// by `LaunchFailed`; else by nothing, and the launch goes on.
+    Withdraw {
+        /// The launch.
+        launch: LaunchId,
+        /// The account that it would live in.
+        account: AccountName,
+    },
     /// Register a runner with GitHub and hold its configuration in memory.
     /// Answered by `Minted` or `MintFailed`.
     Mint {
@@ -110,7 +118,8 @@ impl Effect {
             | Self::Deregister { .. }
             | Self::Terminate { .. }
             | Self::TerminateStray { .. } => true,
-            Self::Assign { .. }
+            Self::Withdraw { .. }
+            | Self::Assign { .. }
             | Self::Drain { .. }
             | Self::Retire { .. }
             | Self::CloseOffering { .. } => false,
@@ -122,6 +131,7 @@ impl Effect {
     pub fn launch(&self) -> Option<&LaunchId> {
         match self {
             Self::Launch { launch, .. }
+            | Self::Withdraw { launch, .. }
             | Self::Mint { launch, .. }
             | Self::Assign { launch, .. }
             | Self::Drain { launch, .. }
@@ -137,6 +147,7 @@ impl Effect {
     pub fn key(&self) -> String {
         match self {
             Self::Launch { launch, .. } => format!("launch/{launch}"),
+            Self::Withdraw { launch, .. } => format!("withdraw/{launch}"),
             Self::Mint { name, .. } => format!("mint/{name}"),
             Self::Assign { launch, .. } => format!("assign/{launch}"),
             Self::Drain { launch, .. } => format!("drain/{launch}"),

@@ -287,6 +287,10 @@ pub enum LaunchFailure {
     Quota,
     /// Too many calls; only time is lacking.
     Throttled,
+    /// The provider has nothing of the size and kind that is asked for, whenever it is asked.
+    Unfit,
+    /// It was withdrawn before the provider was asked.
+    Withdrawn,
     /// It can't go until somebody changes something.
     Permanent,
 }

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 
 use crate::event::JobStatus;
-use crate::figures::{Explanation, PoolFigures, PoolVerdict};
+use crate::figures::{Explanation, PoolVerdict};
 use crate::fleet::Fleet;
 use crate::job::{Decision, Job};
-use crate::matching;
+use crate::matching::{self, Shape};
 use crate::pool::PoolSpec;
 use crate::runner::{Runner, Stage};
 
@@ -38,7 +38,7 @@ pub(crate) fn explain(fleet: &Fleet, job: &Job, now: Timestamp) -> Explanation {
 fn queued(fleet: &Fleet, job: &Job, now: Timestamp) -> (String, String) {
     let waited = seconds(job.queued_at(), now);
     let spec = job.pool().and_then(|name| fleet.pool(name));
-    let (Decision::Served { pool, .. }, Some(spec)) = (&job.decision, spec) else {
+    let (Decision::Served { pool, shape }, Some(spec)) = (&job.decision, spec) else {
         return (
             format!("It has waited {waited}, and no pool takes it; each says why below."),
             "Nothing, until a pool takes jobs like this one, or its labels change. GitHub cancels \
@@ -63,20 +63,22 @@ fn queued(fleet: &Fleet, job: &Job, now: Timestamp) -> (String, String) {
              {} busy.",
             figures.booting, figures.idle, figures.busy
         ),
-        next_step(fleet, spec, &figures, now),
+        next_step(fleet, spec, shape, now),
     )
 }
 
-fn next_step(fleet: &Fleet, pool: &PoolSpec, figures: &PoolFigures, now: Timestamp) -> String {
-    if figures.idle > 0 {
-        return "GitHub gives it to an idle runner, within seconds.".to_owned();
-    }
-    let booting: Vec<&Runner> = fleet
+fn next_step(fleet: &Fleet, pool: &PoolSpec, shape: &Shape, now: Timestamp) -> String {
+    // GitHub gives it to a runner that has all of its labels.
+    let fitting: Vec<&Runner> = fleet
         .present_runners()
         .filter(|runner| runner.pool == pool.name && runner.drain.is_none())
-        .filter(|runner| runner.stage() < Stage::Idle)
+        .filter(|runner| runner.shape.labels.is_superset(&shape.labels))
         .collect();
-    if let Some(first) = booting.iter().min_by_key(|runner| runner.marks.created_at) {
+    if fitting.iter().any(|runner| runner.stage() == Stage::Idle) {
+        return "GitHub gives it to an idle runner, within seconds.".to_owned();
+    }
+    let booting = fitting.iter().filter(|runner| runner.stage() < Stage::Idle);
+    if let Some(first) = booting.min_by_key(|runner| runner.marks.created_at) {
         let what = match first.stage() {
             Stage::Launching => "waiting for its instance",
             Stage::Booting => "booting",
@@ -90,7 +92,7 @@ fn next_step(fleet: &Fleet, pool: &PoolSpec, figures: &PoolFigures, now: Timesta
             None => format!("{name} has been {what} for {since}; it takes a job once it listens."),
         };
     }
-    match &figures.limited_by {
+    match fleet.limit_of(pool, shape, now) {
         Some(limit) => format!("A runner is launched as soon as this changes: {limit}."),
         None => "A runner is launched.".to_owned(),
     }
@@ -134,12 +136,12 @@ fn verdict(fleet: &Fleet, pool: &PoolSpec, job: &Job, now: Timestamp) -> PoolVer
             accepts: false,
             reason,
         },
-        Ok(_) => {
-            let reason = fleet.count(pool, now).limited_by.unwrap_or_default();
+        Ok(shape) => {
+            let unfit = fleet.held(pool, &shape, now).is_some_and(|hold| hold.unfit);
             PoolVerdict {
                 pool: pool.name.clone(),
-                accepts: true,
-                reason,
+                accepts: !unfit,
+                reason: fleet.limit_of(pool, &shape, now).unwrap_or_default(),
             }
         }
     }

@@ -32,6 +32,6 @@ pub use ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName
 pub use job::{Decision, Job, Refusal};
 pub use matching::{Market, Shape};
 pub use offering::Offering;
-pub use pool::{PoolSpec, PoolState, Scope, SizeRules, TimeLimits};
+pub use pool::{Hold, PoolSpec, PoolState, Scope, SizeRules, TimeLimits};
 pub use runner::{Drain, Illegal, Instance, Marks, Registration, Runner, Stage, Work};
 pub use trouble::Trouble;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountName, PoolName};
+use crate::matching::Shape;
 
 /// The checked definition of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub struct SizeRules {
 /// How long each thing may take in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// From the launch decided to the instance enrolled.
+    /// From the instance known to the instance enrolled.
     pub boot: Duration,
     /// From enrolled to the runner listening.
     pub start: Duration,
@@ -117,4 +118,37 @@ pub struct PoolState {
     pub closed_until: Option<jiff::Timestamp>,
     /// Why the last launch failed.
     pub last_failure: Option<String>,
+    /// Shapes whose launches failed; the others go on.
+    #[serde(default)]
+    pub held: Vec<Hold>,
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            shape,
+            until,
+            reason,
+            ..
+        } = self;
+        write!(
+            f,
+            "launches of {shape} are held back until {until:.0}: {reason}"
+        )
+    }
+}
+
+/// Launches of one shape that are held back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The shape.
+    pub shape: Shape,
+    /// Its launches that failed in a row.
+    pub failures: u32,
+    /// None before this time.
+    pub until: jiff::Timestamp,
+    /// Why the last failed.
+    pub reason: String,
+    /// Whether the provider has nothing of the kind, whenever it is asked.
+    pub unfit: bool,
 }

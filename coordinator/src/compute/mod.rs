@@ -262,6 +262,16 @@ impl Provider {
         }
     }
 
+    /// Makes no instance of a launch that it has not begun to make. What then becomes of the launch is its
+    /// answer.
+    pub async fn withdraw(&self, launch: LaunchId) {
+        match self {
+            // It makes them at once.
+            Self::Local(_) => {}
+            Self::Ec2(ec2) => ec2.withdraw(launch).await,
+        }
+    }
+
     /// Whether it takes any number of launches and ends at once, as it gathers them itself.
     #[must_use]
     pub fn gathers(&self) -> bool {

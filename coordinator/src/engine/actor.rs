@@ -245,7 +245,10 @@ impl Actor {
     }
 
     fn carry_out(&mut self, effect: Effect) {
-        let hint = matches!(effect, Effect::CloseOffering { .. });
+        let hint = matches!(
+            effect,
+            Effect::CloseOffering { .. } | Effect::Withdraw { .. }
+        );
         if hint || effect.is_durable() {
             self.in_flight.start(&self.executor, effect);
         } else if let Some(event) = self.messages.send(effect) {

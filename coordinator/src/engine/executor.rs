@@ -192,6 +192,12 @@ impl Executor {
                     })?;
                 Ok(None)
             }
+            Effect::Withdraw { launch, account } => {
+                if let Some(provider) = self.providers.get(account) {
+                    provider.withdraw(launch.clone()).await;
+                }
+                Ok(None)
+            }
             Effect::CloseOffering { account, offering } => {
                 if let Some(provider) = self.providers.get(account) {
                     provider.close_offering(offering.clone()).await;

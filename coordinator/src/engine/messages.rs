@@ -79,6 +79,7 @@ impl Messages {
             | Effect::Deregister { .. }
             | Effect::Terminate { .. }
             | Effect::TerminateStray { .. }
+            | Effect::Withdraw { .. }
             | Effect::CloseOffering { .. } => {}
         }
         None

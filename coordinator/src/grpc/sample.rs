@@ -122,6 +122,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         warnings: 0,
         marks: Marks {
             created_at: at(100),
+            withdrawn_at: None,
             launched_at: None,
             enrolled_at: None,
             listening_at: None,

@@ -142,6 +142,7 @@ pub(super) fn runner(launch: &str, salt: u32) -> Runner {
         silent_since: None,
         warnings: 0,
         marks: Marks {
+            withdrawn_at: None,
             created_at: at(0),
             launched_at: Some(at(1)),
             enrolled_at: None,

@@ -199,6 +199,8 @@ impl Metrics {
             Err(LaunchFailure::Capacity) => "capacity",
             Err(LaunchFailure::Quota) => "quota",
             Err(LaunchFailure::Throttled) => "throttled",
+            Err(LaunchFailure::Unfit) => "unfit",
+            Err(LaunchFailure::Withdrawn) => "withdrawn",
             Err(LaunchFailure::Permanent) => "permanent",
         };
         self.launches.with_label_values(&[outcome]).inc();

@@ -36,6 +36,7 @@ struct Made {
 pub(crate) async fn all(plant: &Plant, coordinator: &Coordinator, terms: Terms) {
     let mut wrong = Vec::new();
     launches(plant, coordinator, &mut wrong).await;
+    waste(plant, terms, &mut wrong);
     jobs(plant, coordinator, terms, &mut wrong).await;
     let tally = plant.tally();
     if tally.most > usize::try_from(terms.max).unwrap_or(usize::MAX) {
@@ -106,6 +107,18 @@ async fn launches(plant: &Plant, coordinator: &Coordinator, wrong: &mut Vec<Stri
         if !tally.gone.contains(id) {
             wrong.push(format!("{id} is left"));
         }
+    }
+}
+
+/// Few more instances than jobs: one for each that Spot took back, and some that idled in vain.
+fn waste(plant: &Plant, terms: Terms, wrong: &mut Vec<String>) {
+    let tally = plant.tally();
+    let jobs = usize::try_from(terms.jobs).unwrap_or(usize::MAX);
+    let (instances, interrupted) = (tally.instances.len(), tally.interrupted.len());
+    if instances > jobs + interrupted + jobs / 20 {
+        wrong.push(format!(
+            "{instances} instances for {jobs} jobs, of which Spot took {interrupted} back"
+        ));
     }
 }
 

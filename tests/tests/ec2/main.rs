@@ -13,3 +13,4 @@ mod launching;
 mod listing;
 mod restart;
 mod spot;
+mod withdrawing;

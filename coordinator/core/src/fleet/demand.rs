@@ -13,13 +13,26 @@ use crate::effect::Effect;
 use crate::figures::PoolFigures;
 use crate::ids::{LaunchId, PoolName};
 use crate::matching::Shape;
-use crate::pool::PoolSpec;
+use crate::pool::{Hold, PoolSpec};
 use crate::runner::{Runner, Stage};
 
 /// How long a runner that is busy with a job that GitHub has not named counts as serving one of the
 /// queued jobs. Webhooks come after 2 s at the median and 162 s at the 95th percentile
 /// (<https://carbonrunner.io/stats>); after this, the job is taken to be one nobody announced.
 const UNNAMED: Duration = Duration::from_secs(180);
+
+/// A launch that has no instance after this long is held up, and withdrawn if nobody needs it. Before, its
+/// instance is most likely being made.
+const HELD_UP: Duration = Duration::from_secs(60);
+
+/// What a pool has and nobody needs.
+#[derive(Debug, Default)]
+pub(super) struct Surplus {
+    /// Launches that are held up, newest first.
+    pub(super) launching: Vec<LaunchId>,
+    /// Runners that have been idle for too long, oldest first.
+    pub(super) idle: Vec<LaunchId>,
+}
 
 /// What a pool lacks of one shape.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +66,7 @@ impl Fleet {
                 .into_iter()
                 .map(|(shape, balance)| (shape, balance.missing()))
                 .filter(|(_, missing)| *missing > 0)
+                .filter(|(shape, _)| self.held(pool, shape, turn.now).is_none())
                 .collect();
             if missing.iter().map(|(_, missing)| missing).sum::<u32>() > room {
                 missing = self.oldest_first(pool, missing, room);
@@ -176,6 +190,13 @@ impl Fleet {
         Some(format!("launches are held back until {until:.0}: {why}"))
     }
 
+    /// What holds back the launches of one shape at present.
+    pub(crate) fn held(&self, pool: &PoolSpec, shape: &Shape, now: Timestamp) -> Option<&Hold> {
+        let state = self.pools.get(&pool.name)?;
+        let mut holds = state.held.iter();
+        holds.find(|hold| hold.shape == *shape && hold.until > now)
+    }
+
     /// Counts a pool.
     pub(crate) fn count(&self, pool: &PoolSpec, now: Timestamp) -> PoolFigures {
         let mut figures = PoolFigures {
@@ -204,17 +225,46 @@ impl Fleet {
 
     /// What keeps a pool from launching what it lacks; none if it lacks nothing.
     fn limited_by(&self, pool: &PoolSpec, now: Timestamp) -> Option<String> {
-        let missing: u32 = self
-            .balances(pool, now)
-            .into_values()
-            .map(Balance::missing)
-            .sum();
-        if missing == 0 {
+        let lacking = self.balances(pool, now).into_iter();
+        let mut lacking: Vec<(Shape, u32)> = lacking
+            .map(|(shape, balance)| (shape, balance.missing()))
+            .filter(|(_, missing)| *missing > 0)
+            .collect();
+        if lacking.is_empty() {
             return None;
         }
         if let Some(barred) = self.barred(pool, now) {
             return Some(barred);
         }
+        let holds = lacking.extract_if(.., |(shape, _)| self.held(pool, shape, now).is_some());
+        let held: Vec<(Shape, u32)> = holds.collect();
+        let missing = lacking.iter().map(|(_, missing)| missing).sum();
+        self.full(pool, missing).or_else(|| {
+            let (shape, _) = held.first()?;
+            self.held(pool, shape, now).map(Hold::to_string)
+        })
+    }
+
+    /// What keeps a pool from launching one more of a shape.
+    pub(crate) fn limit_of(
+        &self,
+        pool: &PoolSpec,
+        shape: &Shape,
+        now: Timestamp,
+    ) -> Option<String> {
+        let held = || self.held(pool, shape, now).map(Hold::to_string);
+        let barred = self.barred(pool, now).or_else(held);
+        let missing = self
+            .balances(pool, now)
+            .get(shape)
+            .map_or(0, |it| it.missing());
+        barred
+            .filter(|_| missing > 0)
+            .or_else(|| self.full(pool, missing))
+    }
+
+    /// Why a pool has no room for so many.
+    fn full(&self, pool: &PoolSpec, missing: u32) -> Option<String> {
         if self.room(pool) >= missing {
             return None;
         }
@@ -232,23 +282,31 @@ impl Fleet {
         Some(format!("account {} has its {max} instances", pool.account))
     }
 
-    /// Runners that nobody needs any more, oldest first.
-    pub(super) fn surplus(&self, pool: &PoolSpec, now: Timestamp) -> Vec<LaunchId> {
-        let mut surplus = Vec::new();
+    /// Runners that nobody needs any more.
+    pub(super) fn surplus(&self, pool: &PoolSpec, now: Timestamp) -> Surplus {
+        let mut surplus = Surplus::default();
         for (shape, balance) in self.balances(pool, now) {
-            let mut idle: Vec<&Runner> = self
-                .runners_of(&pool.name)
-                .filter(|r| r.shape == shape && r.stage() == Stage::Idle && r.drain.is_none())
-                .filter(|r| elapsed(r.marks.stage_since, now) >= pool.limits.idle)
-                .collect();
-            idle.sort_by_key(|runner| runner.marks.stage_since);
-            let excess =
-                usize::try_from(balance.supply.saturating_sub(balance.wanted)).unwrap_or(0);
-            surplus.extend(
-                idle.into_iter()
-                    .take(excess)
-                    .map(|runner| runner.launch.clone()),
-            );
+            let excess = as_count(balance.supply.saturating_sub(balance.wanted));
+            if excess == 0 {
+                continue;
+            }
+            let longer_than = |stage, time| {
+                let all = self.runners_of(&pool.name);
+                let mut some: Vec<&Runner> = all
+                    .filter(|r| r.shape == shape && r.stage() == stage && r.drain.is_none())
+                    .filter(|r| elapsed(r.marks.stage_since, now) >= time)
+                    .collect();
+                some.sort_by_key(|runner| runner.marks.stage_since);
+                let launches = some.into_iter().map(|runner| runner.launch.clone());
+                launches.collect::<Vec<_>>()
+            };
+            let launching = longer_than(Stage::Launching, HELD_UP);
+            let idle = longer_than(Stage::Idle, pool.limits.idle);
+            let newest = launching.into_iter().rev().take(excess);
+            let before = surplus.launching.len();
+            surplus.launching.extend(newest);
+            let left = excess - (surplus.launching.len() - before);
+            surplus.idle.extend(idle.into_iter().take(left));
         }
         surplus
     }
@@ -266,6 +324,7 @@ impl Fleet {
         let state = self.pools.entry(pool.clone()).or_default();
         if paused.is_none() {
             state.closed_until = None;
+            state.held.clear();
         }
         state.paused = paused;
         turn.changes.pools.insert(pool.clone());

@@ -203,6 +203,22 @@ impl Fleet {
         if matches!(runner.registration, Registration::Exists { .. }) {
             self.deregister(launch, turn);
         }
+        self.withdraw(launch, turn);
+    }
+
+    /// Asks for no instance of a launch whose instance is not known, if that can still be had.
+    pub(super) fn withdraw(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        if runner.instance == Instance::Requested {
+            runner.marks.withdrawn_at = Some(turn.now);
+            turn.emit(Effect::Withdraw {
+                launch: launch.clone(),
+                account: runner.account.clone(),
+            });
+            turn.touch(runner);
+        }
     }
 
     /// Wants a registration for a launch. Only ever called for a host that has had no assignment.

@@ -190,8 +190,8 @@ impl Fleet {
                 let step = runner.set_work(Work::Idle, turn.now);
                 if turn.stepped(runner, step) {
                     turn.tell(runner, "listening", "");
-                    let pool = runner.pool.clone();
-                    self.worked(&pool, turn);
+                    let (pool, shape) = (runner.pool.clone(), runner.shape.clone());
+                    self.worked(&pool, &shape, turn);
                 }
             }
             HostPhase::Assigned | HostPhase::Running => self.took_a_job(launch, turn),

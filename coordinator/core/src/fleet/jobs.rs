@@ -95,8 +95,8 @@ impl Fleet {
         if turn.stepped(runner, step) {
             let detail = runner.job_name.clone().unwrap_or_default();
             turn.tell(runner, "busy", detail);
-            let pool = runner.pool.clone();
-            self.worked(&pool, turn);
+            let (pool, shape) = (runner.pool.clone(), runner.shape.clone());
+            self.worked(&pool, &shape, turn);
         }
     }
 

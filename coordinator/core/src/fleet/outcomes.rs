@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::Fleet;
+use super::demand::elapsed;
 use super::turn::Turn;
 use crate::effect::Effect;
 use crate::event::{DeregisterAnswer, LaunchFailure, MintFailure, Outcome};
 use crate::ids::{GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
+use crate::matching::Shape;
 use crate::offering::Offering;
+use crate::pool::Hold;
 use crate::runner::{Instance, Registration, Work};
 
 /// Names tried for one launch before it is given up.
@@ -18,6 +21,8 @@ const NEVER_ENROLLED: &str = "its instance ended before it enrolled; its log say
 const FIRST_CLOSING: Duration = Duration::from_secs(5);
 /// Longest wait after failed launches.
 const LONGEST_CLOSING: Duration = Duration::from_secs(5 * 60);
+/// How long after its end it is known how often launches of a shape failed.
+const FORGOTTEN_HOLD: Duration = Duration::from_secs(60 * 60);
 
 impl Fleet {
     pub(super) fn launched(
@@ -72,10 +77,23 @@ impl Fleet {
         }
         let step = runner.set_instance(Instance::Gone { id: None }, turn.now);
         turn.stepped(runner, step);
-        turn.tell(runner, "launch failed", detail);
-        let pool = runner.pool.clone();
+        let what = match failure {
+            LaunchFailure::Withdrawn => "launch withdrawn",
+            _ => "launch failed",
+        };
+        turn.tell(runner, what, detail);
+        let (pool, shape) = (runner.pool.clone(), runner.shape.clone());
         self.end(launch, None, format!("launch failed: {detail}"), turn);
-        self.failed(&pool, failure == LaunchFailure::Permanent, detail, turn);
+        match failure {
+            LaunchFailure::Withdrawn => {}
+            LaunchFailure::Permanent => self.failed(&pool, true, detail, turn),
+            LaunchFailure::Capacity
+            | LaunchFailure::Quota
+            | LaunchFailure::Throttled
+            | LaunchFailure::Unfit => {
+                self.hold(&pool, &shape, failure == LaunchFailure::Unfit, detail, turn);
+            }
+        }
     }
 
     pub(super) fn minted(
@@ -318,11 +336,10 @@ impl Fleet {
             return;
         }
         state.failures = state.failures.saturating_add(1);
-        let doubled = FIRST_CLOSING.saturating_mul(1 << (state.failures - 1).min(16));
         let wait = if permanent {
             LONGEST_CLOSING
         } else {
-            doubled.min(LONGEST_CLOSING)
+            closing(state.failures)
         };
         state.closed_until = turn.now.checked_add(wait).ok();
         state.last_failure = Some(detail.to_owned());
@@ -336,15 +353,57 @@ impl Fleet {
         }
     }
 
+    /// There is nothing of one shape to be had: launches of it wait, longer each time. What a job may ask
+    /// for by its labels must not stop the jobs that ask for something else.
+    fn hold(&mut self, pool: &PoolName, shape: &Shape, unfit: bool, detail: &str, turn: &mut Turn) {
+        let now = turn.now;
+        let state = self.pools.entry(pool.clone()).or_default();
+        let known = state.held.iter().find(|hold| hold.shape == *shape);
+        if known.is_some_and(|hold| hold.until > now) {
+            // As of pools: what fails together is one failure.
+            return;
+        }
+        let failures = known.map_or(0, |hold| hold.failures).saturating_add(1);
+        let wait = if unfit {
+            LONGEST_CLOSING
+        } else {
+            closing(failures)
+        };
+        state
+            .held
+            .retain(|hold| hold.shape != *shape && elapsed(hold.until, now) < FORGOTTEN_HOLD);
+        state.held.push(Hold {
+            shape: shape.clone(),
+            failures,
+            until: now.checked_add(wait).unwrap_or(now),
+            reason: detail.to_owned(),
+            unfit,
+        });
+        turn.changes.pools.insert(pool.clone());
+        if let Some(spec) = self.pool(pool) {
+            let detail = format!("{shape}, for {}s: {detail}", wait.as_secs());
+            turn.tell_pool(spec, "launches held back", detail);
+        }
+    }
+
     /// A runner of a pool got as far as it should.
-    pub(super) fn worked(&mut self, pool: &PoolName, turn: &mut Turn) {
-        if let Some(state) = self.pools.get_mut(pool)
-            && state.failures > 0
-        {
+    pub(super) fn worked(&mut self, pool: &PoolName, shape: &Shape, turn: &mut Turn) {
+        let Some(state) = self.pools.get_mut(pool) else {
+            return;
+        };
+        let holds = state.held.len();
+        state.held.retain(|hold| hold.shape != *shape);
+        if state.failures > 0 || state.held.len() < holds {
             state.failures = 0;
             state.closed_until = None;
             state.last_failure = None;
             turn.changes.pools.insert(pool.clone());
         }
     }
+}
+
+/// The wait after so many failures in a row.
+fn closing(failures: u32) -> Duration {
+    let doubled = FIRST_CLOSING.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(LONGEST_CLOSING)
 }

@@ -15,6 +15,8 @@ use crate::runner::{Instance, Registration, Runner, Stage, Work};
 
 /// After this long without an answer or an effect, a termination is asked for again.
 const TERMINATE_AGAIN: Duration = Duration::from_secs(60);
+/// After this long without an answer a launch that nobody needs is withdrawn again.
+const WITHDRAW_AGAIN: Duration = Duration::from_secs(60);
 /// After this long a deletion that GitHub refused is asked for again.
 const DEREGISTER_AGAIN: Duration = Duration::from_secs(60);
 /// After this long an agent that didn't answer is asked to drain again.
@@ -41,6 +43,13 @@ impl Fleet {
                 turn.touch(runner);
             }
         }
+        // What was withdrawn is known to the process that was told.
+        let withdrawn = self.present_runners();
+        let withdrawn = withdrawn.filter(|runner| runner.marks.withdrawn_at.is_some());
+        let withdrawn: Vec<LaunchId> = withdrawn.map(|runner| runner.launch.clone()).collect();
+        for launch in withdrawn {
+            self.withdraw(&launch, turn);
+        }
         self.redecide(turn);
         let orphaned: Vec<LaunchId> = self
             .runners
@@ -65,7 +74,17 @@ impl Fleet {
             self.tick_runner(&launch, turn);
         }
         for index in 0..self.spec.pools.len() {
-            for launch in self.surplus(&self.spec.pools[index], turn.now) {
+            let surplus = self.surplus(&self.spec.pools[index], turn.now);
+            for launch in surplus.launching {
+                let asked = self
+                    .runners
+                    .get(&launch)
+                    .and_then(|it| it.marks.withdrawn_at);
+                if asked.is_none_or(|at| elapsed(at, turn.now) >= WITHDRAW_AGAIN) {
+                    self.withdraw(&launch, turn);
+                }
+            }
+            for launch in surplus.idle {
                 self.drain(&launch, "nobody needs it".to_owned(), None, turn);
             }
         }
@@ -125,7 +144,13 @@ impl Fleet {
                 "it reached the pool's maximum lifetime".to_owned(),
             ));
         }
-        if runner.stage() <= Stage::Booting && since(runner.marks.created_at) >= limits.boot {
+        // While it is only asked for, its provider says what holds it up. Another launch would not go
+        // faster, and both would be made in the end.
+        let launched_at = runner
+            .marks
+            .launched_at
+            .filter(|_| runner.stage() == Stage::Booting);
+        if launched_at.is_some_and(|at| since(at) >= limits.boot) {
             return Some((Outcome::StartFailed, "it did not enrol in time".to_owned()));
         }
         let starts = matches!(
@@ -202,10 +227,15 @@ impl Fleet {
             });
             turn.touch(runner);
         }
+        let asked = runner.marks.withdrawn_at;
+        let withdraw = asked.is_none_or(|at| elapsed(at, now) >= WITHDRAW_AGAIN);
         if let Registration::Deleting { asked_at, .. } = runner.registration
             && elapsed(asked_at, now) >= DEREGISTER_AGAIN
         {
             self.deregister(launch, turn);
+        }
+        if withdraw {
+            self.withdraw(launch, turn);
         }
     }
 

@@ -153,6 +153,9 @@ pub struct Drain {
 pub struct Marks {
     /// The launch was decided.
     pub created_at: Timestamp,
+    /// Its withdrawal was asked for last: nobody needs it, and its instance is not known.
+    #[serde(default)]
+    pub withdrawn_at: Option<Timestamp>,
     /// The instance was known.
     pub launched_at: Option<Timestamp>,
     /// It enrolled.

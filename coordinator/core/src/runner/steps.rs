@@ -30,6 +30,7 @@ impl Runner {
             warnings: 0,
             marks: Marks {
                 created_at: now,
+                withdrawn_at: None,
                 launched_at: None,
                 enrolled_at: None,
                 listening_at: None,

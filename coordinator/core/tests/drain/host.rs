@@ -197,6 +197,7 @@ fn word(effect: &Effect) -> &'static str {
         Effect::Deregister { .. } => "deregister",
         Effect::Terminate { .. } => "terminate",
         Effect::TerminateStray { .. } => "terminate stray",
+        Effect::Withdraw { .. } => "withdraw",
         Effect::CloseOffering { .. } => "close offering",
     }
 }

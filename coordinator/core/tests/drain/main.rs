@@ -15,7 +15,7 @@ use rstest::rstest;
 use self::host::{At, Host, job};
 
 #[rstest]
-#[case(At::Launching, &[], Stage::Ending)]
+#[case(At::Launching, &["withdraw"], Stage::Ending)]
 #[case(At::Enrolled, &["terminate"], Stage::Ending)]
 #[case(At::Minting, &["terminate"], Stage::Ending)]
 #[case(At::Assigning, &["deregister"], Stage::Starting)]

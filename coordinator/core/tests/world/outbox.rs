@@ -119,6 +119,7 @@ impl World {
             Effect::Assign { .. }
             | Effect::Drain { .. }
             | Effect::Retire { .. }
+            | Effect::Withdraw { .. }
             | Effect::CloseOffering { .. } => unreachable!(),
         }
     }
@@ -146,6 +147,21 @@ impl World {
             launch,
             instance,
             offering: Some(spot()),
+        }
+    }
+
+    /// A launch that was not called is answered; another goes on.
+    fn withdraw(&mut self, launch: LaunchId) {
+        let key = format!("launch/{launch}");
+        let waits = self.outbox.contains_key(&key) && !self.under_way.contains(&key);
+        if waits && !self.launched.contains_key(&launch) {
+            self.under_way.insert(key.clone());
+            let failed = Event::LaunchFailed {
+                launch,
+                failure: LaunchFailure::Withdrawn,
+                detail: "nobody needs it any more".into(),
+            };
+            self.answers.push((key, failed));
         }
     }
 
@@ -207,6 +223,7 @@ impl World {
             Effect::Drain { launch, .. } => self.look(&launch, false),
             Effect::Retire { launch, .. } => self.look(&launch, true),
             Effect::CloseOffering { offering, .. } => assert_eq!(offering, spot()),
+            Effect::Withdraw { launch, .. } => self.withdraw(launch),
             _ => unreachable!(),
         }
     }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{InstanceId, Offering};
+use muster_core::{InstanceId, LaunchId, Offering};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -221,6 +221,11 @@ impl Ec2Provider {
             Some(queue) => notices::delete(&self.clients.sqs, queue, receipts).await,
             None => Ok(()),
         }
+    }
+
+    pub(super) async fn withdraw(&self, launch: LaunchId) {
+        // As below.
+        let _ = self.orders.send(Order::Withdraw(launch)).await;
     }
 
     pub(super) async fn close_offering(&self, offering: Offering) {

@@ -64,7 +64,7 @@ pub(super) fn plan(pool: &Ec2Pool, shape: &Shape, catalog: &Catalog, closed: &Cl
     let types = catalog.fitting(&pool.types, shape);
     if types.is_empty() {
         return Plan::Nothing {
-            failure: LaunchFailure::Permanent,
+            failure: LaunchFailure::Unfit,
             detail: format!(
                 "no type of the pool that EC2 has in this region is big enough for {shape}: {}",
                 pool.types.join(", ")
@@ -304,7 +304,7 @@ mod tests {
         };
         assert_eq!(
             made(&pool(), &big, &Closed::default()),
-            "Permanent: no type of the pool that EC2 has in this region is big enough for \
+            "Unfit: no type of the pool that EC2 has in this region is big enough for \
              muster/cpu=64: m7i.large, c7i.large"
         );
         let nowhere = Ec2Pool {

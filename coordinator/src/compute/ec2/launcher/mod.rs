@@ -5,7 +5,7 @@ mod book;
 mod call;
 mod lessons;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ const ATTEMPTS: u32 = 4;
 /// (Karpenter, `pkg/controllers/interruption`: its unavailable-offerings cache, three minutes).
 const TAKEN_BACK: Duration = Duration::from_secs(3 * 60);
 
+/// How long it is known which launches were withdrawn. They are withdrawn again each minute.
+const WITHDRAWN: Duration = Duration::from_secs(10 * 60);
+
 /// A launch that waits for its instance.
 #[derive(Debug)]
 pub(super) struct Waiter {
@@ -60,6 +63,8 @@ pub(super) struct Waiter {
 pub(super) enum Order {
     /// Make an instance.
     Launch(Waiter),
+    /// Make none, if that was not begun.
+    Withdraw(LaunchId),
     /// EC2 takes instances of this capacity back.
     TakenBack(Offering),
     /// Which batches have no known outcome?
@@ -82,6 +87,8 @@ pub(super) struct Launcher {
     known: watch::Receiver<Knowledge>,
     closed: Closed,
     groups: BTreeMap<(PoolName, Shape), Group>,
+    /// Launches that nobody needs, and when that was said.
+    withdrawn: HashMap<LaunchId, Instant>,
     book: Book,
     calls: JoinSet<Ended>,
     /// Pools and shapes whose calls are under way, one entry for each call.
@@ -102,6 +109,7 @@ impl Launcher {
             known,
             closed: Closed::default(),
             groups: BTreeMap::new(),
+            withdrawn: HashMap::new(),
             book: Book::restore(batches),
             calls: JoinSet::new(),
             calling: BTreeMap::new(),
@@ -144,6 +152,7 @@ impl Launcher {
                 Place::Open => self.book.attach(waiter),
                 Place::Nowhere => self.queue(waiter),
             },
+            Order::Withdraw(launch) => self.withdraw(launch),
             Order::TakenBack(offering) => {
                 let why = "EC2 takes instances of it back";
                 self.closed.close_offering(offering, TAKEN_BACK, why);
@@ -155,7 +164,30 @@ impl Launcher {
         }
     }
 
+    /// Takes a launch out of its group. One that is being called, or has yet to come, is taken out when it
+    /// would be put into one.
+    fn withdraw(&mut self, launch: LaunchId) {
+        let waiting = self.groups.values_mut();
+        let waiting = waiting.flat_map(|group| {
+            group
+                .waiters
+                .extract_if(.., |waiter| waiter.launch == launch)
+        });
+        let waiting: Vec<Waiter> = waiting.collect();
+        self.groups.retain(|_, group| !group.waiters.is_empty());
+        if waiting.is_empty() {
+            let now = Instant::now();
+            self.withdrawn
+                .retain(|_, at| now.duration_since(*at) < WITHDRAWN);
+            self.withdrawn.insert(launch, now);
+        }
+        fail(waiting, &withdrawn());
+    }
+
     fn queue(&mut self, waiter: Waiter) {
+        if self.withdrawn.remove(&waiter.launch).is_some() {
+            return fail(vec![waiter], &withdrawn());
+        }
         if let Some(trouble) = self.unready(&waiter.pool) {
             waiter.held_up.tell(&trouble);
         }
@@ -370,6 +402,13 @@ impl Launcher {
                 self.queue(waiter);
             }
         }
+    }
+}
+
+fn withdrawn() -> Failed {
+    Failed {
+        failure: LaunchFailure::Withdrawn,
+        detail: "nobody needs it any more".to_owned(),
     }
 }
 

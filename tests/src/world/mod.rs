@@ -53,6 +53,8 @@ pub struct Options {
     pub tables: String,
     /// What is started in place of the agent.
     pub agent_binary: Option<PathBuf>,
+    /// In EC2: nothing runs on the instances but what the test starts.
+    pub own_hosts: bool,
     /// Changes to the fake GitHub.
     pub github: github::Options,
 }
@@ -67,6 +69,7 @@ impl Default for Options {
             max_instances: 8,
             tables: String::new(),
             agent_binary: None,
+            own_hosts: false,
             github: github::Options {
                 organization: ORGANIZATION.to_owned(),
                 offline_after: Duration::from_secs(5),
@@ -121,7 +124,9 @@ impl World {
             cloud: cloud.as_ref(),
         };
         let coordinator = Coordinator::start(&config).await?;
-        if let Some(cloud) = &cloud {
+        if let Some(cloud) = &cloud
+            && !options.own_hosts
+        {
             cloud.run_hosts(dir.path(), coordinator.addresses(), options.runner_speed)?;
         }
         github.set_webhook_url(&coordinator.webhook_url());

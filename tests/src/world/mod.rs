@@ -53,6 +53,8 @@ pub struct Options {
     pub tables: String,
     /// What is started in place of the agent.
     pub agent_binary: Option<PathBuf>,
+    /// Time between two heartbeats of an agent. One that is silent for a few of them is cut off.
+    pub heartbeat: Duration,
     /// In EC2: nothing runs on the instances but what the test starts.
     pub own_hosts: bool,
     /// Changes to the fake GitHub.
@@ -69,6 +71,7 @@ impl Default for Options {
             max_instances: 8,
             tables: String::new(),
             agent_binary: None,
+            heartbeat: Duration::from_millis(500),
             own_hosts: false,
             github: github::Options {
                 organization: ORGANIZATION.to_owned(),

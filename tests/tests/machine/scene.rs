@@ -30,6 +30,8 @@ pub(crate) struct Ended {
 pub(crate) async fn play(job: JobSpec) -> Ended {
     let options = Options {
         compute: Compute::Ec2,
+        // As in production: a slow machine is silent for seconds.
+        heartbeat: Duration::from_secs(5),
         own_hosts: true,
         github: github::Options {
             organization: ORGANIZATION.to_owned(),

@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
     let folder = config.remove("work_dir").context("no work_dir")?;
     let _claim = claim(Path::new(folder.as_str().context("work_dir is no text")?))?;
     let (agent, supervisor) = split(config)?;
-    let boot = Boot::new("/proc/self/ns/net".into())
+    let boot = Boot::default()
         .secret("/etc/muster/agent.json", "muster-agent", &agent.to_string())
         .file("/etc/muster/supervisor.json", &supervisor.to_string());
     let mut host = boot.start().await?;

@@ -297,7 +297,7 @@ fn write_config(config: &Config<'_>, addresses: &Addresses) -> anyhow::Result<()
         r#"[coordinator]
 data_dir = "data"
 development = true
-heartbeat_interval = "500ms"
+heartbeat_interval = "{heartbeat}ms"
 
 [listen]
 web = "{web}"
@@ -323,6 +323,7 @@ emf_interval = "1s"
 {secrets_table}
 {tables}
 {pools}"#,
+        heartbeat = options.heartbeat.as_millis(),
         web = addresses.web,
         enroll = addresses.enroll,
         agents = addresses.agents,

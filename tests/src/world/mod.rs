@@ -53,6 +53,10 @@ pub struct Options {
     pub tables: String,
     /// What is started in place of the agent.
     pub agent_binary: Option<PathBuf>,
+    /// Time between two heartbeats of an agent. One that is silent for a few of them is cut off.
+    pub heartbeat: Duration,
+    /// In EC2: nothing runs on the instances but what the test starts.
+    pub own_hosts: bool,
     /// Changes to the fake GitHub.
     pub github: github::Options,
 }
@@ -67,6 +71,8 @@ impl Default for Options {
             max_instances: 8,
             tables: String::new(),
             agent_binary: None,
+            heartbeat: Duration::from_millis(500),
+            own_hosts: false,
             github: github::Options {
                 organization: ORGANIZATION.to_owned(),
                 offline_after: Duration::from_secs(5),
@@ -121,7 +127,9 @@ impl World {
             cloud: cloud.as_ref(),
         };
         let coordinator = Coordinator::start(&config).await?;
-        if let Some(cloud) = &cloud {
+        if let Some(cloud) = &cloud
+            && !options.own_hosts
+        {
             cloud.run_hosts(dir.path(), coordinator.addresses(), options.runner_speed)?;
         }
         github.set_webhook_url(&coordinator.webhook_url());

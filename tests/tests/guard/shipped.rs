@@ -21,7 +21,9 @@ fn run(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) ->
 fn units() -> Vec<PathBuf> {
     let folder = Path::new(REPOSITORY).join("ami/systemd");
     let files = std::fs::read_dir(folder).unwrap();
-    files.map(|file| file.unwrap().path()).collect()
+    let paths = files.map(|file| file.unwrap().path());
+    // What is in a folder adds to a unit of the distribution.
+    paths.filter(|path| path.is_file()).collect()
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Scene {
             "max_lifetime_seconds": 600,
             "coordinator_lost_seconds": patience.as_secs(),
         });
-        let boot = Boot::new("/proc/self/ns/net".into())
+        let boot = Boot::default()
             .secret("/etc/muster/agent.json", "muster-agent", &agent.to_string())
             .file("/etc/muster/supervisor.json", &supervisor.to_string())
             .file("/opt/actions-runner/scenario.toml", scenario);

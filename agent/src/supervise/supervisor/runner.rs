@@ -32,9 +32,19 @@ const UNMASKABLE: &str = "left out: the supervisor was started anew, and the run
 pub(super) struct Running {
     pid: Option<Pid>,
     commands: mpsc::Sender<ListenerCommand>,
+    /// Whether a sample was taken when it printed its job's result.
+    result_sampled: bool,
 }
 
 impl Running {
+    fn new(pid: Option<Pid>, commands: mpsc::Sender<ListenerCommand>) -> Self {
+        Self {
+            pid,
+            commands,
+            result_sampled: false,
+        }
+    }
+
     /// Its id, as long as it has not been waited for.
     pub(super) fn pid(&self) -> Option<Pid> {
         self.pid
@@ -83,7 +93,7 @@ impl Supervisor {
         self.feed(Input::ConsoleGap);
         let (commands, received) = mpsc::channel(COMMANDS);
         let pid = None;
-        self.runner = Some(Running { pid, commands });
+        self.runner = Some(Running::new(pid, commands));
         let events = self.runner_events_sender.clone();
         let work_dir = self.config.work_dir.clone();
         self.tasks
@@ -97,7 +107,7 @@ impl Supervisor {
         if let Some(cgroup) = listener.cgroup() {
             self.found_cgroup(cgroup.clone());
         }
-        self.runner = Some(Running { pid, commands });
+        self.runner = Some(Running::new(pid, commands));
         let events = self.runner_events_sender.clone();
         self.tasks.spawn(listener.run(events, received));
     }
@@ -143,6 +153,9 @@ impl Supervisor {
                 if let ConsoleLine::Version(version) = &meaning {
                     self.known.runner_version.clone_from(version);
                 }
+                if let ConsoleLine::JobCompleted(..) = meaning {
+                    self.sample_result();
+                }
                 self.feed(Input::Console(meaning));
             }
             ListenerEvent::Counter(counter) => self.feed(Input::Counter(counter)),
@@ -152,6 +165,16 @@ impl Supervisor {
                 let worker = self.grounds.worker_exists();
                 self.feed(Input::Exited { exit, worker });
             }
+        }
+    }
+
+    /// A last look while the runner lives: with it goes its cgroup, and with that what the kernel killed in it.
+    /// Once, as a job can print what the runner does.
+    fn sample_result(&mut self) {
+        if let Some(runner) = &mut self.runner
+            && !std::mem::replace(&mut runner.result_sampled, true)
+        {
+            self.take_sample();
         }
     }
 

@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
 use rstest::rstest;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
@@ -44,6 +46,23 @@ fn one_server_name_serves_both_listeners() {
     let network = config.network();
     assert_eq!(network.enroll.server_name.to_str(), "muster.test");
     assert_eq!(network.agents.server_name.to_str(), "muster.test");
+}
+
+#[test]
+fn several_authorities_are_trusted_while_one_replaces_another() {
+    let mut both = document();
+    let texts = [document(), document()].map(|one| one["trust_anchors_pem"].clone());
+    let [old, new] = texts.each_ref().map(|text| text.as_str().unwrap());
+    both["trust_anchors_pem"] = format!("# old\n{old}\n# new\r\n{new}").into();
+    let config = parse_run(&both.to_string()).unwrap();
+    let anchors = &config.network().trust_anchors;
+    let expected = [old, new].map(|text| CertificateDer::from_pem_slice(text.as_bytes()).unwrap());
+    assert_eq!(*anchors, expected);
+    crate::tls::client_config(anchors, None).unwrap();
+    // One that is cut short is no reason to trust the other alone.
+    both["trust_anchors_pem"] = format!("{old}{}", &new[..new.len() - 40]).into();
+    let error = parse_run(&both.to_string()).unwrap_err().to_string();
+    assert!(error.contains("trust_anchors_pem: not PEM"), "{error}");
 }
 
 #[test]

@@ -112,7 +112,7 @@ pub(super) fn issue(
         let path = file(name);
         write_atomically(&path, content.as_bytes(), mode).map_err(failed(&path))
     };
-    write(AUTHORITY_FILE, authority.certificate_pem(), PUBLIC)?;
+    write(AUTHORITY_FILE, authority.trust_anchors_pem(), PUBLIC)?;
     write(KEY_FILE, issued.key_pem.expose_secret(), SECRET)?;
     write(CERTIFICATE_FILE, &issued.certificate_pem, PUBLIC)?;
     let shown = |name: &str| quoted(&file(name).display().to_string());
@@ -146,6 +146,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::identity::ca::fixtures::Pair;
 
     struct World {
         directory: tempfile::TempDir,
@@ -194,7 +195,7 @@ mod tests {
         assert_eq!(mode("operator.key"), 0o600);
         assert_eq!(mode("operator.crt"), 0o644);
         let authority = fs::read_to_string(out.join("ca.crt")).unwrap();
-        assert_eq!(authority, world.authority.certificate_pem());
+        assert_eq!(authority, world.authority.trust_anchors_pem());
         for name in ["ca.crt", "operator.crt", "operator.key"] {
             let path = out.join(name);
             assert!(receipt.grpcurl.contains(path.to_str().unwrap()));
@@ -204,6 +205,17 @@ mod tests {
                 .grpcurl
                 .ends_with("localhost:7443 muster.v1.OperatorService/ListPools")
         );
+    }
+
+    #[test]
+    fn while_an_authority_is_replaced_an_operator_trusts_both() {
+        let (old, new) = (Pair::new(), Pair::new());
+        let mut world = World::new();
+        world.authority = old.with(&[&new]);
+        let out = world.out();
+        world.issue(&world.order(&out)).unwrap();
+        let anchors = fs::read_to_string(out.join("ca.crt")).unwrap();
+        assert_eq!(anchors, format!("{}{}", old.certificate, new.certificate));
     }
 
     #[test]

@@ -23,9 +23,8 @@ use crate::grpc::enrollment::{AwsEnrollment, Enrollment, Parts as EnrollmentPart
 use crate::grpc::listen::{Limits, Listener};
 use crate::grpc::operator::{LogLevel, Operators};
 use crate::grpc::session::{AgentSettings, Agents};
-use crate::identity::ca::{Authority, ServerName};
+use crate::identity::serving::{PresentAuthority, Serving};
 use crate::identity::spiffe::TrustDomain;
-use crate::identity::tls::{self, Clients};
 use crate::presence::Presence;
 use crate::secrets::{self, Applied, Reader};
 use crate::store::Store;
@@ -49,7 +48,7 @@ struct Service {
     store: Store,
     engine: Engine,
     presence: Presence,
-    authority: Arc<Authority>,
+    authority: PresentAuthority,
     metrics: Metrics,
     logs: Logs,
     stop: CancellationToken,
@@ -72,7 +71,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let (store, authority) = wiring::open(&config, secrets.ca.as_ref()).await?;
+    let (store, serving) = wiring::open(&config, secrets.ca.as_ref()).await?;
+    let authority = serving.authority();
     let metrics = Metrics::new()?;
     let github = wiring::github(&config, &secrets, &metrics)?;
     let sockets = Sockets::bind(&config).await?;
@@ -110,10 +110,13 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let (ready, readiness) = watch::channel(true);
     let (webhook, checks) = watch::channel(secrets.webhook.as_slice().into());
     let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
-    let health = service.listen(sockets, checks, aws, readiness).await?;
+    let health = service
+        .listen(sockets, &serving, checks, aws, readiness)
+        .await?;
     let applied = Applied {
         github: github.clone(),
         webhook,
+        serving,
     };
     let interval = service.config.secrets.reload_interval;
     let rereading = secrets::watch(reader, secrets, applied, interval, stop.clone());
@@ -160,37 +163,28 @@ impl Service {
     async fn listen(
         &self,
         sockets: Sockets,
+        serving: &Serving,
         webhook_secrets: watch::Receiver<Arc<[SecretString]>>,
         aws: Option<AwsEnrollment>,
         ready: watch::Receiver<bool>,
     ) -> anyhow::Result<HealthReporter> {
-        let names: Vec<ServerName> = self
-            .config
-            .listen
-            .server_names
-            .iter()
-            .map(|name| name.as_str().into())
-            .collect();
-        let identity = self.authority.server(&names, Timestamp::now())?;
         let trust_domain = TrustDomain::new(&self.config.coordinator.trust_domain)?;
-        let certified = Clients::CertifiedBy(self.authority.certificate());
-        let serve = |role, socket, clients, routes| -> anyhow::Result<()> {
+        let serve = |role, socket, tls, routes| {
             let listener = Listener {
                 socket,
-                tls: tls::server_config(&identity, clients)?,
+                tls,
                 role,
                 trust_domain: trust_domain.clone(),
                 limits: Limits::of(role),
                 routes,
             };
             self.tasks.spawn(listener.serve(self.stop.clone()));
-            Ok(())
         };
 
         let enrollment = Enrollment::new(EnrollmentParts {
             engine: self.engine.clone(),
             store: self.store.clone(),
-            authority: Arc::clone(&self.authority),
+            authority: self.authority.clone(),
             trust_domain: trust_domain.clone(),
             audience: self.config.coordinator.name.clone(),
             metrics: self.metrics.clone(),
@@ -200,7 +194,7 @@ impl Service {
         let agents = Agents::new(
             self.engine.clone(),
             self.presence.clone(),
-            Arc::clone(&self.authority),
+            self.authority.clone(),
             AgentSettings {
                 heartbeat_interval: self.config.coordinator.heartbeat_interval,
                 ..AgentSettings::default()
@@ -219,21 +213,21 @@ impl Service {
         serve(
             Role::Newcomer,
             sockets.enroll,
-            Clients::Anonymous,
+            serving.enroll(),
             Routes::new(enrollment.into_service()),
-        )?;
+        );
         serve(
             Role::Agent,
             sockets.agents,
-            certified,
+            serving.agents(),
             Routes::new(agents.into_service()),
-        )?;
+        );
         serve(
             Role::Operator,
             sockets.operators,
-            certified,
+            serving.operators(),
             operator_routes,
-        )?;
+        );
 
         let engine = self.engine.clone();
         let web = Web {

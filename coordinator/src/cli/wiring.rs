@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -25,6 +24,7 @@ use crate::grpc::enrollment::{AwsEnrollment, Describe};
 use crate::identity::attest::{AttestAccount, AttestSettings, Attestor};
 use crate::identity::ca::Authority;
 use crate::identity::files;
+use crate::identity::serving::{PresentAuthority, Serving};
 use crate::secrets::{CaPair, Reader, Secrets};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -107,11 +107,8 @@ pub(super) async fn secrets(reader: &Reader) -> anyhow::Result<Secrets> {
     }
 }
 
-/// Opens what is kept on disk: the store and the certificate authority.
-pub(super) async fn open(
-    config: &Config,
-    ca: Option<&CaPair>,
-) -> anyhow::Result<(Store, Arc<Authority>)> {
+/// Opens what is kept on disk: the store, and the certificate authority with the TLS that comes of it.
+pub(super) async fn open(config: &Config, ca: Option<&CaPair>) -> anyhow::Result<(Store, Serving)> {
     let data_dir = &config.coordinator.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("coordinator.data_dir: can't make {}", data_dir.display()))?;
@@ -120,13 +117,17 @@ pub(super) async fn open(
         .with_context(|| format!("can't open the store in {}", data_dir.display()))?;
     let authority =
         load_authority(config, ca)?.with_agent_ttl(config.identity.agent_certificate_ttl);
-    Ok((store, Arc::new(authority)))
+    let names = config.listen.server_names.iter();
+    let names = names.map(|name| name.as_str().into()).collect();
+    let serving = Serving::new(authority, names, Timestamp::now())
+        .context("listen.server_names: no certificate can be made for them")?;
+    Ok((store, serving))
 }
 
 /// Loads the certificate authority, or makes it in the data directory at the first start.
 pub(super) fn load_authority(config: &Config, ca: Option<&CaPair>) -> anyhow::Result<Authority> {
     match ca {
-        Some(ca) => Authority::of(ca.certificate.expose_secret(), &ca.key),
+        Some(ca) => Authority::of(ca.certificate.expose_secret(), &ca.key, Timestamp::now()),
         None => Authority::load_or_create(&config.coordinator.data_dir, Timestamp::now()),
     }
     .context("no certificate authority")
@@ -161,7 +162,7 @@ pub(super) fn github(
 pub(super) async fn providers(
     config: &Config,
     store: &Store,
-    authority: &Authority,
+    authority: &PresentAuthority,
     addresses: &Addresses,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -195,7 +196,7 @@ pub(super) async fn providers(
                 .first()
                 .cloned()
                 .unwrap_or_default(),
-            trust_anchors_pem: authority.certificate_pem().to_owned(),
+            authority: authority.clone(),
             metadata_endpoint: local.metadata_endpoint.clone(),
             environment: local.environment.clone(),
         };

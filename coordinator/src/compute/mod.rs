@@ -3,6 +3,7 @@
 pub mod ec2;
 pub mod local;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -123,6 +124,20 @@ pub struct InstanceFacts {
     pub pool: Option<String>,
     /// The batch that its tags name.
     pub batch: Option<String>,
+    /// What it was launched as. None if this coordinator launched no such instance of late.
+    pub launched_as: Option<LaunchedAs>,
+}
+
+/// What an instance was launched as, as it was stored before the call that made it: whatever the
+/// configuration or a parameter says since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchedAs {
+    /// The batch of its launch, which is in its tags.
+    pub batch: String,
+    /// The image; none if it was left to the launch template, which may say another by now.
+    pub image: Option<String>,
+    /// The subnets that were offered.
+    pub subnets: BTreeSet<String>,
 }
 
 /// What an instance does, in EC2's words

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use muster_core::{Effect, FleetSpec, InstanceId};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use secrecy::SecretString;
@@ -12,6 +13,8 @@ use super::{Engine, Executor, Parts};
 use crate::compute::Provider;
 use crate::compute::local::{LocalProvider, LocalSettings};
 use crate::github::{GithubClient, Settings};
+use crate::identity::ca::Authority;
+use crate::identity::serving::PresentAuthority;
 use crate::presence::Presence;
 use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
@@ -49,7 +52,9 @@ async fn an_effect_of_an_earlier_process_is_carried_out_and_leaves_the_outbox() 
         enroll_url: String::new(),
         agents_url: String::new(),
         server_name: String::new(),
-        trust_anchors_pem: String::new(),
+        authority: PresentAuthority::fixed(
+            Authority::load_or_create(directory.path(), Timestamp::now()).unwrap(),
+        ),
         metadata_endpoint: None,
         environment: BTreeMap::new(),
     };

@@ -3,8 +3,11 @@
 use jiff::Timestamp;
 use muster_core::{AccountName, Fleet, InstanceId, LaunchId};
 use thiserror::Error;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
+use super::time::until;
 use crate::identity::peer::Peer;
 use crate::identity::spiffe::{AgentId, OperatorId, SpiffeId};
 
@@ -31,6 +34,9 @@ pub enum Refused {
     /// The certificate has expired, on a connection that is older.
     #[error("the certificate expired at {0}")]
     Expired(Timestamp),
+    /// The authority of the certificate was dropped, on a connection that is older.
+    #[error("the authority of the certificate is not trusted any more")]
+    Distrusted,
     /// The ledger has no such instance, or not with these particulars.
     #[error("the ledger has no instance {0} as the certificate names it")]
     Unknown(String),
@@ -43,7 +49,9 @@ impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
         let text = refused.to_string();
         match refused {
-            Refused::NoCertificate | Refused::Expired(_) => Self::unauthenticated(text),
+            Refused::NoCertificate | Refused::Expired(_) | Refused::Distrusted => {
+                Self::unauthenticated(text)
+            }
             Refused::WrongRole(_) | Refused::Unknown(_) | Refused::Over(_) => {
                 Self::permission_denied(text)
             }
@@ -51,55 +59,110 @@ impl From<Refused> for Status {
     }
 }
 
-/// Whether a peer may call a listener that serves this role, at this time.
+/// Who is at the other end of a connection, and for how long that counts.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub peer: Peer,
+    validity: Validity,
+}
+
+/// For how long a certificate counts on a connection: until it expires, or its authority is dropped.
+#[derive(Clone, Debug)]
+pub struct Validity {
+    not_after: Timestamp,
+    distrusted: CancellationToken,
+}
+
+impl Caller {
+    /// A caller whose certificate was verified.
+    #[must_use]
+    pub fn new(peer: Peer) -> Self {
+        let validity = Validity {
+            not_after: peer.not_after,
+            distrusted: CancellationToken::new(),
+        };
+        Self { peer, validity }
+    }
+
+    /// Lets the certificate count no more: its authority was dropped.
+    pub fn distrust(&self) {
+        self.validity.distrusted.cancel();
+    }
+}
+
+impl Validity {
+    /// Whether the certificate counts at this time.
+    ///
+    /// # Errors
+    /// When it has expired, or its authority was dropped.
+    pub fn check(&self, now: Timestamp) -> Result<(), Refused> {
+        if self.distrusted.is_cancelled() {
+            return Err(Refused::Distrusted);
+        }
+        if self.not_after <= now {
+            return Err(Refused::Expired(self.not_after));
+        }
+        Ok(())
+    }
+
+    /// Waits until the certificate counts no more; tells why.
+    pub async fn ended(self) -> Refused {
+        let left = until(self.not_after, Timestamp::now());
+        tokio::select! {
+            biased;
+            () = self.distrusted.cancelled() => Refused::Distrusted,
+            () = sleep(left) => Refused::Expired(self.not_after),
+        }
+    }
+}
+
+/// Whether a caller may call a listener that serves this role, at this time.
 ///
 /// # Errors
-/// When it has no certificate, one of another role, or one that has expired.
-pub fn admit(role: Role, peer: Option<&Peer>, now: Timestamp) -> Result<(), Refused> {
+/// When it has no certificate, one of another role, or one that counts no more.
+pub fn admit(role: Role, caller: Option<&Caller>, now: Timestamp) -> Result<(), Refused> {
     if role == Role::Newcomer {
         return Ok(());
     }
-    let peer = peer.ok_or(Refused::NoCertificate)?;
-    match (role, &peer.id) {
+    let caller = caller.ok_or(Refused::NoCertificate)?;
+    match (role, &caller.peer.id) {
         (Role::Agent, SpiffeId::Agent(_)) | (Role::Operator, SpiffeId::Operator(_)) => {}
         (_, SpiffeId::Agent(_)) => return Err(Refused::WrongRole("an agent")),
         (_, SpiffeId::Operator(_)) => return Err(Refused::WrongRole("an operator")),
     }
-    if peer.not_after <= now {
-        return Err(Refused::Expired(peer.not_after));
-    }
-    Ok(())
+    caller.validity.check(now)
 }
 
-/// The agent that makes a call, and when its certificate expires.
+/// The agent that makes a call, and for how long its certificate counts.
 ///
 /// # Errors
 /// When the call comes from somebody else. The listener has refused that before; this holds also if
 /// the service is put on another listener.
-pub fn agent<T>(request: &Request<T>) -> Result<(AgentId, Timestamp), Refused> {
-    let peer = peer(request)?;
+pub fn agent<T>(request: &Request<T>) -> Result<(AgentId, Validity), Refused> {
+    let Caller { peer, validity } = caller(request)?;
     match &peer.id {
-        SpiffeId::Agent(id) => Ok((id.clone(), peer.not_after)),
+        SpiffeId::Agent(id) => Ok((id.clone(), validity.clone())),
         SpiffeId::Operator(_) => Err(Refused::WrongRole("an operator")),
     }
 }
 
-/// The operator who makes a call, and when the certificate expires.
+/// The operator who makes a call, and for how long the certificate counts.
 ///
 /// # Errors
 /// When the call comes from somebody else.
-pub fn operator<T>(request: &Request<T>) -> Result<(OperatorId, Timestamp), Refused> {
-    let peer = peer(request)?;
+pub fn operator<T>(request: &Request<T>) -> Result<(OperatorId, Validity), Refused> {
+    let Caller { peer, validity } = caller(request)?;
     match &peer.id {
-        SpiffeId::Operator(id) => Ok((id.clone(), peer.not_after)),
+        SpiffeId::Operator(id) => Ok((id.clone(), validity.clone())),
         SpiffeId::Agent(_) => Err(Refused::WrongRole("an agent")),
     }
 }
 
-fn peer<T>(request: &Request<T>) -> Result<&Peer, Refused> {
+fn caller<T>(request: &Request<T>) -> Result<&Caller, Refused> {
     request
         .extensions()
-        .get::<Peer>()
+        .get::<Caller>()
         .ok_or(Refused::NoCertificate)
 }
 
@@ -130,21 +193,27 @@ mod tests {
     use crate::grpc::sample::{agent_id, fleet_with, runner};
     use crate::identity::spiffe::TrustDomain;
 
-    fn peer(id: SpiffeId) -> Peer {
-        Peer {
+    fn caller(id: SpiffeId) -> Caller {
+        Caller::new(Peer {
             id,
             not_after: Timestamp::from_second(1_000).unwrap(),
             serial: "01".to_owned(),
-        }
+        })
     }
 
-    fn agent_peer() -> Peer {
-        peer(SpiffeId::Agent(agent_id()))
+    fn agent_peer() -> Caller {
+        caller(SpiffeId::Agent(agent_id()))
     }
 
-    fn operator_peer() -> Peer {
+    fn distrusted() -> Caller {
+        let caller = operator_peer();
+        caller.distrust();
+        caller
+    }
+
+    fn operator_peer() -> Caller {
         let domain = TrustDomain::new("muster.test").unwrap();
-        peer(SpiffeId::Operator(
+        caller(SpiffeId::Operator(
             OperatorId::new(&domain, "alice").unwrap(),
         ))
     }
@@ -174,16 +243,31 @@ mod tests {
         1_001,
         Some(Code::Unauthenticated)
     )]
-    fn each_listener_serves_its_role_until_the_certificate_expires(
+    #[case::distrusted(Role::Operator, Some(distrusted()), 999, Some(Code::Unauthenticated))]
+    fn each_listener_serves_its_role_while_the_certificate_counts(
         #[case] role: Role,
-        #[case] peer: Option<Peer>,
+        #[case] caller: Option<Caller>,
         #[case] now: i64,
         #[case] refused: Option<Code>,
     ) {
         let now = Timestamp::from_second(now).unwrap();
-        let outcome = admit(role, peer.as_ref(), now);
+        let outcome = admit(role, caller.as_ref(), now);
         let code = outcome.err().map(|refused| Status::from(refused).code());
         assert_eq!(code, refused);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_counts_until_it_expires_or_its_authority_is_dropped() {
+        let not_after = Timestamp::now() + std::time::Duration::from_secs(60);
+        let mut peer = agent_peer().peer;
+        peer.not_after = not_after;
+        let caller = Caller::new(peer);
+        let ended = caller.validity.clone().ended();
+        assert_eq!(ended.await, Refused::Expired(not_after));
+        let ended = tokio::spawn(caller.validity.clone().ended());
+        tokio::task::yield_now().await;
+        caller.clone().distrust();
+        assert_eq!(ended.await.unwrap(), Refused::Distrusted);
     }
 
     #[test]

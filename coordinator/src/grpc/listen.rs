@@ -12,23 +12,26 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
-use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service as _;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::authorize::{self, Role};
+use super::authorize::{self, Caller, Role};
 use super::time::until;
 use crate::identity::peer::Peer;
+use crate::identity::serving::PresentTls;
 use crate::identity::spiffe::TrustDomain;
-use crate::identity::tls::SEND_BUFFER;
+use crate::identity::tls::{SEND_BUFFER, Tls};
 
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -38,8 +41,8 @@ const HANDSHAKES: usize = 256;
 const CALL: Duration = Duration::from_secs(30);
 /// Time between two pings on a connection, and how long their answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// How long after its certificate's expiry a connection is cut, so that its streams can end with
-/// a status before.
+/// How long after its certificate has ceased to count a connection is cut, so that its streams can end
+/// with a status before.
 const EXPIRY_GRACE: Duration = Duration::from_secs(5);
 /// Wait after a failed `accept`, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -98,8 +101,9 @@ pub struct PeerAddress(pub IpAddr);
 pub struct Listener {
     /// The bound socket.
     pub socket: TcpListener,
-    /// Its TLS, shared with no other listener.
-    pub tls: Arc<ServerConfig>,
+    /// Its TLS, shared with no other listener. One that replaces it holds for new connections; those whose
+    /// certificates it would not take are ended.
+    pub tls: PresentTls,
     /// Whom it serves.
     pub role: Role,
     /// The trust domain of its clients.
@@ -111,7 +115,7 @@ pub struct Listener {
 }
 
 struct Shared {
-    acceptor: TlsAcceptor,
+    tls: PresentTls,
     role: Role,
     trust_domain: TrustDomain,
     limits: Limits,
@@ -125,7 +129,7 @@ impl Listener {
     pub async fn serve(self, stop: CancellationToken) {
         let tasks = Tasks::default();
         let shared = Arc::new(Shared {
-            acceptor: TlsAcceptor::from(self.tls),
+            tls: self.tls,
             role: self.role,
             trust_domain: self.trust_domain,
             limits: self.limits,
@@ -183,29 +187,19 @@ async fn serve_connection(
     address: SocketAddr,
     handshake: OwnedSemaphorePermit,
 ) {
-    if let Err(error) = tcp.set_nodelay(true) {
-        debug!(%address, %error, "a connection was closed at once");
+    let mut following = Following::new(&shared.tls);
+    let Some(tls) = shake(shared, &following, tcp, address).await else {
         return;
-    }
-    let shaken = shared
-        .acceptor
-        .accept_with(tcp, |tls| tls.set_buffer_limit(Some(SEND_BUFFER)));
-    let tls = match tokio::time::timeout(HANDSHAKE, shaken).await {
-        Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => {
-            debug!(role = ?shared.role, %address, %error, "a TLS handshake failed");
-            return;
-        }
-        Err(_) => {
-            debug!(role = ?shared.role, %address, "a TLS handshake took too long");
-            return;
-        }
     };
     drop(handshake);
-    let peer = match (shared.role, tls.get_ref().1.peer_certificates()) {
-        (Role::Newcomer, _) => None,
-        (_, chain) => match Peer::from_chain(chain.unwrap_or_default(), &shared.trust_domain) {
-            Ok(peer) => Some(peer),
+    let chain = match (shared.role, tls.get_ref().1.peer_certificates()) {
+        (Role::Newcomer, _) | (_, None) => Vec::new(),
+        (_, Some(chain)) => chain.to_vec(),
+    };
+    let caller = match shared.role {
+        Role::Newcomer => None,
+        _ => match Peer::from_chain(&chain, &shared.trust_domain) {
+            Ok(peer) => Some(Caller::new(peer)),
             Err(error) => {
                 warn!(role = ?shared.role, %address, %error, "a certificate names nobody");
                 return;
@@ -214,18 +208,19 @@ async fn serve_connection(
     };
 
     let now = Timestamp::now();
-    let cut_after = peer.as_ref().map_or(shared.limits.anonymous_age, |peer| {
-        until(peer.not_after, now) + EXPIRY_GRACE
+    let cut_after = caller.as_ref().map_or(shared.limits.anonymous_age, |it| {
+        until(it.peer.not_after, now) + EXPIRY_GRACE
     });
     let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(address.ip()));
-        answer(shared.role, peer.clone(), shared.routes.clone(), request)
+        answer(shared.role, caller.clone(), shared.routes.clone(), request)
     });
+    let mut distrusted = std::pin::pin!(following.until_refused(&chain));
     let connection = settings(shared).serve_connection(TokioIo::new(tls), service);
     let mut connection = std::pin::pin!(connection);
     let mut cut = std::pin::pin!(tokio::time::sleep(cut_after));
     let mut age = std::pin::pin!(tokio::time::sleep(shared.limits.age));
-    let mut leaving = false;
+    let (mut leaving, mut trusted) = (false, caller.as_ref());
     loop {
         tokio::select! {
             ended = &mut connection => {
@@ -238,6 +233,15 @@ async fn serve_connection(
                 debug!(role = ?shared.role, %address, "a connection was cut at its time");
                 return;
             }
+            () = &mut distrusted, if trusted.is_some() => {
+                if let Some(caller) = trusted.take() {
+                    let id = &caller.peer.id;
+                    info!(role = ?shared.role, %address, %id, "a connection ends, as the authority of its certificate was dropped");
+                    caller.distrust();
+                }
+                let soon = cut.deadline().min(Instant::now() + EXPIRY_GRACE);
+                cut.as_mut().reset(soon);
+            }
             () = &mut age, if !leaving => {
                 leaving = true;
                 connection.as_mut().graceful_shutdown();
@@ -247,6 +251,60 @@ async fn serve_connection(
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+async fn shake(
+    shared: &Shared,
+    following: &Following,
+    tcp: TcpStream,
+    address: SocketAddr,
+) -> Option<TlsStream<TcpStream>> {
+    if let Err(error) = tcp.set_nodelay(true) {
+        debug!(%address, %error, "a connection was closed at once");
+        return None;
+    }
+    let acceptor = TlsAcceptor::from(Arc::clone(following.taken_by.config()));
+    let shaken = acceptor.accept_with(tcp, |tls| tls.set_buffer_limit(Some(SEND_BUFFER)));
+    match tokio::time::timeout(HANDSHAKE, shaken).await {
+        Ok(Ok(tls)) => Some(tls),
+        Ok(Err(error)) => {
+            debug!(role = ?shared.role, %address, %error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            debug!(role = ?shared.role, %address, "a TLS handshake took too long");
+            None
+        }
+    }
+}
+
+/// The listener's TLS as one connection follows it.
+struct Following {
+    present: PresentTls,
+    /// What the connection was taken by, or would be since.
+    taken_by: Arc<Tls>,
+}
+
+impl Following {
+    fn new(present: &PresentTls) -> Self {
+        let mut present = present.clone();
+        let taken_by = Arc::clone(&present.borrow_and_update());
+        Self { present, taken_by }
+    }
+
+    /// Waits until the TLS is replaced by one that would not take this chain. A change that trusts whom it has
+    /// trusted before costs nothing.
+    async fn until_refused(&mut self, chain: &[CertificateDer<'static>]) {
+        while self.present.changed().await.is_ok() {
+            let now = Arc::clone(&self.present.borrow_and_update());
+            if !now.trusts_all_of(&self.taken_by) && !now.would_take(chain) {
+                return;
+            }
+            self.taken_by = now;
+        }
+        // Nobody is left who could replace it.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -267,17 +325,17 @@ fn settings(shared: &Shared) -> http2::Builder<Tasks> {
 
 async fn answer(
     role: Role,
-    peer: Option<Peer>,
+    caller: Option<Caller>,
     mut routes: Routes,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
-    if let Err(refused) = authorize::admit(role, peer.as_ref(), Timestamp::now()) {
-        let id = peer.as_ref().map(|peer| peer.id.to_string());
+    if let Err(refused) = authorize::admit(role, caller.as_ref(), Timestamp::now()) {
+        let id = caller.as_ref().map(|caller| caller.peer.id.to_string());
         warn!(method = request.uri().path(), id, %refused, "a call was refused");
         return Ok(Status::from(refused).into_http());
     }
-    if let Some(peer) = peer {
-        request.extensions_mut().insert(peer);
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
     }
     match tokio::time::timeout(CALL, routes.call(request.map(Body::new))).await {
         Ok(answered) => answered,

@@ -1,4 +1,10 @@
 //! The certificate authority: one P-256 key that signs for the coordinator, agents and operators.
+//!
+//! While one authority replaces another there are several certificates; the one of the key issues, and all are trusted.
+
+mod bundle;
+#[cfg(test)]
+pub(crate) mod fixtures;
 
 use std::fs;
 use std::io;
@@ -6,18 +12,19 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
     SerialNumber, date_time_ymd,
 };
-use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
-use x509_parser::parse_x509_certificate;
 
+use self::bundle::Bundle;
+pub use self::bundle::Unusable;
 use super::csr::RequestedKey;
 use super::files;
 use super::spiffe::{AgentId, OperatorId, SpiffeId};
@@ -26,7 +33,7 @@ use super::spiffe::{AgentId, OperatorId, SpiffeId};
 pub const AGENT_TTL: Duration = Duration::from_secs(60 * 60);
 /// Longest life of an operator's certificate.
 pub const MAX_OPERATOR_TTL: Duration = Duration::from_secs(12 * 60 * 60);
-/// Life of the coordinator's own certificate; it makes a new one at each start.
+/// Life of the coordinator's own certificate. It makes a new one at each start, and at half of this.
 pub const SERVER_TTL: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 const AUTHORITY_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -48,16 +55,16 @@ pub enum CaError {
         source: io::Error,
     },
     /// Certificate and key don't make an authority.
-    #[error("{path} is no usable certificate authority: {detail}")]
+    #[error("{path} is no usable certificate authority: {problem}")]
     Unusable {
         /// The certificate.
         path: PathBuf,
         /// Why not.
-        detail: String,
+        problem: Unusable,
     },
-    /// The certificate and the key of the configuration don't make an authority.
+    /// The certificates and the key of the configuration don't make an authority.
     #[error("identity.ca_certificate and ca_key are no usable certificate authority: {0}")]
-    Given(String),
+    Given(Unusable),
     /// The operating system gives no random bytes.
     #[error("no random bytes")]
     Random,
@@ -92,6 +99,8 @@ pub struct ServerIdentity {
     pub certificate: CertificateDer<'static>,
     /// Its private key; shows nothing in `Debug`.
     pub key: PrivateKeyDer<'static>,
+    /// When it expires.
+    pub not_after: Timestamp,
 }
 
 /// A client certificate that was issued.
@@ -119,7 +128,8 @@ pub struct OperatorIdentity {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    certificate_pem: String,
+    trust_anchors: Vec<CertificateDer<'static>>,
+    trust_anchors_pem: String,
     not_after: Timestamp,
     agent_ttl: Duration,
 }
@@ -132,32 +142,37 @@ impl Authority {
         self
     }
 
+    /// Life of agents' certificates.
+    #[must_use]
+    pub fn agent_ttl(&self) -> Duration {
+        self.agent_ttl
+    }
+
     /// Reads an authority from PEM files. Blocks.
     ///
     /// # Errors
-    /// When a file can't be read, the key isn't the certificate's, or the certificate is no
-    /// authority's.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, CaError> {
+    /// When a file can't be read, or as [`Unusable`] says.
+    pub fn load(certificate: &Path, key: &Path, now: Timestamp) -> Result<Self, CaError> {
         let read = |path: &Path| {
             fs::read_to_string(path).map_err(|source| CaError::File {
                 path: path.to_owned(),
                 source,
             })
         };
-        let certificate_pem = read(certificate)?;
-        let key_pem = SecretString::from(read(key)?);
-        Self::from_pem(certificate_pem, &key_pem).map_err(|detail| CaError::Unusable {
+        let certificates = read(certificate)?;
+        let key = SecretString::from(read(key)?);
+        Self::from_pem(&certificates, &key, now).map_err(|problem| CaError::Unusable {
             path: certificate.to_owned(),
-            detail,
+            problem,
         })
     }
 
-    /// An authority from PEM texts.
+    /// An authority from PEM texts: one or more certificates, and the key of one of them.
     ///
     /// # Errors
-    /// When the key isn't the certificate's, or the certificate is no authority's.
-    pub fn of(certificate_pem: &str, key_pem: &SecretString) -> Result<Self, CaError> {
-        Self::from_pem(certificate_pem.to_owned(), key_pem).map_err(CaError::Given)
+    /// As [`Unusable`] says.
+    pub fn of(certificates: &str, key: &SecretString, now: Timestamp) -> Result<Self, CaError> {
+        Self::from_pem(certificates, key, now).map_err(CaError::Given)
     }
 
     /// Reads the authority in a directory, or makes one there if there is none. Blocks.
@@ -178,7 +193,7 @@ impl Authority {
             write(&key, key_pem.expose_secret().as_bytes(), files::SECRET)?;
             write(&certificate, certificate_pem.as_bytes(), files::PUBLIC)?;
         }
-        Self::load(&certificate, &key)
+        Self::load(&certificate, &key, now)
     }
 
     /// Where the certificate and the key of an authority in a directory are.
@@ -187,43 +202,56 @@ impl Authority {
         (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE))
     }
 
-    fn from_pem(certificate_pem: String, key_pem: &SecretString) -> Result<Self, String> {
-        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
-            .map_err(|error| format!("no certificate: {error}"))?
-            .into_owned();
-        let key = KeyPair::from_pem(key_pem.expose_secret())
-            .map_err(|error| format!("no private key: {error}"))?;
-        let (_, parsed) = parse_x509_certificate(&certificate)
-            .map_err(|error| format!("no certificate: {error}"))?;
-        if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
-            return Err("the key is another certificate's".to_owned());
-        }
-        if !parsed.is_ca() {
-            return Err("the certificate is not an authority's".to_owned());
-        }
-        let not_after = Timestamp::from_second(parsed.validity().not_after.timestamp())
-            .map_err(|error| error.to_string())?;
-        let issuer =
-            Issuer::from_ca_cert_der(&certificate, key).map_err(|error| error.to_string())?;
+    fn from_pem(pem: &str, key: &SecretString, now: Timestamp) -> Result<Self, Unusable> {
+        let key = KeyPair::from_pem(key.expose_secret())
+            .map_err(|error| Unusable::Key(error.to_string()))?;
+        let Bundle {
+            issuing,
+            not_after,
+            trusted,
+        } = Bundle::read(pem, &key, now)?;
+        let issuer = Issuer::from_ca_cert_der(&issuing, key)
+            .map_err(|error| Unusable::Certificate(error.to_string()))?;
         Ok(Self {
             issuer,
-            certificate,
-            certificate_pem,
+            certificate: issuing,
+            trust_anchors_pem: bundle::to_pem(&trusted),
+            trust_anchors: trusted,
             not_after,
             agent_ttl: AGENT_TTL,
         })
     }
 
-    /// The authority's certificate.
+    /// The certificate that issues.
     #[must_use]
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// The authority's certificate, PEM.
+    /// The certificates to trust, the one that issues first. More than one while one authority replaces another.
     #[must_use]
-    pub fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
+    pub fn trust_anchors(&self) -> &[CertificateDer<'static>] {
+        &self.trust_anchors
+    }
+
+    /// The certificates to trust, PEM.
+    #[must_use]
+    pub fn trust_anchors_pem(&self) -> &str {
+        &self.trust_anchors_pem
+    }
+
+    /// When the certificate that issues expires. Nothing that it issues is valid for longer.
+    #[must_use]
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// SHA-256 of the certificate that issues, for the log: as `openssl x509 -fingerprint -sha256`, without colons.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, &self.certificate);
+        let bytes = digest.as_ref().iter();
+        bytes.map(|byte| format!("{byte:02X}")).collect()
     }
 
     /// Makes a key and a certificate for the coordinator's listeners.
@@ -240,11 +268,12 @@ impl Authority {
             })
             .collect::<Result<Vec<_>, rcgen::Error>>()?;
         let usage = ExtendedKeyUsagePurpose::ServerAuth;
-        let (certificate, _) =
+        let (certificate, not_after) =
             self.sign(&key, names, "muster-coordinator", usage, SERVER_TTL, now)?;
         Ok(ServerIdentity {
             certificate: certificate.into(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            not_after,
         })
     }
 

@@ -6,5 +6,6 @@ pub mod csr;
 pub mod files;
 pub mod join_token;
 pub mod peer;
+pub mod serving;
 pub mod spiffe;
 pub mod tls;

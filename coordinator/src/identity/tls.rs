@@ -2,15 +2,17 @@
 //!
 //! A resumed session is not checked against the client's certificate again (rustls 0.23,
 //! `server/tls13.rs`: the chain is copied from the ticket), so an expired certificate would go on
-//! working. Here nothing is resumed.
+//! working. Here nothing is resumed. A configuration may be replaced while connections that were made with it
+//! go on: [`Tls::would_take`] tells which of them the new one would not have let in.
 
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{RootCertStore, ServerConfig, version::TLS13};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use thiserror::Error;
 
 use super::ca::ServerIdentity;
@@ -34,38 +36,102 @@ pub enum TlsError {
 pub enum Clients<'a> {
     /// Any; they have no certificate yet.
     Anonymous,
-    /// Those with a certificate of this authority.
-    CertifiedBy(&'a CertificateDer<'static>),
+    /// Those with a certificate of one of these authorities.
+    CertifiedBy(&'a [CertificateDer<'static>]),
 }
 
-/// The configuration of one listener. Each listener needs its own: what authenticates on one must
+/// The TLS of one listener at one time. Each listener needs its own: what authenticates on one must
 /// not count on another.
-///
-/// # Errors
-/// When key and certificate don't fit, or the authority is unusable.
-pub fn server_config(
-    identity: &ServerIdentity,
-    clients: Clients<'_>,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    server_config_at(identity, clients, Arc::new(DefaultTimeProvider)).map(Arc::new)
+#[derive(Debug)]
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    /// None where clients have no certificate.
+    clients: Option<Trust>,
 }
 
-fn server_config_at(
+/// Whose certificates count, and what finds out.
+#[derive(Debug)]
+struct Trust {
+    anchors: Vec<CertificateDer<'static>>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Tls {
+    /// The TLS of a listener.
+    ///
+    /// # Errors
+    /// When key and certificate don't fit, or an authority is unusable.
+    pub fn new(identity: &ServerIdentity, clients: Clients<'_>) -> Result<Self, TlsError> {
+        let trust = Trust::of(clients)?;
+        let config = server_config(identity, trust.as_ref(), Arc::new(DefaultTimeProvider))?;
+        Ok(Self {
+            config: Arc::new(config),
+            clients: trust,
+        })
+    }
+
+    /// What rustls is configured with.
+    #[must_use]
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// Whether every authority that `earlier` trusts is trusted here, so that nobody needs to be looked at again.
+    #[must_use]
+    pub fn trusts_all_of(&self, earlier: &Self) -> bool {
+        match (&self.clients, &earlier.clients) {
+            (Some(now), Some(before)) => {
+                let mut before = before.anchors.iter();
+                before.all(|anchor| now.anchors.contains(anchor))
+            }
+            (now, before) => now.is_none() && before.is_none(),
+        }
+    }
+
+    /// Whether a chain that a client has shown before would be taken now. Costs as much as in a handshake.
+    #[must_use]
+    pub fn would_take(&self, chain: &[CertificateDer<'static>]) -> bool {
+        match (&self.clients, chain) {
+            (None, _) => true,
+            (Some(_), []) => false,
+            (Some(trust), [leaf, others @ ..]) => {
+                let taken = trust
+                    .verifier
+                    .verify_client_cert(leaf, others, UnixTime::now());
+                taken.is_ok()
+            }
+        }
+    }
+}
+
+impl Trust {
+    fn of(clients: Clients<'_>) -> Result<Option<Self>, TlsError> {
+        let Clients::CertifiedBy(anchors) = clients else {
+            return Ok(None);
+        };
+        let mut roots = RootCertStore::empty();
+        for anchor in anchors {
+            roots.add(anchor.clone())?;
+        }
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+        Ok(Some(Self {
+            anchors: anchors.to_vec(),
+            verifier,
+        }))
+    }
+}
+
+fn server_config(
     identity: &ServerIdentity,
-    clients: Clients<'_>,
+    clients: Option<&Trust>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ServerConfig, TlsError> {
     let builder =
         ServerConfig::builder_with_details(provider(), time).with_protocol_versions(&[&TLS13])?;
     let builder = match clients {
-        Clients::Anonymous => builder.with_no_client_auth(),
-        Clients::CertifiedBy(authority) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(authority.clone())?;
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        None => builder.with_no_client_auth(),
+        Some(trust) => builder.with_client_cert_verifier(Arc::clone(&trust.verifier)),
     };
     let mut config =
         builder.with_single_cert(vec![identity.certificate.clone()], identity.key.clone_key())?;
@@ -88,8 +154,8 @@ mod tests {
     use jiff::Timestamp;
     use rustls::server::ServerSessionMemoryCache;
     use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConnection};
+    use rustls_pki_types::PrivateKeyDer;
     use rustls_pki_types::pem::PemObject as _;
-    use rustls_pki_types::{PrivateKeyDer, UnixTime};
     use secrecy::ExposeSecret as _;
 
     use super::*;
@@ -132,9 +198,10 @@ mod tests {
         }
 
         fn server(&self) -> ServerConfig {
-            let clients = Clients::CertifiedBy(self.authority.certificate());
+            let clients = Clients::CertifiedBy(self.authority.trust_anchors());
+            let trust = Trust::of(clients).unwrap();
             let clock: Arc<Clock> = Arc::clone(&self.clock);
-            server_config_at(&self.identity, clients, clock).unwrap()
+            server_config(&self.identity, trust.as_ref(), clock).unwrap()
         }
 
         /// A client that holds a certificate for two seconds, if any, and wants to resume.
@@ -269,8 +336,8 @@ mod tests {
     #[test]
     fn the_enrolment_listener_asks_for_no_certificate() {
         let world = World::new();
-        let server = server_config(&world.identity, Clients::Anonymous).unwrap();
-        let outcome = shake(&server, &world.client(None));
+        let tls = Tls::new(&world.identity, Clients::Anonymous).unwrap();
+        let outcome = shake(tls.config(), &world.client(None));
         assert_eq!(outcome, Ok(HandshakeKind::Full));
     }
 }

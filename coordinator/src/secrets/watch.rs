@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Reader, Secrets};
+use super::{CaPair, Reader, Secrets};
 use crate::github::GithubClient;
+use crate::identity::serving::Serving;
 
 /// Where secrets are taken up while the coordinator runs.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub struct Applied {
     pub github: GithubClient,
     /// What webhooks are checked with.
     pub webhook: watch::Sender<Arc<[SecretString]>>,
+    /// The authority, and the listeners' TLS. The coordinator's certificate is made anew here, too.
+    pub serving: Serving,
 }
 
 /// Reads the secrets at each interval until it is told to stop. What can't be read or used leaves the
@@ -24,7 +28,7 @@ pub struct Applied {
 pub async fn watch(
     reader: Reader,
     mut present: Secrets,
-    applied: Applied,
+    mut applied: Applied,
     interval: Duration,
     stop: CancellationToken,
 ) {
@@ -44,11 +48,12 @@ pub async fn watch(
                 }
             }
         }
+        applied.serving.renew_if_due(Timestamp::now());
     }
 }
 
 impl Applied {
-    fn take_up(&self, present: &mut Secrets, new: Secrets) {
+    fn take_up(&mut self, present: &mut Secrets, new: Secrets) {
         if !same(&present.app_key, &new.app_key) {
             match self.github.replace_key(&new.app_key) {
                 Ok(()) => {
@@ -77,19 +82,28 @@ impl Applied {
             self.webhook.send_replace(new.webhook.as_slice().into());
             present.webhook = new.webhook;
         }
-        let moved = match (&present.ca, &new.ca) {
-            (Some(old), Some(new)) => {
-                !same(&old.key, &new.key) || !same(&old.certificate, &new.certificate)
-            }
-            _ => false,
-        };
-        if moved {
-            tracing::warn!(
+        if let (Some(old), Some(pair)) = (&mut present.ca, new.ca) {
+            self.take_up_authority(old, pair);
+        }
+    }
+
+    fn take_up_authority(&mut self, present: &mut CaPair, new: CaPair) {
+        if same(&present.key, &new.key) && same(&present.certificate, &new.certificate) {
+            return;
+        }
+        let certificates = new.certificate.expose_secret();
+        match self
+            .serving
+            .take_up(certificates, &new.key, Timestamp::now())
+        {
+            Ok(()) => *present = new,
+            Err(error) => tracing::error!(
                 secret = "identity.ca_key",
-                "the certificate authority has changed; restart the coordinator to use it, and expect \
-                 agents that trust the old one only to lose it"
-            );
-            present.ca = new.ca;
+                %error,
+                "a new certificate authority can't be used; the present one stays in use, and the new one is \
+                 tried again at the next reading. Both must fit: first add the new certificate to \
+                 identity.ca_certificate, then replace the key"
+            ),
         }
     }
 }
@@ -100,12 +114,15 @@ fn same(old: &SecretString, new: &SecretString) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::KeyPair;
+    use std::sync::LazyLock;
+
     use url::Url;
 
     use super::*;
     use crate::github::{Settings, fake};
-    use crate::secrets::CaPair;
+    use crate::identity::ca::fixtures::Pair;
+
+    static CA: LazyLock<Pair> = LazyLock::new(Pair::new);
 
     fn applied(key: &str) -> (Applied, watch::Receiver<Arc<[SecretString]>>) {
         let (webhook, checks) = watch::channel(Arc::from([SecretString::from("old")]));
@@ -115,7 +132,13 @@ mod tests {
             key.to_owned().into(),
         );
         let github = GithubClient::new(settings).unwrap();
-        (Applied { github, webhook }, checks)
+        let serving = Serving::new(CA.with(&[]), Vec::new(), Timestamp::now()).unwrap();
+        let applied = Applied {
+            github,
+            webhook,
+            serving,
+        };
+        (applied, checks)
     }
 
     fn secrets(app_key: &str, webhook: &[&str]) -> Secrets {
@@ -127,8 +150,8 @@ mod tests {
                 .collect(),
             proxy_credentials: None,
             ca: Some(CaPair {
-                certificate: SecretString::from("certificate"),
-                key: KeyPair::generate().unwrap().serialize_pem().into(),
+                certificate: CA.certificate.as_str().into(),
+                key: CA.key.clone(),
             }),
         }
     }
@@ -136,7 +159,7 @@ mod tests {
     #[test]
     fn a_webhook_secret_that_is_rotated_is_checked_with_at_once() {
         let key = fake::pkcs8();
-        let (applied, mut checks) = applied(&key);
+        let (mut applied, mut checks) = applied(&key);
         let mut present = secrets(&key, &["old"]);
         applied.take_up(&mut present, secrets(&key, &["old"]));
         assert!(!checks.has_changed().unwrap(), "nothing has changed");
@@ -154,12 +177,44 @@ mod tests {
     #[test]
     fn a_key_that_is_none_leaves_the_present_one_and_is_tried_again() {
         let key = fake::pkcs8();
-        let (applied, _checks) = applied(&key);
+        let (mut applied, _checks) = applied(&key);
         let mut present = secrets(&key, &["old"]);
         applied.take_up(&mut present, secrets("no key", &["old"]));
         assert_eq!(present.app_key.expose_secret(), key);
         let same_key = format!("{key}\n");
         applied.take_up(&mut present, secrets(&same_key, &["old"]));
         assert_eq!(present.app_key.expose_secret(), same_key);
+    }
+
+    #[test]
+    fn a_new_authority_is_taken_up_in_three_steps_and_half_of_one_is_not() {
+        let key = fake::pkcs8();
+        let (mut applied, _checks) = applied(&key);
+        let mut present = secrets(&key, &["old"]);
+        let new = Pair::new();
+        let authority = applied.serving.authority();
+        let issuing = || authority.get().certificate().clone();
+        let [old_issues, new_issues] = [&*CA, &new].map(|it| it.with(&[]).certificate().clone());
+        let both = CA.bundle(&[&new]);
+        for (certificate, ca_key, issues, trusted) in [
+            // Both are replaced at once, and are read in between.
+            (&CA.certificate, &new.key, &old_issues, 1),
+            (&both, &CA.key, &old_issues, 2),
+            (&both, &new.key, &new_issues, 2),
+            (&CA.certificate, &new.key, &new_issues, 2),
+            (&new.certificate, &new.key, &new_issues, 1),
+        ] {
+            let mut read = secrets(&key, &["old"]);
+            read.ca = Some(CaPair {
+                certificate: certificate.as_str().into(),
+                key: ca_key.clone(),
+            });
+            // Once more, as at the next reading.
+            for _ in 0..2 {
+                applied.take_up(&mut present, read.clone());
+                assert_eq!(issuing(), *issues);
+                assert_eq!(authority.get().trust_anchors().len(), trusted);
+            }
+        }
     }
 }

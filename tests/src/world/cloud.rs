@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Addresses, build, kill_all, leftovers};
+use super::{Addresses, CaPair, Options, build, kill_all, leftovers};
 use crate::fakes::aws::{self, FakeAws, Life};
 use crate::fakes::github::FakeGithub;
 use crate::fakes::imds::FakeImds;
@@ -27,10 +27,22 @@ const LIFETIME_SECS: u32 = 3_600;
 pub(super) const PARAMETERS: &str = "private_key_parameter = \"/muster/github/private-key\"\n\
     webhook_secret_parameters = [\"/muster/github/webhook-secret\"]";
 
+/// Parameter of the authority's certificates.
+pub const CA_CERTIFICATE: &str = "/muster/ca/certificate";
+/// Parameter of the authority's key.
+pub const CA_KEY: &str = "/muster/ca/key";
+/// Where the authority is, if in SSM.
+pub(super) const CA_PARAMETERS: &str = "ca_certificate_parameter = \"/muster/ca/certificate\"\n\
+    ca_key_parameter = \"/muster/ca/key\"";
+/// What an image trusts, if the authority is in SSM: a file beside the configuration.
+const TRUST_ANCHORS: &str = "anchors.pem";
+
 /// EC2, and the hosts in it. Ends all when dropped.
 pub struct Cloud {
     /// The fake.
     pub aws: Arc<FakeAws>,
+    /// The authority that the coordinator is given at first, if its secrets are in SSM.
+    pub authority: CaPair,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -39,7 +51,7 @@ pub struct Cloud {
 #[derive(Clone, Debug)]
 struct Baked {
     instances_dir: PathBuf,
-    /// The authority of the coordinator, which makes it at its first start.
+    /// The file of the certificates to trust; an image is built anew when it changes.
     authority: PathBuf,
     addresses: Addresses,
     agent_binary: PathBuf,
@@ -60,6 +72,7 @@ impl Cloud {
         };
         Ok(Self {
             aws: Arc::new(FakeAws::start(options).await?),
+            authority: CaPair::new("the first authority")?,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -79,8 +92,8 @@ impl Cloud {
         )
     }
 
-    /// Puts the secrets into SSM, and gives `[secrets]` of the configuration.
-    pub(super) fn put_secrets(&self, github: &FakeGithub) -> String {
+    /// Puts the secrets into SSM and what images trust into a file, and gives `[secrets]` of the configuration.
+    pub(super) fn put_secrets(&self, github: &FakeGithub, dir: &Path) -> anyhow::Result<String> {
         let home = self.aws.home();
         let put = |name: &str, secret: &str| {
             self.aws
@@ -88,10 +101,21 @@ impl Cloud {
         };
         put("/muster/github/private-key", &github.app_private_key_pem);
         put("/muster/github/webhook-secret", github.webhook_secret());
-        format!(
+        put(CA_CERTIFICATE, &self.authority.certificate);
+        put(CA_KEY, &self.authority.key);
+        trust(dir, &self.authority.certificate)?;
+        Ok(format!(
             "[secrets]\nregion = \"{}\"\nendpoint_url = \"{}\"\nreload_interval = \"100ms\"\n",
             home.region, self.aws.url
-        )
+        ))
+    }
+
+    /// Builds images that trust these certificates, where the authority is in SSM.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn build_images(&self, dir: &Path, certificates: &str) -> anyhow::Result<()> {
+        trust(dir, certificates)
     }
 
     /// Pools of the local account, moved here.
@@ -111,14 +135,19 @@ impl Cloud {
         &self,
         dir: &Path,
         addresses: Addresses,
-        runner_speed: u32,
+        options: &Options,
     ) -> anyhow::Result<()> {
         let baked = Baked {
             instances_dir: dir.join("data/instances"),
-            authority: dir.join("data/ca.crt"),
+            authority: if options.secrets_in_ssm {
+                dir.join(TRUST_ANCHORS)
+            } else {
+                // The coordinator makes it at its first start.
+                dir.join("data/ca.crt")
+            },
             addresses,
             agent_binary: build::binary("muster-agent")?,
-            runner_speed,
+            runner_speed: options.runner_speed,
         };
         let (aws, stop) = (Arc::clone(&self.aws), self.stop.clone());
         let tasks = self.tasks.clone();
@@ -140,6 +169,10 @@ impl Cloud {
         });
         Ok(())
     }
+}
+
+fn trust(dir: &Path, certificates: &str) -> anyhow::Result<()> {
+    Ok(std::fs::write(dir.join(TRUST_ANCHORS), certificates)?)
 }
 
 impl Drop for Cloud {

@@ -207,6 +207,7 @@ impl Coordinator {
     pub async fn issue_operator_cert(&self, name: &str, out: &Path) -> anyhow::Result<String> {
         let output = Command::new(build::binary("muster-coordinator")?)
             .arg("issue-operator-cert")
+            .envs(self.environment.iter().cloned())
             .arg("--config")
             .arg(self.config())
             .args(["--name", name, "--out"])
@@ -283,11 +284,16 @@ fn write_config(config: &Config<'_>, addresses: &Addresses) -> anyhow::Result<()
             options.max_instances, options.runner_speed
         ),
     };
-    let (secrets, secrets_table) = match cloud {
+    let (secrets, secrets_table, authority) = match cloud {
         Some(cloud) if options.secrets_in_ssm => {
-            (cloud::PARAMETERS.to_owned(), cloud.put_secrets(github))
+            let table = cloud.put_secrets(github, dir)?;
+            (cloud::PARAMETERS, table, cloud::CA_PARAMETERS)
         }
-        _ => (FILES.to_owned(), String::new()),
+        _ => (FILES, String::new(), ""),
+    };
+    let identity = match (authority, options.identity.as_str()) {
+        ("", "") => String::new(),
+        (authority, lines) => format!("[identity]\n{authority}\n{lines}\n"),
     };
     let pools = match cloud {
         Some(cloud) => cloud.pools(&options.pools),
@@ -321,6 +327,7 @@ log_level = "debug"
 emf_interval = "1s"
 
 {secrets_table}
+{identity}
 {tables}
 {pools}"#,
         heartbeat = options.heartbeat.as_millis(),

@@ -1,6 +1,7 @@
 //! The real binaries among the fakes: a coordinator and its agents on loopback, a fake GitHub that
 //! sends them webhooks, a fake metadata service, and the stand-in runner.
 
+mod authority;
 pub mod build;
 mod cloud;
 mod coordinator;
@@ -15,7 +16,8 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-pub use self::cloud::Cloud;
+pub use self::authority::CaPair;
+pub use self::cloud::{CA_CERTIFICATE, CA_KEY, Cloud};
 pub use self::coordinator::{Addresses, Coordinator};
 pub use self::leftovers::{Left, kill_all, marked_processes, processes_of};
 pub use self::operator::{Operator, connect, wait_for};
@@ -41,8 +43,11 @@ pub enum Compute {
 pub struct Options {
     /// Where instances live.
     pub compute: Compute,
-    /// Where the coordinator's secrets are: in files, or in parameters of the fake AWS.
+    /// Where the coordinator's secrets are: in files, or in parameters of the fake AWS. There the
+    /// authority is given, too; else the coordinator makes one.
     pub secrets_in_ssm: bool,
+    /// Further lines of `[identity]`, for those who have no such table in `tables`.
+    pub identity: String,
     /// `[[pool]]` tables of the configuration.
     pub pools: String,
     /// How much faster than the real runner the stand-in is.
@@ -66,6 +71,7 @@ impl Default for Options {
         Self {
             compute: Compute::default(),
             secrets_in_ssm: false,
+            identity: String::new(),
             pools: pool("linux", &["self-hosted", "linux", "x64"], 0, 4),
             runner_speed: 20,
             max_instances: 8,
@@ -130,7 +136,7 @@ impl World {
         if let Some(cloud) = &cloud
             && !options.own_hosts
         {
-            cloud.run_hosts(dir.path(), coordinator.addresses(), options.runner_speed)?;
+            cloud.run_hosts(dir.path(), coordinator.addresses(), &options)?;
         }
         github.set_webhook_url(&coordinator.webhook_url());
         Ok(Self {

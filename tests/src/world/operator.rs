@@ -102,7 +102,7 @@ impl Operator {
     }
 }
 
-/// Opens a channel that trusts one authority, with a client certificate and key or without.
+/// Opens a channel that trusts the authorities in a file, with a client certificate and key or without.
 ///
 /// # Errors
 /// When a file can't be read or the connection is refused.
@@ -112,7 +112,9 @@ pub async fn connect(
     identity: Option<(&Path, &Path)>,
 ) -> anyhow::Result<Channel> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority).context("the authority's certificate")?)?;
+    for anchor in CertificateDer::pem_file_iter(authority).context("the authority's certificate")? {
+        roots.add(anchor?)?;
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

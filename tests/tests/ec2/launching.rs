@@ -108,6 +108,18 @@ async fn a_new_image_goes_to_new_launches_only() {
     let later = home.launch("l-2").await.unwrap();
     assert_eq!(image_of(&home, &later.instance), new);
     assert_eq!(image_of(&home, &launched.instance), old);
+    // Nor is an instance that enrols measured by what the parameter says by then.
+    let mut batches = Vec::new();
+    for (instance, image) in [(&launched.instance, old.as_str()), (&later.instance, new)] {
+        let facts = home.provider.describe(instance).await.unwrap().unwrap();
+        let launched_as = facts.launched_as.unwrap();
+        assert_eq!(launched_as.image.as_deref(), Some(image));
+        assert_eq!(facts.image, image);
+        assert!(launched_as.subnets.contains(&facts.subnet.unwrap()));
+        assert_eq!(facts.batch.as_ref(), Some(&launched_as.batch));
+        batches.push(launched_as.batch);
+    }
+    assert_ne!(batches[0], batches[1]);
     home.no_violations();
 }
 

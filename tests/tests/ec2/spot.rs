@@ -1,5 +1,7 @@
 //! Notices from EventBridge, and capacity that is taken back.
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use muster_coordinator::compute::NoticeKind;
@@ -36,6 +38,61 @@ async fn a_notice_comes_until_it_is_acknowledged() {
     home.provider.acknowledge(receipts).await.unwrap();
     assert_eq!(depth(), (0, 0));
     home.no_violations();
+}
+
+#[tokio::test]
+async fn what_sqs_does_not_remove_is_told_once_and_keeps_nothing_else() {
+    let options = muster_tests::fakes::aws::Options {
+        state_notifications: false,
+        ..muster_tests::fakes::aws::Options::default()
+    };
+    let home = Home::with(options, |_| {}).await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    for n in 0..3 {
+        let instance = id(&home.launch(&format!("l-{n}")).await);
+        home.aws
+            .interrupt(instance.as_str(), Duration::from_secs(120));
+    }
+    let mut receipts = Vec::new();
+    while receipts.len() < 3 {
+        let notices = home.provider.notices().await.unwrap();
+        receipts.extend(notices.into_iter().map(|notice| notice.receipt));
+    }
+    // Two calls, as twelve don't go into one: what is refused of the first must not keep the second.
+    let stale = (0..9).map(|n| format!("stale-{n}"));
+    let receipts = stale.chain(receipts).collect();
+    home.provider.acknowledge(receipts).await.unwrap();
+    assert_eq!(home.aws.queue_depth(&home.place), (0, 0));
+    let told = log.text();
+    let told: Vec<_> = told.lines().filter(|line| line.contains("SQS")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    for part in ["ReceiptHandleIsInvalid", "count=9", "of=10"] {
+        assert!(told[0].contains(part), "{told:?}");
+    }
+    home.no_violations();
+}
+
+/// What was logged.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]

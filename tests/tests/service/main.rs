@@ -17,6 +17,7 @@ mod operators;
 mod parameters;
 mod payloads;
 mod refusals;
+mod rotation;
 mod secrets;
 mod tls;
 mod webhooks;

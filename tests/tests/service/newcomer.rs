@@ -112,6 +112,12 @@ impl Invitation {
         CertificateDer::from_pem_slice(self.trust_anchors_pem.as_bytes()).unwrap()
     }
 
+    /// All that the agent was told to trust.
+    pub(crate) fn anchors(&self) -> Vec<CertificateDer<'static>> {
+        let anchors = CertificateDer::pem_slice_iter(self.trust_anchors_pem.as_bytes());
+        anchors.map(Result::unwrap).collect()
+    }
+
     pub(crate) fn agents(&self) -> SocketAddr {
         address(&self.agents_url)
     }
@@ -293,23 +299,37 @@ impl Session {
         }
     }
 
+    /// Is alive from now on, until the stream ends.
+    pub(crate) fn stay_alive(&self) {
+        let say = self.say.clone();
+        tokio::spawn(async move {
+            while beat(&say).await {
+                tokio::time::sleep(BEAT).await;
+            }
+        });
+    }
+
     /// Reads to the end, alive to the last; answers the status that ended the stream.
     pub(crate) async fn end(&mut self) -> Status {
-        let beat = async |say: &mpsc::Sender<SessionRequest>| {
-            let message = Some(Said::Heartbeat(Heartbeat::default()));
-            // A stream that has ended says why when it is read.
-            let _ = say.send(SessionRequest { message }).await;
-        };
         loop {
             let message = timeout(BEAT, self.hears.message());
             match message.await {
-                Err(_) => beat(&self.say).await,
+                Err(_) => {
+                    // A stream that has ended says why when it is read.
+                    beat(&self.say).await;
+                }
                 Ok(Ok(Some(_))) => {}
                 Ok(Ok(None)) => return Status::new(Code::Ok, "ended well"),
                 Ok(Err(status)) => return status,
             }
         }
     }
+}
+
+/// Sends a heartbeat; tells whether the stream takes it.
+async fn beat(say: &mpsc::Sender<SessionRequest>) -> bool {
+    let message = Some(Said::Heartbeat(Heartbeat::default()));
+    say.send(SessionRequest { message }).await.is_ok()
 }
 
 /// Asks for a new certificate.

@@ -172,6 +172,7 @@ impl Seen {
             coordinator: tag(TAG_COORDINATOR),
             pool: tag(TAG_POOL),
             batch: tag(TAG_BATCH),
+            launched_as: None,
         })
     }
 }

@@ -20,6 +20,7 @@ mod describe;
 mod error;
 mod fleet;
 mod knowledge;
+mod launched;
 mod launcher;
 mod notices;
 mod plan;
@@ -42,6 +43,7 @@ use self::clients::Clients;
 pub use self::clients::Given;
 pub(crate) use self::error::{Kind as CallKind, call_error};
 use self::knowledge::Knowledge;
+use self::launched::LaunchedInstances;
 use self::launcher::{Caller, Launcher, Order, Waiter};
 pub use self::settings::{
     Ec2Pool, Ec2Settings, ImageSource, RoleSettings, SpotStrategy, Template, TemplateKey,
@@ -70,6 +72,7 @@ pub struct Ec2Provider {
     orders: mpsc::Sender<Order>,
     ends: Batcher<terminate::End, terminate::Answer>,
     questions: Batcher<InstanceId, describe::Answer>,
+    launched: LaunchedInstances,
 }
 
 impl Ec2Provider {
@@ -99,10 +102,12 @@ impl Ec2Provider {
             stop.clone(),
         ));
         let (orders, taken) = mpsc::channel(ORDERS);
+        let launched = LaunchedInstances::restore(&batches);
         let caller = Caller {
             clients: clients.clone(),
             budgets: Arc::clone(&budgets),
             store,
+            launched: launched.clone(),
         };
         let launcher = Launcher::new(Arc::clone(&settings), caller, knowledge, batches);
         tasks.spawn(launcher.run(taken, stop.clone()));
@@ -121,6 +126,7 @@ impl Ec2Provider {
             orders,
             ends,
             questions,
+            launched,
         })
     }
 
@@ -168,10 +174,14 @@ impl Ec2Provider {
         &self,
         instance: &InstanceId,
     ) -> Result<Option<InstanceFacts>, ProviderError> {
-        match self.questions.ask(instance.clone()).await {
-            Some(answer) => answer.map_err(|error| ProviderError(error.text)),
-            None => Err(ProviderError("the coordinator is stopping".to_owned())),
-        }
+        let answer = self.questions.ask(instance.clone()).await;
+        let answer =
+            answer.ok_or_else(|| ProviderError("the coordinator is stopping".to_owned()))?;
+        let facts = answer.map_err(|error| ProviderError(error.text))?;
+        Ok(facts.map(|facts| InstanceFacts {
+            launched_as: self.launched.get(instance),
+            ..facts
+        }))
     }
 
     pub(super) async fn list(&self) -> Result<Listed, ProviderError> {

@@ -73,7 +73,8 @@ pub(super) async fn receive(
     Ok(received)
 }
 
-/// Removes messages, so that they don't come again.
+/// Removes messages, so that they don't come again. One that SQS doesn't remove comes again, says the same and is
+/// removed then; the log tells of it.
 pub(super) async fn delete(
     client: &Client,
     queue: &str,
@@ -91,13 +92,24 @@ pub(super) async fn delete(
                     .build()
             })
             .collect();
-        client
+        let output = client
             .delete_message_batch()
             .queue_url(queue)
             .set_entries(Some(entries.map_err(|error| failed(error.to_string()))?))
             .send()
             .await
             .map_err(|error| ProviderError(error::of_call("DeleteMessageBatch", &error).text))?;
+        if let Some(first) = output.failed().first() {
+            tracing::warn!(
+                queue,
+                code = first.code(),
+                message = first.message().map(error::shortened),
+                ours = first.sender_fault(),
+                count = output.failed().len(),
+                of = some.len(),
+                "SQS did not remove messages of EC2's events; they come again"
+            );
+        }
     }
     Ok(())
 }

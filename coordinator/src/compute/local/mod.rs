@@ -190,11 +190,12 @@ impl LocalProvider {
     ) -> Result<SecretString, LaunchError> {
         let settings = &self.settings;
         let endpoint = settings.metadata_endpoint.as_ref();
+        let authority = settings.authority.get();
         let config = AgentConfig {
             enroll_url: &settings.enroll_url,
             agents_url: &settings.agents_url,
             server_name: &settings.server_name,
-            trust_anchors_pem: &settings.trust_anchors_pem,
+            trust_anchors_pem: authority.trust_anchors_pem(),
             join_token: token.expose_secret(),
             runner_dir: &folder.runner(),
             work_dir: folder.path(),

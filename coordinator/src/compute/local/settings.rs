@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::identity::serving::PresentAuthority;
+
 /// Settings of the local provider.
 #[derive(Clone, Debug)]
 pub struct LocalSettings {
@@ -18,8 +20,8 @@ pub struct LocalSettings {
     pub agents_url: String,
     /// Name in the coordinator's certificate.
     pub server_name: String,
-    /// What agents trust, PEM.
-    pub trust_anchors_pem: String,
+    /// What agents trust: the anchors of the authority at their launch.
+    pub authority: PresentAuthority,
     /// An instance metadata service; `{instance_id}` is replaced.
     pub metadata_endpoint: Option<String>,
     /// Variables for the runner.

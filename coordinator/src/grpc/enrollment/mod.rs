@@ -29,6 +29,7 @@ use super::time::to_wire;
 use crate::engine::Engine;
 use crate::identity::ca::{Authority, Issued};
 use crate::identity::csr::RequestedKey;
+use crate::identity::serving::PresentAuthority;
 use crate::identity::spiffe::{AgentId, TrustDomain};
 use crate::store::Store;
 use crate::telemetry::{EnrolmentOutcome, Metrics};
@@ -58,7 +59,7 @@ pub struct Parts {
     /// Where it is kept who has enrolled.
     pub store: Store,
     /// Signs the certificates.
-    pub authority: Arc<Authority>,
+    pub authority: PresentAuthority,
     /// The trust domain of the names in them.
     pub trust_domain: TrustDomain,
     /// The name of the coordinator that the proofs are for. It is in its instances' tags, too.
@@ -198,9 +199,8 @@ impl Shared {
         begin: &EnrollBegin,
     ) -> Result<EnrollIssued, Status> {
         let Admitted { launch, id, .. } = admitted;
-        let issued = self
-            .parts
-            .authority
+        let authority = self.parts.authority.get();
+        let issued = authority
             .agent(id, key, Timestamp::now())
             .map_err(|error| {
                 warn!(%launch, %error, "no certificate could be issued");
@@ -230,7 +230,7 @@ impl Shared {
             agent_version = begin.agent_version,
             "enrolled"
         );
-        Ok(self.answer(id, &issued))
+        Ok(answer(id, &issued, &authority))
     }
 
     async fn submit(&self, event: Event) -> Result<(), Status> {
@@ -240,15 +240,16 @@ impl Shared {
             .await
             .map_err(|_| stopping())
     }
+}
 
-    fn answer(&self, id: &AgentId, issued: &Issued) -> EnrollIssued {
-        EnrollIssued {
-            certificate_der: issued.certificate.to_vec(),
-            trust_anchors_der: vec![self.parts.authority.certificate().to_vec()],
-            spiffe_id: id.to_string(),
-            not_after: Some(to_wire(issued.not_after)),
-            instance_id: id.instance().to_owned(),
-        }
+fn answer(id: &AgentId, issued: &Issued, authority: &Authority) -> EnrollIssued {
+    let anchors = authority.trust_anchors().iter();
+    EnrollIssued {
+        certificate_der: issued.certificate.to_vec(),
+        trust_anchors_der: anchors.map(|anchor| anchor.to_vec()).collect(),
+        spiffe_id: id.to_string(),
+        not_after: Some(to_wire(issued.not_after)),
+        instance_id: id.instance().to_owned(),
     }
 }
 

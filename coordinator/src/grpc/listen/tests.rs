@@ -4,42 +4,45 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::task::JoinHandle;
-use tonic::Code;
 use tonic::transport::Channel;
-use tonic_health::pb::HealthCheckRequest;
+use tonic::{Code, Streaming};
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::*;
 use crate::grpc::sample::{ClientIdentity, agent_id, channel, operator_identity};
 use crate::identity::ca::Authority;
+use crate::identity::ca::fixtures::Pair;
 use crate::identity::csr::RequestedKey;
-use crate::identity::tls::{Clients, server_config};
+use crate::identity::serving::Serving;
 
 /// A listener that serves health, as the role is checked before any service is reached.
 struct World {
+    pair: Pair,
     authority: Authority,
+    serving: Serving,
     address: SocketAddr,
     stop: CancellationToken,
     served: JoinHandle<()>,
     /// How often a client has connected.
     connections: Arc<AtomicUsize>,
-    _directory: tempfile::TempDir,
 }
 
 impl World {
     async fn serving(role: Role, limits: Limits) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let now = Timestamp::now();
-        let authority = Authority::load_or_create(directory.path(), now).unwrap();
-        let identity = authority.server(&["localhost".into()], now).unwrap();
-        let clients = Clients::CertifiedBy(authority.certificate());
-        let tls = server_config(&identity, clients).unwrap();
+        let pair = Pair::new();
+        let names = vec!["localhost".into()];
+        let serving = Serving::new(pair.with(&[]), names, Timestamp::now()).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let (_, health) = tonic_health::server::health_reporter();
         let listener = Listener {
             socket,
-            tls,
+            tls: match role {
+                Role::Newcomer => serving.enroll(),
+                Role::Agent => serving.agents(),
+                Role::Operator => serving.operators(),
+            },
             role,
             trust_domain: TrustDomain::new("muster.test").unwrap(),
             limits,
@@ -48,12 +51,13 @@ impl World {
         let stop = CancellationToken::new();
         let served = tokio::spawn(listener.serve(stop.clone()));
         Self {
-            authority,
+            authority: pair.with(&[]),
+            pair,
+            serving,
             address,
             stop,
             served,
             connections: Arc::default(),
-            _directory: directory,
         }
     }
 
@@ -129,10 +133,7 @@ async fn a_connection_past_its_age_keeps_its_streams_and_gets_no_new_call() {
     };
     let world = World::serving(Role::Operator, limits).await;
     let channel = world.connect(Some(world.operator()));
-    let mut client = HealthClient::new(channel.clone());
-    let watch = client.watch(HealthCheckRequest::default()).await.unwrap();
-    let mut watch = watch.into_inner();
-    watch.message().await.unwrap();
+    let mut watch = watch(&channel).await;
     let first = world.connections.load(Ordering::SeqCst);
     let aged = async {
         while world.connections.load(Ordering::SeqCst) == first {
@@ -158,11 +159,8 @@ async fn a_stop_cuts_a_stream_that_does_not_end() {
     };
     let world = World::serving(Role::Operator, limits).await;
     let channel = world.connect(Some(world.operator()));
-    let mut client = HealthClient::new(channel);
     // A watch never ends by itself.
-    let watch = client.watch(HealthCheckRequest::default()).await.unwrap();
-    let mut watch = watch.into_inner();
-    watch.message().await.unwrap();
+    let mut watch = watch(&channel).await;
     world.stop.cancel();
     let deadline = Duration::from_secs(10);
     tokio::time::timeout(deadline, world.served)
@@ -182,4 +180,82 @@ async fn a_peer_that_does_not_shake_hands_keeps_nobody_out() {
     }
     let outcome = check(&world.connect(Some(world.operator()))).await;
     outcome.unwrap();
+}
+
+#[tokio::test]
+async fn an_authority_that_is_added_changes_nothing_for_open_connections() {
+    let mut world = World::serving(Role::Operator, Limits::of(Role::Operator)).await;
+    let (old, new) = (world.operator(), Pair::new());
+    let channel = world.connect(Some(world.operator()));
+    check(&channel).await.unwrap();
+    for key in [&world.pair.key, &new.key] {
+        let both = world.pair.bundle(&[&new]);
+        world.serving.take_up(&both, key, Timestamp::now()).unwrap();
+        check(&channel).await.unwrap();
+    }
+    assert_eq!(world.connections.load(Ordering::SeqCst), 1);
+    // The listener shows the new authority's certificate now, and takes those of both.
+    world.authority = new.with(&[]);
+    for identity in [old, world.operator()] {
+        check(&world.connect(Some(identity))).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_is_dropped_ends_what_its_certificates_opened() {
+    let mut world = World::serving(Role::Operator, Limits::of(Role::Operator)).await;
+    let (old, new) = (world.operator(), Pair::new());
+    let old_channel = world.connect(Some(world.operator()));
+    let mut old_watch = watch(&old_channel).await;
+    let both = world.pair.bundle(&[&new]);
+    world
+        .serving
+        .take_up(&both, &new.key, Timestamp::now())
+        .unwrap();
+    world.authority = new.with(&[]);
+    let our_channel = world.connect(Some(world.operator()));
+    let mut our_watch = watch(&our_channel).await;
+
+    world
+        .serving
+        .take_up(&new.certificate, &new.key, Timestamp::now())
+        .unwrap();
+    // A stream that knows nothing of certificates is cut with its connection; until then, calls on it are
+    // told why they are refused.
+    let refused = refusal(&old_channel).await;
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    let reason = "the authority of the certificate is not trusted any more";
+    assert_eq!(refused.message(), reason);
+    let ended = tokio::time::timeout(Duration::from_secs(10), old_watch.message());
+    ended.await.expect("the stream goes on").unwrap_err();
+    let refused = check(&world.connect(Some(old))).await.unwrap_err();
+    assert!(std::error::Error::source(&refused).is_some(), "{refused:?}");
+
+    check(&our_channel).await.unwrap();
+    let more = tokio::time::timeout(Duration::from_millis(50), our_watch.message()).await;
+    assert!(more.is_err(), "the watch ended: {more:?}");
+}
+
+/// A watch that has had its first message; no other comes.
+async fn watch(channel: &Channel) -> Streaming<HealthCheckResponse> {
+    let mut client = HealthClient::new(channel.clone());
+    let watch = client.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = watch.into_inner();
+    watch.message().await.unwrap();
+    watch
+}
+
+/// Calls until a call is refused: the connection hears of a change in a moment.
+async fn refusal(channel: &Channel) -> Status {
+    let refused = async {
+        loop {
+            match check(channel).await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused)
+        .await
+        .expect("calls are still served")
 }

@@ -194,9 +194,9 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
-        let (_, not_after) = authorize::operator(&request)?;
+        let (_, validity) = authorize::operator(&request)?;
         let shared = Arc::clone(&self.shared);
-        let stream = shared.watch(request.into_inner(), not_after).await?;
+        let stream = shared.watch(request.into_inner(), validity).await?;
         Ok(Response::new(stream))
     }
 

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use muster_core::PoolName;
 use muster_proto::v1;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tonic::Status;
 
-use super::{Shared, WatchStream, convert, near, now, pools, stopping, store_failed};
-use crate::grpc::time::until;
+use super::{Shared, WatchStream, convert, near, pools, stopping, store_failed};
+use crate::grpc::authorize::{Refused, Validity};
 use crate::store::{StoredEntry, TimelineQuery};
 
 /// Entries that a watch begins with.
@@ -24,7 +23,7 @@ enum Next {
     /// Some entries were missed, as the watcher is slow; the store has them.
     Missed,
     Stopping,
-    Expired,
+    Invalid(Refused),
 }
 
 impl Shared {
@@ -33,7 +32,7 @@ impl Shared {
     pub(super) async fn watch(
         self: Arc<Self>,
         request: v1::WatchEventsRequest,
-        not_after: Timestamp,
+        validity: Validity,
     ) -> Result<WatchStream, Status> {
         let permit = Arc::clone(&self.watches)
             .try_acquire_owned()
@@ -70,7 +69,7 @@ impl Shared {
                     return;
                 }
                 loop {
-                    match self.next(&mut live, not_after).await {
+                    match self.next(&mut live, &validity).await {
                         Next::Entry(stored) => {
                             if stored.sequence > after {
                                 after = stored.sequence;
@@ -81,7 +80,7 @@ impl Shared {
                         }
                         Next::Missed => break,
                         Next::Stopping => Err(stopping())?,
-                        Next::Expired => Err(Status::unauthenticated("the certificate has expired"))?,
+                        Next::Invalid(refused) => Err(refused)?,
                     }
                 }
             }
@@ -89,15 +88,11 @@ impl Shared {
         Ok(Box::pin(stream))
     }
 
-    async fn next(
-        &self,
-        live: &mut broadcast::Receiver<StoredEntry>,
-        not_after: Timestamp,
-    ) -> Next {
+    async fn next(&self, live: &mut broadcast::Receiver<StoredEntry>, validity: &Validity) -> Next {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Next::Stopping,
-            () = tokio::time::sleep(until(not_after, now())) => Next::Expired,
+            refused = validity.clone().ended() => Next::Invalid(refused),
             entry = live.recv() => match entry {
                 Ok(entry) => Next::Entry(entry),
                 Err(RecvError::Lagged(_)) => Next::Missed,

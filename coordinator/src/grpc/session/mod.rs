@@ -20,11 +20,11 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use self::stream::Session;
-use super::authorize;
+use super::authorize::{self, Validity};
 use super::time::to_wire;
 use crate::engine::{Engine, Stopped};
-use crate::identity::ca::Authority;
 use crate::identity::csr::RequestedKey;
+use crate::identity::serving::PresentAuthority;
 use crate::presence::Presence;
 
 /// Messages on their way from a session to its connection.
@@ -66,7 +66,7 @@ pub struct Agents {
 struct Shared {
     engine: Engine,
     presence: Presence,
-    authority: Arc<Authority>,
+    authority: PresentAuthority,
     settings: AgentSettings,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -78,7 +78,7 @@ impl Agents {
     pub fn new(
         engine: Engine,
         presence: Presence,
-        authority: Arc<Authority>,
+        authority: PresentAuthority,
         settings: AgentSettings,
         stop: CancellationToken,
         tasks: TaskTracker,
@@ -112,12 +112,12 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let (launch, not_after) = self.shared.caller(&request).await?;
+        let (launch, validity) = self.shared.caller(&request).await?;
         let (out, stream) = mpsc::channel(OUT_CAPACITY);
         let session = Session {
             shared: Arc::clone(&self.shared),
             launch,
-            not_after,
+            validity,
             runner_name: String::new(),
             out,
         };
@@ -133,26 +133,31 @@ impl AgentService for Agents {
         let (id, _) = authorize::agent(&request)?;
         let key = RequestedKey::from_csr(&request.get_ref().csr_der)
             .map_err(|error| Status::invalid_argument(format!("csr_der: {error}")))?;
-        let authority = &self.shared.authority;
+        let authority = self.shared.authority.get();
         let issued = authority
             .agent(&id, &key, Timestamp::now())
             .map_err(|error| {
                 warn!(%launch, %error, "no certificate could be issued");
                 Status::internal("the certificate can't be issued")
             })?;
-        debug!(%launch, "a certificate was renewed");
+        let trusted = authority.trust_anchors().len();
+        debug!(%launch, issuing = authority.fingerprint(), trusted, "a certificate was renewed");
         Ok(Response::new(RenewCertificateResponse {
             certificate_der: issued.certificate.to_vec(),
-            trust_anchors_der: vec![authority.certificate().to_vec()],
+            trust_anchors_der: authority
+                .trust_anchors()
+                .iter()
+                .map(|anchor| anchor.to_vec())
+                .collect(),
             not_after: Some(to_wire(issued.not_after)),
         }))
     }
 }
 
 impl Shared {
-    /// The launch that a call speaks for, and until when.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<(LaunchId, Timestamp), Status> {
-        let (id, not_after) = authorize::agent(request)?;
+    /// The launch that a call speaks for, and for how long.
+    async fn caller<T>(&self, request: &Request<T>) -> Result<(LaunchId, Validity), Status> {
+        let (id, validity) = authorize::agent(request)?;
         let name = id.to_string();
         let found = self
             .engine
@@ -162,7 +167,7 @@ impl Shared {
         let launch = found.inspect_err(|refused| {
             warn!(id = name, %refused, "a certificate was refused");
         })?;
-        Ok((launch, not_after))
+        Ok((launch, validity))
     }
 }
 

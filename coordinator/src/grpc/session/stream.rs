@@ -17,7 +17,8 @@ use tracing::{info, warn};
 
 use super::{AgentSettings, Shared, events, stopping};
 use crate::engine::Stopped;
-use crate::grpc::time::{duration, until};
+use crate::grpc::authorize::{Refused, Validity};
+use crate::grpc::time::duration;
 use crate::presence::{Connection, Ended};
 
 /// How long a new stream may take to say hello.
@@ -33,8 +34,8 @@ const LAST_REPORTS: Duration = Duration::from_secs(1);
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) launch: LaunchId,
-    /// When the certificate that it was opened with expires.
-    pub(super) not_after: Timestamp,
+    /// For how long the certificate that it was opened with counts.
+    pub(super) validity: Validity,
     /// Name of the agent's runner, for the log; empty until it has one.
     pub(super) runner_name: String,
     pub(super) out: mpsc::Sender<Result<SessionResponse, Status>>,
@@ -51,8 +52,8 @@ enum End {
     Cut,
     /// The work of the instance is over, so that its certificate counts no more.
     Over,
-    /// The certificate has expired.
-    Expired,
+    /// The certificate counts no more: it has expired, or its authority was dropped.
+    Invalid(Refused),
     /// The coordinator stops.
     Stopping,
     /// The agent does not keep to the protocol.
@@ -153,14 +154,14 @@ impl Session {
     ) -> Result<std::convert::Infallible, End> {
         let stop = self.shared.stop.clone();
         let out = self.out.clone();
-        let mut expiry = std::pin::pin!(sleep(until(self.not_after, Timestamp::now())));
+        let mut invalid = std::pin::pin!(self.validity.clone().ended());
         let mut over = std::pin::pin!(sleep(LAST_REPORTS));
         let mut is_over = false;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(End::Stopping),
-                () = &mut expiry => return Err(End::Expired),
+                refused = &mut invalid => return Err(End::Invalid(refused)),
                 () = out.closed() => return Err(End::Left),
                 () = &mut over, if is_over => return Err(End::Over),
                 message = messages.recv(), if !is_over => {
@@ -178,9 +179,7 @@ impl Session {
                         return Err(End::Left);
                     };
                     let now = Timestamp::now();
-                    if self.not_after <= now {
-                        return Err(End::Expired);
-                    }
+                    self.validity.check(now).map_err(End::Invalid)?;
                     self.heard(connection, request, now).await?;
                 }
             }
@@ -282,12 +281,12 @@ impl Session {
         info!(launch = %self.launch, runner = self.runner_name, ?end, ?ended, "agent's stream ended");
         let status = match (end, ended) {
             (End::Left, _) => return,
+            (End::Invalid(refused), _) => refused.clone().into(),
             (End::Cut, Ended::Superseded) => Status::aborted("a newer stream took over"),
             (End::Cut | End::Stalled, _) => {
                 Status::unavailable("the agent was silent or did not read")
             }
             (End::Over, _) => Status::permission_denied("the work of the instance is over"),
-            (End::Expired, _) => Status::unauthenticated("the certificate has expired"),
             (End::Stopping, _) => stopping(),
             (End::Protocol(detail), _) => Status::invalid_argument(*detail),
         };

@@ -8,7 +8,7 @@ use muster_proto::v1::{AwsStsEvidence, Hello};
 use tonic::Code;
 
 use super::*;
-use crate::compute::{InstanceFacts, InstanceState, ProviderError};
+use crate::compute::{InstanceFacts, InstanceState, LaunchedAs, ProviderError};
 use crate::grpc::enrollment::Describe;
 use crate::identity::attest::tests::fake::{Credentials, FakeSts, Play};
 use crate::identity::attest::tests::{ACCOUNT, REGION, account, signed};
@@ -41,6 +41,11 @@ fn facts() -> InstanceFacts {
         coordinator: Some(AUDIENCE.to_owned()),
         pool: Some("linux".to_owned()),
         batch: Some("mb-0".to_owned()),
+        launched_as: Some(LaunchedAs {
+            batch: "mb-0".to_owned(),
+            image: Some("ami-0123456789abcdef0".to_owned()),
+            subnets: ["subnet-1".to_owned()].into(),
+        }),
     }
 }
 
@@ -265,6 +270,11 @@ async fn an_instance_that_is_not_as_launched_is_refused_and_may_not_try_its_luck
         |it| it.private_ip = Some("10.0.0.1".parse().unwrap()),
         |it| it.launched_at = Timestamp::UNIX_EPOCH,
         |it| it.coordinator = None,
+        |it| it.pool = None,
+        |it| it.batch = Some("mb-1".to_owned()),
+        |it| it.image = "ami-0fedcba9876543210".to_owned(),
+        |it| it.subnet = Some("subnet-2".to_owned()),
+        |it| it.launched_as = None,
     ] {
         let mut changed = facts();
         change(&mut changed);
@@ -290,8 +300,8 @@ async fn cve_2021_27099_no_tag_reaches_a_certificate() {
     }
     let mut tagged = facts();
     tagged.batch = Some("../../operator/eve".to_owned());
-    tagged.image = "//".to_owned();
     aws.say([Ok(Some(tagged))]);
+    assert_eq!(aws.refusal().await.0, Code::FailedPrecondition);
     let issued = aws.enroll().await.unwrap();
     let expected = format!("spiffe://muster.test/pool/linux/instance/main/{REGION}/{INSTANCE}");
     assert_eq!(issued.spiffe_id, expected);

@@ -41,9 +41,10 @@ use super::session::{AgentSettings, Agents};
 use crate::engine::{Engine, Executor, Parts, Vault};
 use crate::github::{GithubClient, Settings};
 use crate::identity::ca::Authority;
+use crate::identity::ca::fixtures::Pair;
 use crate::identity::join_token;
+use crate::identity::serving::Serving;
 use crate::identity::spiffe::TrustDomain;
-use crate::identity::tls::{Clients, server_config};
 use crate::presence::Presence;
 use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
@@ -59,6 +60,7 @@ struct World {
     presence: Presence,
     vault: Vault,
     authority: Arc<Authority>,
+    serving: Serving,
     metrics: Metrics,
     enroll: SocketAddr,
     agents: SocketAddr,
@@ -119,13 +121,15 @@ impl World {
         tokio::spawn(runnable.run(CancellationToken::new()));
 
         let now = Timestamp::now();
-        let authority = Arc::new(Authority::load_or_create(directory.path(), now).unwrap());
+        let authority = || Authority::load_or_create(directory.path(), now).unwrap();
+        let serving = Serving::new(authority(), vec!["localhost".into()], now).unwrap();
+        let authority = Arc::new(authority());
         let domain = TrustDomain::new("muster.test").unwrap();
         let tasks = TaskTracker::new();
         let enrollment = Enrollment::new(EnrollmentParts {
             engine: engine.clone(),
             store: store.clone(),
-            authority: Arc::clone(&authority),
+            authority: serving.authority(),
             trust_domain: domain,
             audience: AUDIENCE.to_owned(),
             metrics: metrics.clone(),
@@ -135,7 +139,7 @@ impl World {
         let agents = Agents::new(
             engine.clone(),
             presence.clone(),
-            Arc::clone(&authority),
+            serving.authority(),
             AgentSettings::default(),
             stop.clone(),
             tasks,
@@ -148,7 +152,7 @@ impl World {
             stop.clone(),
         );
         let (operators, _) = operators.into_routes().await.unwrap();
-        let serve = |role, routes| listen(&authority, role, routes, stop.clone());
+        let serve = |role, routes| listen(&serving, role, routes, stop.clone());
         Self {
             enroll: serve(Role::Newcomer, Routes::new(enrollment.into_service())).await,
             agents: serve(Role::Agent, Routes::new(agents.into_service())).await,
@@ -158,6 +162,7 @@ impl World {
             presence,
             vault,
             authority,
+            serving,
             metrics,
             stop,
             _directory: directory,
@@ -183,6 +188,12 @@ impl World {
 
     async fn enroll(&self, token: &str) -> Result<(EnrollIssued, ClientIdentity), Status> {
         enroll(self.connect(self.enroll, None), token).await
+    }
+
+    /// Replaces the authority while it is in use.
+    fn rotate(&mut self, certificates: &str, key: &Pair) {
+        let now = Timestamp::now();
+        self.serving.take_up(certificates, &key.key, now).unwrap();
     }
 
     /// The channel of an agent that has enrolled.
@@ -235,23 +246,20 @@ fn log_level() -> LogLevel {
 }
 
 async fn listen(
-    authority: &Authority,
+    serving: &Serving,
     role: Role,
     routes: Routes,
     stop: CancellationToken,
 ) -> SocketAddr {
-    let identity = authority
-        .server(&["localhost".into()], Timestamp::now())
-        .unwrap();
-    let clients = match role {
-        Role::Newcomer => Clients::Anonymous,
-        Role::Agent | Role::Operator => Clients::CertifiedBy(authority.certificate()),
-    };
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let listener = Listener {
         socket,
-        tls: server_config(&identity, clients).unwrap(),
+        tls: match role {
+            Role::Newcomer => serving.enroll(),
+            Role::Agent => serving.agents(),
+            Role::Operator => serving.operators(),
+        },
         role,
         trust_domain: TrustDomain::new("muster.test").unwrap(),
         limits: Limits::of(role),

@@ -203,3 +203,19 @@ async fn reflection_lists_the_services_to_operators_only() {
         .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
+
+#[tokio::test]
+async fn a_watch_ends_with_the_reason_when_the_authority_of_its_certificate_is_dropped() {
+    let (mut world, mut client) = world().await;
+    let watch = client.watch_events(v1::WatchEventsRequest::default()).await;
+    let mut watch = watch.unwrap().into_inner();
+    let new = Pair::new();
+    world.rotate(&new.certificate, &new);
+    let ended = tokio::time::timeout(SOON, async {
+        while watch.message().await?.is_some() {}
+        Ok::<_, Status>(())
+    });
+    let ended = ended.await.unwrap().unwrap_err();
+    assert_eq!(ended.code(), Code::Unauthenticated, "{ended}");
+    assert!(ended.message().contains("not trusted any more"), "{ended}");
+}

@@ -14,6 +14,7 @@ use tonic::{Code, Streaming};
 use super::*;
 use crate::grpc::sample::agent_id;
 use crate::identity::ca::AGENT_TTL;
+use crate::identity::ca::fixtures::Pair;
 use crate::identity::csr::RequestedKey;
 
 const NAME: &str = "muster-linux-launch-a";
@@ -320,4 +321,63 @@ async fn a_stream_ends_when_the_certificate_expires_and_no_new_one_opens() {
     world
         .until("silent", |runner| runner.silent_since.is_some())
         .await;
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_while_an_authority_replaces_another_and_ends_when_the_first_is_dropped() {
+    let mut world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    let new = Pair::new();
+    let both = format!("{}{}", world.authority.trust_anchors_pem(), new.certificate);
+    world.rotate(&both, &new);
+
+    let request = Request::new();
+    let mut client = AgentServiceClient::new(channel.clone());
+    let renewed = client.renew_certificate(request.message()).await.unwrap();
+    let renewed = renewed.into_inner();
+    let present = new.with(&[]);
+    let anchors = [present.certificate(), world.authority.certificate()];
+    assert_eq!(renewed.trust_anchors_der, anchors.map(|it| it.to_vec()));
+    stream.event(1, phase(RunnerPhase::Unassigned)).await;
+    assert_eq!(stream.acknowledged().await, 1);
+
+    world.rotate(&new.certificate, &new);
+    let ended = tokio::time::timeout(SOON, async {
+        while stream.next().await?.is_some() {}
+        Ok::<_, Status>(())
+    });
+    let ended = ended.await.unwrap().unwrap_err();
+    assert_eq!(ended.code(), Code::Unauthenticated, "{ended}");
+    let reason = "the authority of the certificate is not trusted any more";
+    assert_eq!(ended.message(), reason);
+    Stream::open(&channel).await.err().unwrap();
+    // What was renewed is of the new authority.
+    world.authority = Arc::new(present);
+    let identity = request.identity(&renewed.certificate_der);
+    let channel = world.connect(world.agents, Some(identity));
+    Stream::greeted(&channel, Hello::default()).await;
+}
+
+/// A request for a certificate, and the key that it is for.
+struct Request(KeyPair);
+
+impl Request {
+    fn new() -> Self {
+        Self(KeyPair::generate().unwrap())
+    }
+
+    fn message(&self) -> RenewCertificateRequest {
+        let csr = CertificateParams::default()
+            .serialize_request(&self.0)
+            .unwrap();
+        RenewCertificateRequest {
+            csr_der: csr.der().to_vec(),
+        }
+    }
+
+    fn identity(&self, certificate: &[u8]) -> ClientIdentity {
+        let key = PrivatePkcs8KeyDer::from(self.0.serialize_der()).into();
+        (CertificateDer::from(certificate.to_vec()), key)
+    }
 }

@@ -1,9 +1,12 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use rcgen::string::Ia5String;
+use rstest::rstest;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
 
+use super::fixtures::Pair;
 use super::*;
 use crate::identity::spiffe::TrustDomain;
 
@@ -62,9 +65,9 @@ fn a_missing_or_foreign_key_is_refused_and_nothing_is_replaced() {
     ));
     fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let refused = Authority::load_or_create(directory.path(), now).unwrap_err();
-    assert!(refused.to_string().contains("another certificate's"));
+    assert!(refused.to_string().contains("belongs to none"), "{refused}");
     let on_disk = fs::read_to_string(certificate).unwrap();
-    assert_eq!(on_disk, first.certificate_pem());
+    assert_eq!(on_disk, first.trust_anchors_pem());
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn a_leaf_is_refused_as_authority() {
         .unwrap();
     fs::write(&leaf, &issued.certificate_pem).unwrap();
     fs::write(&leaf_key, issued.key_pem.expose_secret()).unwrap();
-    let refused = Authority::load(&leaf, &leaf_key).unwrap_err();
+    let refused = Authority::load(&leaf, &leaf_key, Timestamp::now()).unwrap_err();
     assert!(refused.to_string().contains("not an authority's"));
 }
 
@@ -158,4 +161,124 @@ fn the_debug_text_of_an_operator_identity_shows_no_key() {
         .operator(&id, AGENT_TTL, Timestamp::now())
         .unwrap();
     assert!(!format!("{issued:?}").contains("PRIVATE KEY"));
+}
+
+fn of(certificates: &str, key: &SecretString) -> Result<Authority, Unusable> {
+    Authority::of(certificates, key, Timestamp::now()).map_err(|error| match error {
+        CaError::Given(problem) => problem,
+        other => panic!("{other}"),
+    })
+}
+
+#[test]
+fn of_several_certificates_that_of_the_key_issues_and_all_are_trusted() {
+    let (old, new, third) = (Pair::new(), Pair::new(), Pair::new());
+    let alone = old.with(&[]);
+    assert_eq!(alone.trust_anchors(), [alone.certificate().clone()]);
+    let both = old.with(&[&new, &third, &new, &old]);
+    assert_eq!(both.certificate(), alone.certificate());
+    let issuer_first = [&old, &new, &third].map(|pair| pair.with(&[]).certificate().clone());
+    assert_eq!(both.trust_anchors(), issuer_first);
+    let pem: String = [&old, &new, &third]
+        .map(|pair| pair.certificate.as_str())
+        .concat();
+    assert_eq!(both.trust_anchors_pem(), pem);
+    let swapped = new.with(&[&old]);
+    assert_eq!(swapped.certificate(), new.with(&[]).certificate());
+    assert_ne!(swapped.fingerprint(), both.fingerprint());
+}
+
+#[test]
+fn of_two_certificates_of_one_key_the_longer_one_issues() {
+    let pair = Pair::new();
+    let now = Timestamp::now();
+    let day = Duration::from_secs(24 * 60 * 60);
+    let short = pair.again(now, day);
+    for text in [
+        format!("{short}{}", pair.certificate),
+        format!("{}{short}", pair.certificate),
+    ] {
+        let authority = of(&text, &pair.key).unwrap();
+        assert_eq!(authority.certificate(), pair.with(&[]).certificate());
+        assert_eq!(authority.trust_anchors().len(), 2);
+    }
+}
+
+#[test]
+fn what_stands_beside_the_certificates_is_told_to_nobody() {
+    let pair = Pair::new();
+    let text = format!(
+        "# ours\n{}{}",
+        pair.key.expose_secret(),
+        pair.certificate.replace('\n', "\r\n")
+    );
+    let authority = of(&text, &pair.key).unwrap();
+    assert_eq!(authority.trust_anchors_pem(), pair.certificate);
+}
+
+#[test]
+fn another_that_has_expired_is_not_trusted_and_is_no_reason_to_refuse_the_rest() {
+    let (old, new) = (Pair::new(), Pair::new());
+    let long_ago = Timestamp::from_second(1_600_000_000).unwrap();
+    let expired = old.again(long_ago, Duration::from_secs(1_000));
+    let authority = of(&format!("{expired}{}", new.certificate), &new.key).unwrap();
+    assert_eq!(authority.trust_anchors(), new.with(&[]).trust_anchors());
+}
+
+/// What a test changes of the texts of an authority that is good: certificates and key.
+type Damage = fn(&mut String, &mut SecretString);
+
+#[rstest]
+#[case::none(|text: &mut String, _: &mut _| text.clear(), "no certificate")]
+#[case::no_pem(|text: &mut String, _: &mut _| *text = "abc".to_owned(), "no certificate")]
+#[case::cut_short(|text: &mut String, _: &mut _| text.truncate(text.len() - 40), "no certificate")]
+#[case::no_der(
+    |text: &mut String, _: &mut _| *text = text.replace("MII", "AAA"),
+    "no certificate"
+)]
+#[case::no_key(|_: &mut String, key: &mut SecretString| *key = "".into(), "no private key")]
+#[case::other_key(
+    |_: &mut String, key: &mut SecretString| *key = Pair::new().key,
+    "the key belongs to none of the 1 certificates"
+)]
+#[case::half_swapped(
+    |text: &mut String, _: &mut _| *text = Pair::new().bundle(&[&Pair::new()]),
+    "the key belongs to none of the 2 certificates"
+)]
+#[case::leaf_beside(
+    |text: &mut String, _: &mut _| text.push_str(&Pair::new().leaf()),
+    "certificate 2 of 2 is not an authority's"
+)]
+#[case::large(
+    |text: &mut String, _: &mut _| (0..30).for_each(|_| text.push_str(&Pair::new().certificate)),
+    "8192 is the most"
+)]
+fn a_pair_that_can_not_be_used_is_refused_with_what_to_do(
+    #[case] damage: Damage,
+    #[case] told: &str,
+) {
+    let Pair {
+        mut certificate,
+        mut key,
+    } = Pair::new();
+    damage(&mut certificate, &mut key);
+    let refused = of(&certificate, &key).unwrap_err();
+    assert!(refused.to_string().contains(told), "{refused}");
+}
+
+#[test]
+fn an_authority_issues_only_in_its_time() {
+    let pair = Pair::new();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let text = pair.again(at(2_000_000_000), Duration::from_secs(1_000));
+    let check = |now| Authority::of(&text, &pair.key, at(now)).map(|_| ());
+    assert!(matches!(
+        check(1_999_999_000),
+        Err(CaError::Given(Unusable::Early(_)))
+    ));
+    check(2_000_000_999).unwrap();
+    assert!(matches!(
+        check(2_000_001_000),
+        Err(CaError::Given(Unusable::Expired(_)))
+    ));
 }

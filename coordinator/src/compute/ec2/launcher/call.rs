@@ -11,6 +11,7 @@ use crate::compute::ec2::clients::Clients;
 use crate::compute::ec2::describe::{self, TAG_BATCH};
 use crate::compute::ec2::error::{CallError, Kind};
 use crate::compute::ec2::fleet::{self, Failure};
+use crate::compute::ec2::launched::LaunchedInstances;
 use crate::store::Store;
 
 /// How long a call without an answer is made again with its token; EC2 remembers tokens for longer than
@@ -25,6 +26,8 @@ pub(in crate::compute::ec2) struct Caller {
     pub(in crate::compute::ec2) clients: Clients,
     pub(in crate::compute::ec2) budgets: Arc<Budgets>,
     pub(in crate::compute::ec2) store: Store,
+    /// Where it is kept what came of calls.
+    pub(in crate::compute::ec2) launched: LaunchedInstances,
 }
 
 /// How a call ended.
@@ -128,6 +131,8 @@ impl Caller {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             let Err(error) = self.put(&batch).await else {
+                // Before the ledger has the instance, and so before it may enrol.
+                self.launched.remember(&batch);
                 return Ok(batch);
             };
             if backoff.tries() >= STORE_TRIES {

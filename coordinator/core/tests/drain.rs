@@ -32,6 +32,7 @@ impl Host {
             min_idle: 0,
             max: 1,
             limits: TimeLimits::default(),
+            rerun: None,
         };
         let spec = FleetSpec {
             pools: vec![pool],
@@ -201,6 +202,8 @@ fn word(effect: &Effect) -> &'static str {
         Effect::Terminate { .. } => "terminate",
         Effect::TerminateStray { .. } => "terminate stray",
         Effect::CloseOffering { .. } => "close offering",
+        Effect::WatchRun { .. } => "watch run",
+        Effect::Rerun { .. } => "rerun",
     }
 }
 

@@ -8,6 +8,7 @@ use crate::effect::Effect;
 use crate::event::{DeregisterAnswer, LaunchFailure, MintFailure, Outcome};
 use crate::ids::{GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
 use crate::offering::Offering;
+use crate::rerun::Cause;
 use crate::runner::{Instance, Registration, Work};
 
 /// Names tried for one launch before it is given up.
@@ -286,6 +287,7 @@ impl Fleet {
         } else {
             "its instance is gone"
         };
+        self.cut_short(launch, Cause::InstanceGone, turn);
         self.end(launch, Some(Outcome::Lost), reason.to_owned(), turn);
         if booting {
             self.failed(&pool, false, reason, turn);

@@ -36,6 +36,7 @@ use super::operator::{LogLevel, Operators};
 use super::sample::{ClientIdentity, INSTANCE, channel, operator_identity, pool, runner};
 use super::session::{AgentSettings, Agents};
 use crate::engine::{Engine, Executor, Parts, Vault};
+use crate::github::survey::Surveys;
 use crate::github::{GithubClient, Settings};
 use crate::identity::ca::Authority;
 use crate::identity::join_token;
@@ -142,6 +143,7 @@ impl World {
             store.clone(),
             presence.clone(),
             log_level(),
+            Surveys::default(),
             stop.clone(),
         );
         let (operators, _) = operators.into_routes().await.unwrap();

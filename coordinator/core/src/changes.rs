@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::effect::Effect;
 use crate::event::JobStatus;
 use crate::ids::{JobId, LaunchId, PoolName, RunnerName};
+use crate::rerun::RerunAnswer;
 use crate::trouble::Trouble;
 
 /// The outcome of [`crate::Fleet::apply`]. All of it is stored in one transaction, then the effects
@@ -22,6 +23,10 @@ pub struct Changes {
     pub jobs: BTreeSet<JobId>,
     /// Jobs that reached another status, in order; a job may skip some.
     pub moved_jobs: Vec<(JobId, JobStatus)>,
+    /// What GitHub has that we should have heard of, and had not.
+    pub differences: Vec<Difference>,
+    /// What became of requests to run interrupted jobs again, in order.
+    pub reruns: Vec<RerunAnswer>,
     /// Troubles that agents told of, in order.
     pub troubles: Vec<Trouble>,
     /// Runners whose record changed.
@@ -43,6 +48,8 @@ impl Changes {
         self.timeline.extend(later.timeline);
         self.jobs.extend(later.jobs);
         self.moved_jobs.extend(later.moved_jobs);
+        self.differences.extend(later.differences);
+        self.reruns.extend(later.reruns);
         self.troubles.extend(later.troubles);
         self.runners.extend(later.runners);
         self.pools.extend(later.pools);
@@ -56,6 +63,32 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Something in which GitHub differed from what we had heard of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// A job that no webhook had told of.
+    Job,
+    /// A job that had moved on.
+    Status,
+    /// A job that is not there any more.
+    DeletedJob,
+    /// A registration whose launch is over.
+    LeftRunner,
+    /// A registration that is not there any more.
+    LostRunner,
+}
+
+impl Difference {
+    /// All there are.
+    pub const ALL: [Self; 5] = [
+        Self::Job,
+        Self::Status,
+        Self::DeletedJob,
+        Self::LeftRunner,
+        Self::LostRunner,
+    ];
 }
 
 /// One thing that happened.

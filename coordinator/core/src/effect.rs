@@ -7,6 +7,7 @@ use crate::ids::{AccountName, GithubRunnerId, InstanceId, LaunchId, PoolName, Ru
 use crate::matching::Shape;
 use crate::offering::Offering;
 use crate::pool::Scope;
+use crate::rerun::{RerunCall, RunAttempt};
 
 /// One thing that the core wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +79,19 @@ pub enum Effect {
         /// GitHub's id, if known.
         id: Option<GithubRunnerId>,
     },
+    /// Wait until a run has completed or has a newer attempt. Answered by `RunCompleted`.
+    WatchRun {
+        /// The attempt that is waited for.
+        run: RunAttempt,
+    },
+    /// Have GitHub run jobs of a completed run again, unless a newer attempt exists: an answer that was
+    /// lost shows as one. Answered by `RerunAnswered`.
+    Rerun {
+        /// The attempt that completed.
+        run: RunAttempt,
+        /// Which jobs of it.
+        call: RerunCall,
+    },
     /// End an instance. Answered by `Terminated`.
     Terminate {
         /// The launch.
@@ -116,6 +130,8 @@ impl Effect {
             Self::Launch { .. }
             | Self::Mint { .. }
             | Self::Deregister { .. }
+            | Self::WatchRun { .. }
+            | Self::Rerun { .. }
             | Self::Terminate { .. }
             | Self::TerminateStray { .. } => true,
             Self::Withdraw { .. }
@@ -138,7 +154,10 @@ impl Effect {
             | Self::Retire { launch, .. }
             | Self::Deregister { launch, .. }
             | Self::Terminate { launch, .. } => Some(launch),
-            Self::CloseOffering { .. } | Self::TerminateStray { .. } => None,
+            Self::WatchRun { .. }
+            | Self::Rerun { .. }
+            | Self::CloseOffering { .. }
+            | Self::TerminateStray { .. } => None,
         }
     }
 
@@ -153,6 +172,8 @@ impl Effect {
             Self::Drain { launch, .. } => format!("drain/{launch}"),
             Self::Retire { launch, .. } => format!("retire/{launch}"),
             Self::Deregister { name, .. } => format!("deregister/{name}"),
+            Self::WatchRun { run } => format!("watch-run/{}/{}", run.run_id, run.attempt),
+            Self::Rerun { run, .. } => format!("rerun/{}/{}", run.run_id, run.attempt),
             Self::Terminate { launch, .. } => format!("terminate/{launch}"),
             Self::CloseOffering { account, offering } => {
                 format!("close-offering/{account}/{offering}")

@@ -7,13 +7,51 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
 use crate::offering::Offering;
+use crate::pool::Scope;
+use crate::rerun::{RerunAnswer, RunAttempt, RunSeen};
 use crate::trouble::Trouble;
 
 /// One thing that the core is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// GitHub says something of a job, by webhook or by reconciliation.
+    /// GitHub told of a job, by webhook: perhaps late, and perhaps not for the first time.
     Job(Box<JobReport>),
+    /// We looked at a job at GitHub: this is how it is now.
+    JobFound(Box<JobReport>),
+    /// We looked for a job at GitHub, and there is no such job.
+    JobMissing {
+        /// The job.
+        job: JobId,
+    },
+    /// GitHub listed the runners of a scope. What the list lacks may exist all the same: entries get lost
+    /// while it is read page by page.
+    RunnersListed {
+        /// The scope.
+        scope: Scope,
+        /// Those that the ledger knows.
+        listed: Vec<Registered>,
+    },
+    /// We looked for one registration at GitHub, and there is none.
+    RunnerMissing {
+        /// The launch.
+        launch: LaunchId,
+        /// The name that was registered.
+        name: RunnerName,
+    },
+    /// A run that was waited for has completed, or has a newer attempt.
+    RunCompleted {
+        /// The attempt that was waited for.
+        run: RunAttempt,
+        /// How it is now.
+        seen: Box<RunSeen>,
+    },
+    /// What became of a request to run jobs again.
+    RerunAnswered {
+        /// The attempt whose jobs they are.
+        run: RunAttempt,
+        /// The answer.
+        answer: RerunAnswer,
+    },
 
     /// The provider made the instance of a launch.
     Launched {
@@ -210,6 +248,19 @@ pub enum Event {
     Restarted,
     /// Time has passed.
     Tick,
+}
+
+/// A runner in GitHub's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its name.
+    pub name: RunnerName,
+    /// GitHub's id.
+    pub id: GithubRunnerId,
+    /// The launch that it was registered for.
+    pub launch: LaunchId,
+    /// Whether GitHub thinks that it has a job.
+    pub busy: bool,
 }
 
 /// What GitHub says of a job.

@@ -26,7 +26,7 @@ pub(crate) fn explain(fleet: &Fleet, job: &Job, now: Timestamp) -> Explanation {
             format!("It runs on {}.", runner_words(fleet, job)),
             "Its instance is terminated when it ends.".to_owned(),
         ),
-        JobStatus::Completed => (completed(fleet, job), "Nothing.".to_owned()),
+        JobStatus::Completed => completed(fleet, job),
     };
     Explanation {
         summary,
@@ -46,6 +46,12 @@ fn queued(fleet: &Fleet, job: &Job, now: Timestamp) -> (String, String) {
                 .to_owned(),
         );
     };
+    if job.doubted {
+        return (
+            "Only an old webhook says that it waits; it may have ended long ago.".to_owned(),
+            "GitHub is asked within seconds; nothing is launched before.".to_owned(),
+        );
+    }
     let figures = fleet.count(spec, now);
     let ahead = fleet
         .open_jobs()
@@ -63,7 +69,13 @@ fn queued(fleet: &Fleet, job: &Job, now: Timestamp) -> (String, String) {
              {} busy.",
             figures.booting, figures.idle, figures.busy
         ),
-        next_step(fleet, spec, shape, now),
+        if job.passed_over && figures.idle > 0 {
+            "An idle runner of its pool waits, and GitHub does not give it the job: see whether the \
+             pool's runner group admits the repository."
+                .to_owned()
+        } else {
+            next_step(fleet, spec, shape, now)
+        },
     )
 }
 
@@ -98,16 +110,32 @@ fn next_step(fleet: &Fleet, pool: &PoolSpec, shape: &Shape, now: Timestamp) -> S
     }
 }
 
-fn completed(fleet: &Fleet, job: &Job) -> String {
+fn completed(fleet: &Fleet, job: &Job) -> (String, String) {
+    if let Some(closed) = job.closed {
+        let summary = format!("It counts as ended: {}.", closed.words());
+        return (
+            summary,
+            "Nothing, unless GitHub tells of it again.".to_owned(),
+        );
+    }
     let conclusion = job.report.conclusion.as_deref().unwrap_or("no conclusion");
-    match job.started_at {
+    let mut summary = match job.started_at {
         Some(started) => format!(
             "It ended with {conclusion} on {}, after a wait of {}.",
             runner_words(fleet, job),
             seconds(job.queued_at(), started)
         ),
         None => format!("It ended with {conclusion} without having run."),
-    }
+    };
+    let Some(cut) = &job.cut_short else {
+        return (summary, "Nothing.".to_owned());
+    };
+    summary = format!("{summary} It was interrupted: {}.", cut.cause.words());
+    let next = match &cut.rerun {
+        Some(rerun) => format!("Its repetition: {rerun}."),
+        None => "Nothing.".to_owned(),
+    };
+    (summary, next)
 }
 
 fn runner_words(fleet: &Fleet, job: &Job) -> String {

@@ -27,6 +27,7 @@ pub(crate) fn pool(name: &str) -> PoolSpec {
             idle: Duration::from_secs(600),
             ..TimeLimits::default()
         },
+        rerun: None,
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{JobReport, JobStatus};
 use crate::ids::{JobId, LaunchId, PoolName};
 use crate::matching::Shape;
+use crate::rerun::{CutShort, Lineage};
 
 /// What is known of a job. Stored whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,48 @@ pub struct Job {
     pub started_at: Option<Timestamp>,
     /// When it was heard that it ended, by GitHub's clock where that is given.
     pub completed_at: Option<Timestamp>,
+    /// Why it counts as completed although GitHub has not said that it is.
+    #[serde(default)]
+    pub closed: Option<Closed>,
+    /// True while only old news say that it waits: nothing is launched for it before GitHub was asked.
+    #[serde(default)]
+    pub doubted: bool,
+    /// Since when GitHub says that there is no such job.
+    #[serde(default)]
+    pub missing_since: Option<Timestamp>,
+    /// True once it was told that an idle runner waits for it in vain.
+    #[serde(default)]
+    pub passed_over: bool,
+    /// Set if its host ended in the middle of it.
+    #[serde(default)]
+    pub cut_short: Option<CutShort>,
+    /// What it has of earlier attempts of its run.
+    #[serde(default)]
+    pub lineage: Lineage,
+}
+
+/// Why a job counts as completed although GitHub has not said that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Closed {
+    /// Its run has a newer attempt, which GitHub makes of completed runs only.
+    Superseded,
+    /// GitHub does not know it any more: its run or its repository was deleted, or taken out of reach.
+    Deleted,
+    /// It is older than GitHub lets any job be.
+    Expired,
+}
+
+impl Closed {
+    /// For people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Superseded => "its run has a newer attempt",
+            Self::Deleted => "GitHub does not know it any more",
+            Self::Expired => "GitHub lets no job be this old",
+        }
+    }
 }
 
 /// Which pool serves a job.
@@ -68,7 +111,16 @@ impl Job {
             taken_by: None,
             started_at: None,
             completed_at: None,
+            closed: None,
+            doubted: false,
+            missing_since: None,
+            passed_over: false,
+            cut_short: None,
+            lineage: Lineage::default(),
         };
+        if job.report.status < JobStatus::InProgress {
+            job.report.started_at = None;
+        }
         job.note_times(now);
         job
     }
@@ -105,15 +157,46 @@ impl Job {
     /// True while it waits for a runner that we should provide.
     #[must_use]
     pub fn is_demand(&self) -> bool {
-        self.report.status == JobStatus::Queued && self.pool().is_some()
+        self.report.status == JobStatus::Queued && self.pool().is_some() && !self.doubted
     }
 
-    /// Takes news of the job. False if they are no news: older than what is known, or the same.
+    /// Attempt of its run; old payloads lack it.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.report.run_attempt.unwrap_or(1)
+    }
+
+    /// Counts it as completed, without GitHub's word.
+    pub(crate) fn close(&mut self, why: Closed, now: Timestamp) {
+        self.report.status = JobStatus::Completed;
+        self.closed = Some(why);
+        self.doubted = false;
+        self.note_times(now);
+    }
+
+    /// Takes back that it is deleted.
+    pub(crate) fn reopen(&mut self, status: JobStatus) {
+        self.report.status = status;
+        self.closed = None;
+        self.completed_at = None;
+        self.missing_since = None;
+    }
+
+    /// Takes news of the job. False if they are no news: the same, or older and with nothing to add.
+    ///
+    /// What is known in the end doesn't depend on the order in which news come.
     pub(crate) fn update(&mut self, news: &JobReport, now: Timestamp) -> bool {
-        if news.status < self.report.status {
-            return false;
-        }
         let before = self.clone();
+        if news.status >= self.report.status {
+            self.advance(news);
+        } else {
+            self.add(news);
+        }
+        self.note_times(now);
+        *self != before
+    }
+
+    fn advance(&mut self, news: &JobReport) {
         let old = &mut self.report;
         old.status = news.status;
         old.name.clone_from(&news.name);
@@ -123,15 +206,31 @@ impl Job {
         fill(&mut old.conclusion, news.conclusion.as_ref());
         fill(&mut old.runner_name, news.runner_name.as_ref());
         fill(&mut old.created_at, news.created_at.as_ref());
-        fill(&mut old.started_at, news.started_at.as_ref());
         fill(&mut old.completed_at, news.completed_at.as_ref());
         fill(&mut old.installation, news.installation.as_ref());
-        self.note_times(now);
-        *self != before
+        // GitHub fills `started_at` with the time of creation while a job waits.
+        if news.status >= JobStatus::InProgress {
+            fill(&mut old.started_at, news.started_at.as_ref());
+        }
+        if news.status == JobStatus::Completed && news.conclusion.is_some() {
+            self.closed = None;
+        }
+    }
+
+    /// Takes from older news what newer ones lacked.
+    fn add(&mut self, news: &JobReport) {
+        let old = &mut self.report;
+        keep(&mut old.run_attempt, news.run_attempt.as_ref());
+        keep(&mut old.workflow, news.workflow.as_ref());
+        keep(&mut old.created_at, news.created_at.as_ref());
+        keep(&mut old.installation, news.installation.as_ref());
+        if news.status >= JobStatus::InProgress {
+            keep(&mut old.runner_name, news.runner_name.as_ref());
+            keep(&mut old.started_at, news.started_at.as_ref());
+        }
     }
 
     fn note_times(&mut self, now: Timestamp) {
-        // GitHub fills `started_at` with the time of creation while a job waits.
         if self.report.status == JobStatus::InProgress && self.started_at.is_none() {
             self.started_at = Some(
                 self.report
@@ -148,9 +247,7 @@ impl Job {
             if self.started_at.is_none() && ran {
                 self.started_at = self.report.started_at;
             }
-            if self.completed_at.is_none() {
-                self.completed_at = Some(self.report.completed_at.unwrap_or(now));
-            }
+            self.completed_at = self.report.completed_at.or(self.completed_at).or(Some(now));
         }
     }
 }
@@ -169,6 +266,12 @@ fn sharpened(told: Timestamp, heard: Timestamp) -> Timestamp {
 fn fill<T: Clone>(old: &mut Option<T>, new: Option<&T>) {
     if let Some(new) = new {
         *old = Some(new.clone());
+    }
+}
+
+fn keep<T: Clone>(old: &mut Option<T>, new: Option<&T>) {
+    if old.is_none() {
+        *old = new.cloned();
     }
 }
 
@@ -230,6 +333,25 @@ mod tests {
         news.status = Completed;
         assert!(job.update(&news, at(1)));
         assert_eq!(job.report.workflow.as_deref(), Some("ci"));
+    }
+
+    #[test]
+    fn older_news_add_what_newer_ones_lacked_and_change_nothing() {
+        let mut done = report(1);
+        done.status = Completed;
+        let mut job = Job::new(done, Decision::Refused(Vec::new()), at(9));
+        let mut news = report(1);
+        news.status = InProgress;
+        news.runner_name = Some("muster-a".into());
+        news.started_at = Some(at(5));
+        news.name = "an old name".into();
+        assert!(job.update(&news, at(10)));
+        assert_eq!(job.report.runner_name.as_deref(), Some("muster-a"));
+        assert_eq!(
+            (job.started_at, job.report.name.as_str()),
+            (Some(at(5)), "job 1")
+        );
+        assert!(!job.update(&news, at(11)));
     }
 
     #[test]

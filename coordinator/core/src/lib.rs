@@ -17,21 +17,25 @@ mod job;
 mod matching;
 mod offering;
 mod pool;
+mod rerun;
 mod runner;
 mod trouble;
 
-pub use changes::{Changes, TimelineEntry};
+pub use changes::{Changes, Difference, TimelineEntry};
 pub use effect::Effect;
 pub use event::{
     DeregisterAnswer, Event, HostPhase, Interruption, JobReport, JobStatus, LaunchFailure,
-    MintFailure, Outcome, Repository,
+    MintFailure, Outcome, Registered, Repository,
 };
 pub use figures::{Explanation, PoolFigures, PoolVerdict};
 pub use fleet::{Fleet, FleetSpec, Stored};
 pub use ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
-pub use job::{Decision, Job, Refusal};
+pub use job::{Closed, Decision, Job, Refusal};
 pub use matching::{Market, Shape};
 pub use offering::Offering;
 pub use pool::{Hold, PoolSpec, PoolState, Scope, SizeRules, TimeLimits};
+pub use rerun::{
+    Cause, CutShort, Lineage, Rerun, RerunAnswer, RerunCall, RerunPolicy, RunAttempt, RunSeen,
+};
 pub use runner::{Drain, Illegal, Instance, Marks, Registration, Runner, Stage, Work};
 pub use trouble::Trouble;

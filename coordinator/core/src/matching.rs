@@ -49,11 +49,21 @@ impl fmt::Display for Market {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.labels.is_empty() {
-            return f.write_str("any size");
+        let mut words: Vec<String> = self.labels.iter().cloned().collect();
+        if words.is_empty() {
+            words.push("any size".to_owned());
         }
-        let labels: Vec<_> = self.labels.iter().map(String::as_str).collect();
-        f.write_str(&labels.join(", "))
+        let asked = self
+            .labels
+            .iter()
+            .any(|label| label.starts_with("muster/spot="));
+        // Chosen for a job whose labels don't say so.
+        words.extend(
+            self.market
+                .filter(|_| !asked)
+                .map(|market| market.to_string()),
+        );
+        f.write_str(&words.join(", "))
     }
 }
 

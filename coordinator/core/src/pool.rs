@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountName, PoolName};
 use crate::matching::Shape;
+use crate::rerun::RerunPolicy;
 
 /// The checked definition of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct PoolSpec {
     pub max: u32,
     /// Time limits.
     pub limits: TimeLimits,
+    /// What is done with jobs whose host went in the middle of them; none leaves them to people.
+    pub rerun: Option<RerunPolicy>,
 }
 
 /// Where a pool's runners register with GitHub.

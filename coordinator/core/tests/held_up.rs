@@ -28,6 +28,7 @@ fn fleet(max: u32) -> Fleet {
         min_idle: 0,
         max,
         limits: TimeLimits::default(),
+        rerun: None,
     };
     let spec = FleetSpec {
         pools: vec![pool],

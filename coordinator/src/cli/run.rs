@@ -17,6 +17,7 @@ use tonic_health::server::HealthReporter;
 use super::wiring::{self, Sockets};
 use crate::config::Config;
 use crate::engine::{self, Engine, Executor, Parts};
+use crate::github::survey::{self, SurveyParts, Surveys};
 use crate::github::{JobCheck, reconcile};
 use crate::grpc::authorize::Role;
 use crate::grpc::enrollment::{AwsEnrollment, Enrollment, Parts as EnrollmentParts};
@@ -32,7 +33,7 @@ use crate::telemetry::{Logs, Metrics, emf};
 use crate::web::{self, Web};
 
 /// Open jobs are asked for at this interval, as the last word of a job may never come.
-const JOB_CHECK: Duration = Duration::from_secs(60);
+const JOB_CHECK: Duration = Duration::from_secs(5);
 /// Heartbeats that may fail to come before an agent counts as lost.
 const MISSED_BEATS: u32 = 3;
 /// What is older than this is pruned from the store: GitHub lists deliveries for three days.
@@ -51,6 +52,7 @@ struct Service {
     authority: PresentAuthority,
     metrics: Metrics,
     logs: Logs,
+    surveys: Surveys,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -104,6 +106,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         authority,
         metrics,
         logs,
+        surveys: Surveys::default(),
         stop: stop.clone(),
         tasks,
     };
@@ -207,6 +210,7 @@ impl Service {
             self.store.clone(),
             self.presence.clone(),
             self.log_level(),
+            self.surveys.clone(),
             self.stop.clone(),
         );
         let (operator_routes, health) = operators.into_routes().await?;
@@ -280,6 +284,18 @@ impl Service {
                 interval,
                 self.stop.clone(),
             ));
+        }
+        if let Some(settings) = self.config.github.survey {
+            let parts = SurveyParts {
+                client: github.clone(),
+                engine: self.engine.clone(),
+                store: self.store.clone(),
+                surveys: self.surveys.clone(),
+                metrics: self.metrics.clone(),
+                settings,
+            };
+            let pools = self.config.fleet.pools.clone();
+            tasks.spawn(survey::run(parts, pools, self.stop.clone()));
         }
         tasks.spawn(JobCheck::default().run(
             github.clone(),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_core::{AccountName, FleetSpec, PoolName, PoolSpec, Scope, SizeRules, TimeLimits};
+use muster_core::{
+    AccountName, FleetSpec, Market, PoolName, PoolSpec, RerunPolicy, Scope, SizeRules, TimeLimits,
+};
 
 use super::Ec2Account;
 use super::document::{Section, Value, all};
@@ -126,6 +128,7 @@ fn pool(
     let public = section.default("public_repositories", false, Value::boolean);
     let sizes = section.default("allow", SizeRules::default(), sizes);
     let limits = section.default("limits", TimeLimits::default(), limits);
+    let rerun = section.optional("rerun_interrupted", rerun);
     let on_ec2 = section.optional("ec2", |value| ec2::pool(value.section()));
     if let (Some(account), Some(on_ec2)) = (&account, &on_ec2) {
         match (account.as_str() == LOCAL, on_ec2) {
@@ -160,6 +163,7 @@ fn pool(
         min_idle: min_idle?,
         max: max?,
         limits: limits?,
+        rerun: rerun?,
     };
     Some((spec, on_ec2?))
 }
@@ -305,6 +309,30 @@ fn limits(value: &Value<'_>) -> Option<TimeLimits> {
         section.refuse("silence_busy is less than silence");
     }
     Some(limits)
+}
+
+/// Most times that one job of a run is run again.
+const MAX_RERUNS: u32 = 5;
+
+fn rerun(value: &Value<'_>) -> Option<RerunPolicy> {
+    let mut section = value.section();
+    if !section.exists() {
+        return None;
+    }
+    let attempts = section.default("attempts", 1, |value| value.integer(1, MAX_RERUNS));
+    let market = section.default("market", Some(Market::OnDemand), |value| {
+        match value.text()? {
+            "on-demand" => Some(Some(Market::OnDemand)),
+            "spot" => Some(Some(Market::Spot)),
+            "same" => Some(None),
+            _ => value.refused("is not \"on-demand\", \"spot\" or \"same\""),
+        }
+    });
+    section.finish();
+    Some(RerunPolicy {
+        attempts: attempts?,
+        market: market?,
+    })
 }
 
 /// What a pool is checked against beside itself.

@@ -9,6 +9,8 @@ use rustls_pki_types::ServerName;
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
+use crate::github::survey::SurveySettings;
+
 use super::document::{Section, Value, all};
 use super::values::{address, duration, http_url, is_word, path};
 use super::{
@@ -148,7 +150,17 @@ pub(super) fn github(
         MINUTE,
         duration(Duration::ZERO, 24 * HOUR),
     );
+    let reconcile = section.default(
+        "reconcile_interval",
+        8 * SECOND,
+        duration(Duration::ZERO, HOUR),
+    );
+    let share = section.default("reconcile_share", 40, |value| value.integer(1, 90));
     section.finish();
+    let survey = SurveySettings {
+        interval: reconcile?,
+        share: share?,
+    };
     Some(GithubSettings {
         api_url: api_url?,
         app_id: app_id?,
@@ -158,6 +170,7 @@ pub(super) fn github(
         proxy: proxy?,
         proxy_credentials_file: credentials?,
         redeliver_interval: Some(redeliver?).filter(|interval| !interval.is_zero()),
+        survey: Some(survey).filter(|survey| !survey.interval.is_zero()),
     })
 }
 

@@ -11,6 +11,7 @@ use tracing::level_filters::LevelFilter;
 use url::Url;
 
 use crate::compute::ec2::Ec2Settings;
+use crate::github::survey::SurveySettings;
 
 /// The whole configuration. It holds paths of secrets, never the secrets.
 #[derive(Clone, Debug)]
@@ -100,6 +101,8 @@ pub struct GithubSettings {
     pub proxy_credentials_file: Option<PathBuf>,
     /// How often failed deliveries are looked for; none is never.
     pub redeliver_interval: Option<Duration>,
+    /// How repositories are looked at for jobs that no webhook told of; none is never.
+    pub survey: Option<SurveySettings>,
 }
 
 /// Certificates.

@@ -231,6 +231,12 @@ impl Actor {
         }
         self.tell(entries);
         self.count(&changes.moved_jobs);
+        for difference in changes.differences {
+            self.metrics.difference(difference);
+        }
+        for answer in &changes.reruns {
+            self.metrics.rerun(answer);
+        }
         for trouble in changes.troubles {
             self.metrics.trouble(trouble);
         }

@@ -38,9 +38,9 @@ pub struct Executor {
 }
 
 /// A try that gave no answer: how long the other side asked to wait, and why.
-struct Again {
-    after: Duration,
-    reason: String,
+pub(super) struct Again {
+    pub(super) after: Duration,
+    pub(super) reason: String,
 }
 
 impl Executor {
@@ -109,8 +109,11 @@ impl Executor {
     }
 
     /// Whether an effect waits in line with the others: not if its provider gathers what comes together,
-    /// as it could then gather no more than the line lets through.
+    /// as it could then gather no more than the line lets through, and not if it is one that waits for hours.
     fn needs_turn(&self, effect: &Effect) -> bool {
+        if matches!(effect, Effect::WatchRun { .. }) {
+            return false;
+        }
         let account = match effect {
             Effect::Launch { pool, .. } => self.pools.get(pool).map(|pool| &pool.account),
             Effect::Terminate { account, .. } | Effect::TerminateStray { account, .. } => {
@@ -163,6 +166,10 @@ impl Executor {
                     answer,
                 }))
             }
+            Effect::WatchRun { run } => super::reruns::watch(&self.github, run).await.map(Some),
+            Effect::Rerun { run, call } => super::reruns::rerun(&self.github, run, call)
+                .await
+                .map(Some),
             Effect::Terminate {
                 launch,
                 account,
@@ -343,7 +350,7 @@ impl Executor {
     }
 }
 
-fn again(error: &GithubError) -> Again {
+pub(super) fn again(error: &GithubError) -> Again {
     // What GitHub refuses for good now (a missing permission, a deleted installation) an operator may
     // mend; a registration must not be forgotten before it is gone.
     let reason = match error {

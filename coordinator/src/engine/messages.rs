@@ -76,6 +76,8 @@ impl Messages {
             }
             Effect::Launch { .. }
             | Effect::Mint { .. }
+            | Effect::WatchRun { .. }
+            | Effect::Rerun { .. }
             | Effect::Deregister { .. }
             | Effect::Terminate { .. }
             | Effect::TerminateStray { .. }

@@ -5,6 +5,7 @@ mod executor;
 mod inbox;
 mod messages;
 mod notices;
+mod reruns;
 mod sweep;
 #[cfg(test)]
 mod tests;

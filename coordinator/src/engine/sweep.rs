@@ -1,4 +1,4 @@
-//! Compares a provider's instances with the ledger, periodically and when something ended.
+//! Compares a provider's instances with the ledger: at the start, periodically, and when something ended.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use crate::compute::Provider;
 
-/// Lists the instances of an account at each interval, and at once when the provider saw one end,
+/// Lists the instances of an account at the start, at each interval, and at once when the provider saw one end,
 /// until it is told to stop.
 pub async fn sweep(
     engine: Engine,
@@ -17,12 +17,14 @@ pub async fn sweep(
     interval: Duration,
     stop: CancellationToken,
 ) {
+    let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(interval) => {}
+            () = tokio::time::sleep(wait) => {}
             () = provider.something_ended() => {}
         }
+        wait = interval;
         let listed = match provider.list().await {
             Ok(listed) => listed,
             Err(error) => {

@@ -8,8 +8,10 @@ use jiff::Timestamp;
 use muster_core::Scope;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::json::Mismatch;
+use super::limits::Standing;
 
 /// Longest wait that is ever asked for: the primary limits start anew each hour.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
@@ -118,6 +120,28 @@ impl Reply {
         serde_json::from_slice(&self.body).map_err(|e| GithubError::Garbled(e.to_string()))
     }
 
+    /// What to say to have it again only if it is another then.
+    pub(super) fn etag(&self) -> Option<String> {
+        Some(
+            self.headers
+                .get(http::header::ETAG)?
+                .to_str()
+                .ok()?
+                .to_owned(),
+        )
+    }
+
+    /// Where the limit stands that the call counted against; none where there are no limits.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        let reset = self.number("x-ratelimit-reset")?;
+        let left = reset.saturating_sub(Timestamp::now().as_second());
+        Some(Standing {
+            limit: u32::try_from(self.number("x-ratelimit-limit")?).ok()?,
+            remaining: u32::try_from(self.number("x-ratelimit-remaining")?).ok()?,
+            resets_at: Instant::now() + seconds_from(left),
+        })
+    }
+
     fn number(&self, header: &str) -> Option<i64> {
         self.headers.get(header)?.to_str().ok()?.parse().ok()
     }
@@ -208,7 +232,8 @@ fn seconds_from(seconds: i64) -> Duration {
 /// Tells a good answer from a refusal and from a delay.
 pub(super) fn check(reply: Reply) -> Result<Reply, GithubError> {
     let status = reply.status;
-    if status.is_success() {
+    // GitHub answers 304 only to those who say what they know.
+    if status.is_success() || status == StatusCode::NOT_MODIFIED {
         return Ok(reply);
     }
     if is_limit(&reply)

@@ -1,11 +1,12 @@
-//! Asks GitHub how known jobs are: a webhook may be lost, and its redelivery too.
+//! Asks GitHub how single jobs are that there is doubt about, and those that nothing was heard of for
+//! long: a webhook may be lost, its redelivery too, and the survey doesn't reach every repository.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use muster_core::{Event, JobId, JobStatus, Repository};
+use muster_core::{Event, Job, JobId, JobStatus, Repository};
 use tokio_util::sync::CancellationToken;
 
 use super::errors::GithubError;
@@ -14,9 +15,11 @@ use super::rest::GithubClient;
 use crate::clock;
 use crate::engine::{Engine, Stopped};
 
-/// Jobs that are asked for in one round: at one round a minute, 3,000 of the 5,000 calls that an
-/// installation has in an hour.
-const PER_ROUND: usize = 50;
+/// Calls in an hour, in the long run: a seventh of the 5,000 that an installation has at least.
+const PER_HOUR: f64 = 720.0;
+
+/// Calls that may be made at once after a time without any.
+const SAVED: f64 = 50.0;
 
 /// Calls at once.
 const AT_ONCE: usize = 8;
@@ -24,18 +27,61 @@ const AT_ONCE: usize = 8;
 /// A job is left alone for so long after it was first heard of or last asked for.
 const REST: Duration = Duration::from_secs(5 * 60);
 
+/// The same for a job that GitHub did not know, or that an idle runner waits for.
+const SHORT_REST: Duration = Duration::from_secs(60);
+
 /// A job that has not ended, as far as is known here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Open {
     id: JobId,
     repository: Repository,
     known_at: Timestamp,
+    urgency: Urgency,
 }
 
-/// Remembers when each open job was asked for.
-#[derive(Debug, Default)]
+/// How much hangs on the answer. The greatest comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// It goes its way, as far as is known.
+    None,
+    /// It may have been deleted, or started unheard.
+    Some,
+    /// It is not served before there is an answer.
+    Great,
+}
+
+impl Open {
+    fn of(job: &Job) -> Self {
+        let urgency = match job {
+            _ if job.doubted => Urgency::Great,
+            _ if job.passed_over || job.missing_since.is_some() => Urgency::Some,
+            _ => Urgency::None,
+        };
+        Self {
+            id: job.id(),
+            repository: job.report.repository.clone(),
+            known_at: job.known_at,
+            urgency,
+        }
+    }
+}
+
+/// Remembers when each open job was asked for, and how many calls may be made.
+#[derive(Debug)]
 pub struct JobCheck {
     checked: HashMap<JobId, Timestamp>,
+    saved: f64,
+    saved_at: Option<Timestamp>,
+}
+
+impl Default for JobCheck {
+    fn default() -> Self {
+        Self {
+            checked: HashMap::new(),
+            saved: SAVED,
+            saved_at: None,
+        }
+    }
 }
 
 impl JobCheck {
@@ -58,8 +104,8 @@ impl JobCheck {
         }
     }
 
-    /// Asks for some open jobs, those that were not asked for the longest first, and hands what
-    /// GitHub says to the engine. Ends early when GitHub asks to wait.
+    /// Asks for some open jobs, the doubtful first, then those that were not asked for the longest, and
+    /// hands what GitHub says to the engine. Ends early when GitHub asks to wait.
     ///
     /// # Errors
     /// When the engine has stopped.
@@ -69,11 +115,7 @@ impl JobCheck {
                 fleet
                     .jobs()
                     .filter(|job| job.status() != JobStatus::Completed)
-                    .map(|job| Open {
-                        id: job.id(),
-                        repository: job.report.repository.clone(),
-                        known_at: job.known_at,
-                    })
+                    .map(Open::of)
                     .collect::<Vec<_>>()
             })
             .await?;
@@ -86,7 +128,7 @@ impl JobCheck {
             .buffer_unordered(AT_ONCE);
         while let Some((job, answer)) = answers.next().await {
             match answer {
-                Ok(report) => engine.submit(Event::Job(Box::new(report))).await?,
+                Ok(report) => engine.submit(Event::JobFound(Box::new(report))).await?,
                 Err(GithubError::Later(later)) => {
                     tracing::info!(reason = %later, "stopped asking for jobs");
                     return Ok(());
@@ -94,6 +136,9 @@ impl JobCheck {
                 Err(error) => {
                     tracing::warn!(job = %job.id, repository = %job.repository, %error,
                         "failed to ask for a job");
+                    if matches!(error, GithubError::NotFound(_)) {
+                        engine.submit(Event::JobMissing { job: job.id }).await?;
+                    }
                 }
             }
             self.checked.insert(job.id, clock::now());
@@ -105,12 +150,34 @@ impl JobCheck {
     fn due(&mut self, mut open: Vec<Open>, now: Timestamp) -> Vec<Open> {
         let ids: HashSet<_> = open.iter().map(|job| job.id).collect();
         self.checked.retain(|id, _| ids.contains(id));
-        let last = |job: &Open| self.checked.get(&job.id).copied().unwrap_or(job.known_at);
-        let rested = now.saturating_sub(REST).unwrap_or(Timestamp::MIN);
-        open.retain(|job| last(job) <= rested);
-        open.sort_by_key(|job| (last(job), job.id));
-        open.truncate(PER_ROUND);
+        let asked = |job: &Open| self.checked.get(&job.id).copied();
+        let last = |job: &Open| asked(job).unwrap_or(job.known_at);
+        open.retain(|job| {
+            let rest = match job.urgency {
+                Urgency::Great if asked(job).is_none() => return true,
+                Urgency::Great | Urgency::Some => SHORT_REST,
+                Urgency::None => REST,
+            };
+            last(job) <= now.saturating_sub(rest).unwrap_or(Timestamp::MIN)
+        });
+        open.sort_by_key(|job| (std::cmp::Reverse(job.urgency), last(job), job.id));
+        open.truncate(self.spend(open.len(), now));
         open
+    }
+
+    /// How many of some calls may be made now.
+    fn spend(&mut self, wanted: usize, now: Timestamp) -> usize {
+        let since = self
+            .saved_at
+            .map_or(0.0, |at| now.duration_since(at).as_secs_f64());
+        self.saved_at = Some(now);
+        self.saved = (self.saved + since.max(0.0) * PER_HOUR / 3_600.0).min(SAVED);
+        let mut granted = 0;
+        while granted < wanted && self.saved >= 1.0 {
+            self.saved -= 1.0;
+            granted += 1;
+        }
+        granted
     }
 }
 
@@ -139,6 +206,7 @@ mod tests {
                 enterprise: None,
             },
             known_at: at(known_at),
+            urgency: Urgency::None,
         }
     }
 
@@ -156,19 +224,40 @@ mod tests {
     }
 
     #[test]
-    fn every_open_job_has_its_turn() {
+    fn every_open_job_has_its_turn_within_the_budget() {
         let mut check = JobCheck::default();
         let jobs: Vec<_> = (0..120).map(|id| open(id, 0)).collect();
         let mut seen = Vec::new();
-        for round in 0..3 {
-            let due = check.due(jobs.clone(), at(1_000 + round));
-            assert!(due.len() <= PER_ROUND);
-            for job in &due {
-                check.checked.insert(job.id, at(1_000 + round));
+        for second in 1_000..2_000 {
+            for job in check.due(jobs.clone(), at(second)) {
+                check.checked.insert(job.id, at(second));
+                seen.push(job.id.0);
             }
-            seen.extend(ids(&due));
+            let most = 50 + (second - 1_000) / 5;
+            assert!(i64::try_from(seen.len()).unwrap() <= most);
         }
-        assert_eq!(seen, (0..120).collect::<Vec<_>>());
+        assert_eq!(seen[..120], (0..120).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_doubtful_job_is_asked_for_at_once_and_before_all_others() {
+        let mut check = JobCheck::default();
+        let doubted = Open {
+            urgency: Urgency::Great,
+            ..open(1, 999)
+        };
+        let missing = Open {
+            urgency: Urgency::Some,
+            ..open(2, 930)
+        };
+        let due = check.due(
+            vec![open(3, 0), missing, doubted.clone(), open(4, 930)],
+            at(1_000),
+        );
+        assert_eq!(ids(&due), [1, 2, 3]);
+        check.checked.insert(JobId(1), at(1_000));
+        assert_eq!(ids(&check.due(vec![doubted.clone()], at(1_059))), [0; 0]);
+        assert_eq!(ids(&check.due(vec![doubted], at(1_060))), [1]);
     }
 
     #[test]

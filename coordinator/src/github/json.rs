@@ -102,6 +102,11 @@ impl<'a> Node<'a> {
             .ok_or_else(|| node.mismatch("true or false"))
     }
 
+    /// Whether there is a true.
+    pub(super) fn is_true(&self) -> bool {
+        self.value == Some(&Value::Bool(true))
+    }
+
     /// A field that holds a time by RFC 3339, null or nothing.
     pub(super) fn optional_time(
         &'a self,

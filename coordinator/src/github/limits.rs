@@ -26,6 +26,17 @@ pub(super) enum Bucket {
     Registration,
 }
 
+/// Where one of the caller's hourly limits stands, as GitHub said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Calls in an hour.
+    pub(super) limit: u32,
+    /// Calls that are left.
+    pub(super) remaining: u32,
+    /// When all are there again.
+    pub(super) resets_at: Instant,
+}
+
 /// Which calls must not go out, and until when.
 ///
 /// A mutex, as every call reads it and holds it for no longer than a look.
@@ -33,6 +44,8 @@ pub(super) enum Bucket {
 pub(super) struct Gate {
     /// Without a bucket: all calls of the caller.
     closed: Mutex<HashMap<(Caller, Option<Bucket>), Closed>>,
+    /// What GitHub said of each limit.
+    standings: Mutex<HashMap<(Caller, Bucket), Standing>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +71,17 @@ impl Gate {
                 reason: closed.reason.to_owned(),
             }),
         }
+    }
+
+    /// Remembers what GitHub said of a limit.
+    pub(super) fn note(&self, caller: Caller, bucket: Bucket, standing: Standing) {
+        lock(&self.standings).insert((caller, bucket), standing);
+    }
+
+    /// Where a limit stands, if GitHub has said so and it has not begun anew since.
+    pub(super) fn standing(&self, caller: Caller, bucket: Bucket) -> Option<Standing> {
+        let standing = lock(&self.standings).get(&(caller, bucket)).copied()?;
+        (standing.resets_at > Instant::now()).then_some(standing)
     }
 
     /// Keeps calls back. A longer hold stays.

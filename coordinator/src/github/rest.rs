@@ -14,7 +14,7 @@ use url::Url;
 
 use super::app_auth::{AppKey, Installations};
 use super::errors::{self, GithubError, Reply, SetupError};
-use super::limits::{Bucket, Caller, Gate, PerMinute};
+use super::limits::{Bucket, Caller, Gate, PerMinute, Standing};
 use super::runners::Groups;
 use super::transport::{Call, Transport};
 use crate::telemetry::Metrics;
@@ -174,6 +174,16 @@ impl GithubClient {
         Ok(self.inner.mints.take()?)
     }
 
+    /// Where the limit of most calls stands for the installation that a scope belongs to; none before the
+    /// first call, and where there is no limit.
+    pub(super) async fn core_standing(
+        &self,
+        scope: &Scope,
+    ) -> Result<Option<Standing>, GithubError> {
+        let caller = Caller::Installation(self.installation(scope).await?);
+        Ok(self.inner.gate.standing(caller, Bucket::Core))
+    }
+
     async fn send(
         &self,
         caller: Caller,
@@ -183,6 +193,9 @@ impl GithubClient {
     ) -> Result<Reply, GithubError> {
         self.inner.gate.check(caller, bucket)?;
         let reply = self.inner.transport.send(call, token).await?;
+        if let Some(standing) = reply.standing() {
+            self.inner.gate.note(caller, bucket, standing);
+        }
         if let Some(hold) = errors::hold(&reply, Timestamp::now()) {
             tracing::warn!(
                 ?caller,

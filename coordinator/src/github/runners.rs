@@ -271,6 +271,24 @@ impl GithubClient {
         Ok(list)
     }
 
+    /// Whether GitHub knows a registration.
+    ///
+    /// # Errors
+    /// When GitHub can't be asked.
+    pub async fn has_runner(&self, scope: &Scope, id: GithubRunnerId) -> Result<bool, GithubError> {
+        let id = id.to_string();
+        let mut path = scope_path(scope);
+        path.extend(["actions", "runners", id.as_str()]);
+        match self
+            .as_installation(scope, Bucket::Core, &Call::get(path))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(GithubError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads a list to its end, or until the visitor has enough.
     async fn each_page(
         &self,

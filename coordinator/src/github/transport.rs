@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Proxy, Response};
@@ -32,6 +32,8 @@ pub(super) struct Call<'a> {
     pub(super) path: Vec<&'a str>,
     pub(super) query: Vec<(&'a str, &'a str)>,
     pub(super) body: Option<Value>,
+    /// The version that is known already: the answer is 304 if it is still the one.
+    pub(super) known: Option<&'a str>,
 }
 
 impl<'a> Call<'a> {
@@ -41,6 +43,7 @@ impl<'a> Call<'a> {
             path,
             query: Vec::new(),
             body: None,
+            known: None,
         }
     }
 
@@ -50,6 +53,11 @@ impl<'a> Call<'a> {
 
     pub(super) fn query(mut self, name: &'a str, value: &'a str) -> Self {
         self.query.push((name, value));
+        self
+    }
+
+    pub(super) fn unless(mut self, known: Option<&'a str>) -> Self {
+        self.known = known;
         self
     }
 
@@ -153,6 +161,9 @@ impl Transport {
             .client
             .request(call.method.clone(), url)
             .header(AUTHORIZATION, bearer);
+        if let Some(known) = call.known {
+            request = request.header(IF_NONE_MATCH, known);
+        }
         if let Some(body) = &call.body {
             request = request.json(body);
         }

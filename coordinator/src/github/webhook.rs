@@ -77,7 +77,8 @@ fn workflow_job(document: &Value) -> Result<Intake, Mismatch> {
 /// <https://docs.github.com/en/webhooks/webhook-events-and-payloads#workflow_job>
 fn status_of(action: &str, status: &str) -> Option<JobStatus> {
     let happened = match action {
-        "waiting" => JobStatus::Waiting,
+        // GitHub documents `waiting` only; the others are statuses that are waited in, too.
+        "waiting" | "requested" | "pending" => JobStatus::Waiting,
         "queued" => JobStatus::Queued,
         "in_progress" => JobStatus::InProgress,
         "completed" => JobStatus::Completed,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use muster_core::{
-    Decision, Fleet, FleetSpec, Instance, Job, JobId, JobReport, JobStatus, Marks, PoolSpec,
-    Registration, Repository, Runner, Scope, Shape, SizeRules, Stored, TimeLimits, Work,
+    Decision, Fleet, FleetSpec, Instance, Job, JobId, JobReport, JobStatus, Lineage, Marks,
+    PoolSpec, Registration, Repository, Runner, Scope, Shape, SizeRules, Stored, TimeLimits, Work,
 };
 
 use rustls::{ClientConfig, RootCertStore};
@@ -50,6 +50,7 @@ pub(super) fn pool() -> PoolSpec {
         min_idle: 0,
         max: 4,
         limits: TimeLimits::default(),
+        rerun: None,
     }
 }
 
@@ -120,6 +121,8 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         held_up: None,
         silent_since: None,
         warnings: 0,
+        notice: None,
+        cut_short: None,
         marks: Marks {
             created_at: at(100),
             withdrawn_at: None,
@@ -177,5 +180,11 @@ pub(super) fn job(status: JobStatus) -> Job {
         taken_by: None,
         started_at: None,
         completed_at: None,
+        closed: None,
+        doubted: false,
+        missing_since: None,
+        passed_over: false,
+        cut_short: None,
+        lineage: Lineage::default(),
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use muster_core::{
     Decision, Drain, Effect, GithubRunnerId, Instance, InstanceId, Job, JobId, JobReport,
-    JobStatus, LaunchId, Marks, PoolName, Refusal, Registration, Repository, Runner, RunnerName,
-    Scope, Shape, TimelineEntry, Work,
+    JobStatus, LaunchId, Lineage, Marks, PoolName, Refusal, Registration, Repository, Runner,
+    RunnerName, Scope, Shape, TimelineEntry, Work,
 };
 
 use super::{Delivery, Store};
@@ -98,6 +98,12 @@ pub(super) fn job(id: i64, status: JobStatus, salt: u32) -> Job {
         taken_by: None,
         started_at: None,
         completed_at: (status == JobStatus::Completed).then(|| at(60)),
+        closed: None,
+        doubted: false,
+        missing_since: None,
+        passed_over: false,
+        cut_short: None,
+        lineage: Lineage::default(),
     }
 }
 
@@ -141,6 +147,8 @@ pub(super) fn runner(launch: &str, salt: u32) -> Runner {
         held_up: None,
         silent_since: None,
         warnings: 0,
+        notice: None,
+        cut_short: None,
         marks: Marks {
             withdrawn_at: None,
             created_at: at(0),

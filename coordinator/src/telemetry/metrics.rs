@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use muster_core::{JobStatus, LaunchFailure, PoolFigures, PoolName, Trouble};
+use muster_core::{
+    Difference, JobStatus, LaunchFailure, PoolFigures, PoolName, RerunAnswer, Trouble,
+};
 use prometheus::proto::MetricFamily;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -35,6 +37,11 @@ pub struct Metrics {
     github_requests: IntCounterVec,
     launches: IntCounterVec,
     troubles: IntCounterVec,
+    differences: IntCounterVec,
+    reruns: IntCounterVec,
+    notice: IntGauge,
+    /// By owner, as no label may name one.
+    notices: Arc<Mutex<BTreeMap<String, Duration>>>,
     enrolments: IntCounterVec,
     agents_connected: IntGauge,
     /// Exact waits in seconds, by pool: a histogram's buckets can't be turned into what CloudWatch
@@ -78,6 +85,21 @@ impl Metrics {
                 "What agents warned of, by kind.",
                 "kind",
             )?,
+            differences: counter(
+                "muster_github_differences_total",
+                "What reconciliation with GitHub found that no webhook had told of, by kind.",
+                "kind",
+            )?,
+            reruns: counter(
+                "muster_reruns_total",
+                "Requests to run interrupted jobs again, by outcome.",
+                "outcome",
+            )?,
+            notice: IntGauge::new(
+                "muster_github_notice_seconds",
+                "How long a queued job may stay unnoticed that no webhook tells of.",
+            )?,
+            notices: Arc::default(),
             enrolments: counter(
                 "muster_enrolments_total",
                 "Enrolments, by outcome; second is a security event.",
@@ -105,6 +127,9 @@ impl Metrics {
         registry.register(Box::new(self.github_requests.clone()))?;
         registry.register(Box::new(self.launches.clone()))?;
         registry.register(Box::new(self.troubles.clone()))?;
+        registry.register(Box::new(self.differences.clone()))?;
+        registry.register(Box::new(self.reruns.clone()))?;
+        registry.register(Box::new(self.notice.clone()))?;
         registry.register(Box::new(self.enrolments.clone()))?;
         registry.register(Box::new(self.agents_connected.clone()))
     }
@@ -125,6 +150,13 @@ impl Metrics {
         }
         for outcome in EnrolmentOutcome::ALL {
             self.enrolments.with_label_values(&[outcome.label()]);
+        }
+        for kind in Difference::ALL {
+            self.differences
+                .with_label_values(&[difference_label(kind)]);
+        }
+        for outcome in ["started", "newer", "refused"] {
+            self.reruns.with_label_values(&[outcome]);
         }
         for kind in Trouble::ALL {
             self.troubles.with_label_values(&[trouble_label(kind)]);
@@ -213,6 +245,31 @@ impl Metrics {
             .inc();
     }
 
+    /// Reconciliation found something.
+    pub fn difference(&self, kind: Difference) {
+        self.differences
+            .with_label_values(&[difference_label(kind)])
+            .inc();
+    }
+
+    /// GitHub was asked to run jobs again.
+    pub fn rerun(&self, answer: &RerunAnswer) {
+        let outcome = match answer {
+            RerunAnswer::Started => "started",
+            RerunAnswer::Newer(_) => "newer",
+            RerunAnswer::Refused(_) => "refused",
+        };
+        self.reruns.with_label_values(&[outcome]).inc();
+    }
+
+    /// A job of this owner that no webhook tells of is noticed within this time; the longest is told.
+    pub fn set_notice(&self, owner: &str, bound: Duration) {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        notices.insert(owner.to_owned(), bound);
+        let longest = notices.values().max().map_or(0, Duration::as_secs);
+        self.notice.set(i64::try_from(longest).unwrap_or(i64::MAX));
+    }
+
     /// A machine tried to enrol.
     pub fn enrolment(&self, outcome: EnrolmentOutcome) {
         self.enrolments.with_label_values(&[outcome.label()]).inc();
@@ -248,6 +305,16 @@ fn counter(name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometh
 
 fn gauge(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
     IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+fn difference_label(kind: Difference) -> &'static str {
+    match kind {
+        Difference::Job => "job",
+        Difference::Status => "status",
+        Difference::DeletedJob => "deleted_job",
+        Difference::LeftRunner => "left_runner",
+        Difference::LostRunner => "lost_runner",
+    }
 }
 
 fn trouble_label(kind: Trouble) -> &'static str {

@@ -319,6 +319,7 @@ api_url = "{github_url}"
 app_id = {app_id}
 {secrets}
 redeliver_interval = "1s"
+{github_keys}
 
 {compute}
 
@@ -337,6 +338,7 @@ emf_interval = "1s"
         operators = addresses.operators,
         github_url = github.url,
         app_id = github.app_id(),
+        github_keys = options.github_keys,
         tables = options.tables,
     );
     std::fs::write(dir.join("muster.toml"), text)?;

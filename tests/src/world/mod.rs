@@ -54,6 +54,8 @@ pub struct Options {
     pub runner_speed: u32,
     /// Most instances in all.
     pub max_instances: u32,
+    /// Further keys of `[github]`, such as `reconcile_interval`.
+    pub github_keys: String,
     /// Further tables of the configuration, such as `[identity]`.
     pub tables: String,
     /// What is started in place of the agent.
@@ -75,6 +77,7 @@ impl Default for Options {
             pools: pool("linux", &["self-hosted", "linux", "x64"], 0, 4),
             runner_speed: 20,
             max_instances: 8,
+            github_keys: String::new(),
             tables: String::new(),
             agent_binary: None,
             heartbeat: Duration::from_millis(500),

@@ -151,6 +151,7 @@ fn fleet(max: u32) -> FleetSpec {
             idle: Duration::from_mins(2),
             ..TimeLimits::default()
         },
+        rerun: None,
     };
     FleetSpec {
         pools: vec![pool],

@@ -11,7 +11,7 @@ use super::Fleet;
 use super::turn::Turn;
 use crate::effect::Effect;
 use crate::figures::PoolFigures;
-use crate::ids::{LaunchId, PoolName};
+use crate::ids::{LaunchId, PoolName, RunnerName};
 use crate::matching::Shape;
 use crate::pool::{Hold, PoolSpec};
 use crate::runner::{Runner, Stage};
@@ -147,7 +147,7 @@ impl Fleet {
         }
         for (shape, balance) in &mut balances {
             balance.wanted = balance.wanted.saturating_sub(balance.unnamed);
-            if shape.labels.is_empty() {
+            if *shape == Shape::default() {
                 balance.wanted += pool.min_idle;
             }
         }
@@ -309,6 +309,19 @@ impl Fleet {
             surplus.idle.extend(idle.into_iter().take(left));
         }
         surplus
+    }
+
+    /// By pool and shape, a runner that has been idle for so long and may take a job.
+    pub(super) fn long_idle(
+        &self,
+        now: Timestamp,
+        wait: Duration,
+    ) -> BTreeMap<(&PoolName, &Shape), &RunnerName> {
+        self.present_runners()
+            .filter(|runner| runner.stage() == Stage::Idle && runner.drain.is_none())
+            .filter(|runner| elapsed(runner.marks.stage_since, now) >= wait)
+            .map(|runner| ((&runner.pool, &runner.shape), &runner.name))
+            .collect()
     }
 
     pub(super) fn pause(&mut self, pool: &PoolName, paused: Option<String>, turn: &mut Turn) {

@@ -7,6 +7,7 @@ use super::turn::Turn;
 use crate::effect::Effect;
 use crate::event::{HostPhase, Interruption, Outcome};
 use crate::ids::{InstanceId, LaunchId, RunnerName};
+use crate::rerun::Cause;
 use crate::runner::{Registration, Runner, Work};
 use crate::trouble::Trouble;
 
@@ -213,6 +214,11 @@ impl Fleet {
         }
         let pool = runner.pool.clone();
         let reason = outcome.explained(reason);
+        match outcome {
+            Outcome::Interrupted => self.cut_short(launch, Cause::Stopped, turn),
+            Outcome::Abandoned => self.cut_short(launch, Cause::Abandoned, turn),
+            _ => {}
+        }
         self.end(launch, Some(outcome), reason.clone(), turn);
         if outcome.is_broken() {
             self.failed(&pool, false, &reason, turn);
@@ -255,6 +261,7 @@ impl Fleet {
         if kind == Interruption::Rebalance && runner.work == Work::Busy {
             return;
         }
+        runner.notice = Some(kind);
         self.drain(launch, words.to_owned(), deadline, turn);
     }
 

@@ -7,6 +7,9 @@ mod hosts;
 mod jobs;
 mod listing;
 mod outcomes;
+mod registrations;
+mod reruns;
+mod runs;
 mod time;
 mod turn;
 
@@ -16,13 +19,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use self::current::Current;
+use self::jobs::Source;
+use self::runs::Runs;
 use self::turn::Turn;
 use crate::changes::Changes;
 use crate::event::Event;
 use crate::figures::{Explanation, PoolFigures};
 use crate::ids::{AccountName, InstanceId, JobId, LaunchId, LaunchIds, PoolName, RunnerName};
 use crate::job::Job;
-use crate::pool::{PoolSpec, PoolState};
+use crate::pool::{PoolSpec, PoolState, Scope};
 use crate::runner::Runner;
 
 /// What the fleet is configured to be.
@@ -60,6 +65,10 @@ pub struct Fleet {
     /// Instances that the last listing of an account lacked or could not place, and since when. Only a
     /// further listing convicts.
     suspects: BTreeMap<AccountName, BTreeMap<InstanceId, Timestamp>>,
+    /// Registrations that the last listing of a scope had and that no launch has, and since when.
+    left_runners: BTreeMap<Scope, BTreeMap<RunnerName, Timestamp>>,
+    /// The jobs by their runs.
+    runs: Runs,
 }
 
 impl Fleet {
@@ -72,7 +81,7 @@ impl Fleet {
             .iter()
             .map(|r| (r.name.clone(), r.launch.clone()))
             .collect();
-        let jobs = stored.jobs.into_iter().map(|job| (job.id(), job)).collect();
+        let jobs: BTreeMap<_, _> = stored.jobs.into_iter().map(|job| (job.id(), job)).collect();
         let runners = stored
             .runners
             .into_iter()
@@ -80,6 +89,8 @@ impl Fleet {
             .collect();
         Self {
             current: Current::of(&jobs, &runners),
+            runs: Runs::of(jobs.values()),
+            left_runners: BTreeMap::new(),
             spec,
             ids: LaunchIds::new(seed),
             jobs,
@@ -133,7 +144,13 @@ impl Fleet {
 
     fn dispatch(&mut self, event: Event, turn: &mut Turn) {
         match event {
-            Event::Job(report) => self.job_reported(*report, turn),
+            Event::Job(report) => self.job_reported(*report, Source::Webhook, turn),
+            Event::JobFound(report) => self.job_reported(*report, Source::Look, turn),
+            Event::JobMissing { job } => self.job_missing(job, turn),
+            Event::RunnersListed { scope, listed } => self.runners_listed(&scope, listed, turn),
+            Event::RunnerMissing { launch, name } => self.runner_missing(&launch, &name, turn),
+            Event::RunCompleted { run, seen } => self.run_completed(&run, &seen, turn),
+            Event::RerunAnswered { run, answer } => self.rerun_answered(&run, answer, turn),
             Event::Launched {
                 launch,
                 instance,

@@ -11,6 +11,7 @@ use crate::ids::{GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
 use crate::matching::Shape;
 use crate::offering::Offering;
 use crate::pool::Hold;
+use crate::rerun::Cause;
 use crate::runner::{Instance, Registration, Work};
 
 /// Names tried for one launch before it is given up.
@@ -304,6 +305,7 @@ impl Fleet {
         } else {
             "its instance is gone"
         };
+        self.cut_short(launch, Cause::InstanceGone, turn);
         self.end(launch, Some(Outcome::Lost), reason.to_owned(), turn);
         if booting {
             self.failed(&pool, false, reason, turn);

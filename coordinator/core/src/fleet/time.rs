@@ -10,7 +10,9 @@ use super::turn::Turn;
 use crate::effect::Effect;
 use crate::event::{JobStatus, Outcome};
 use crate::ids::LaunchId;
+use crate::job::Job;
 use crate::pool::TimeLimits;
+use crate::rerun::{Cause, Rerun};
 use crate::runner::{Instance, Registration, Runner, Stage, Work};
 
 /// After this long without an answer or an effect, a termination is asked for again.
@@ -31,7 +33,9 @@ const AFTER_COMPLETION_HEARD: Duration = Duration::from_secs(15 * 60);
 /// An idle runner is replaced after this part of its lifetime, so that no job is cut short by it.
 const RETIRE_AT: f64 = 0.75;
 /// Ended jobs and runners that are gone are remembered this long, then only the store has them.
-const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+/// Jobs that were cut short are remembered this long: what comes of them is counted.
+const REMEMBERED_CUT_SHORT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time between two looks at the limits while anything lives.
 const PULSE: Duration = Duration::from_secs(1);
 
@@ -88,6 +92,8 @@ impl Fleet {
                 self.drain(&launch, "nobody needs it".to_owned(), None, turn);
             }
         }
+        self.tick_jobs(turn);
+        self.tick_reruns(turn);
         self.forget(turn);
     }
 
@@ -104,6 +110,11 @@ impl Fleet {
             .map(|pool| pool.limits)
             .unwrap_or_default();
         if let Some((outcome, reason)) = self.overdue(runner, &limits, turn.now) {
+            let silent = runner.work == Work::Busy && runner.silent_since.is_some();
+            let aged = elapsed(runner.marks.created_at, turn.now) >= limits.lifetime;
+            if silent && !aged {
+                self.cut_short(launch, Cause::AgentSilent, turn);
+            }
             self.end(launch, Some(outcome), reason, turn);
             return;
         }
@@ -243,8 +254,7 @@ impl Fleet {
         let now = turn.now;
         let old = |at: Option<Timestamp>| at.is_some_and(|at| elapsed(at, now) >= REMEMBERED);
         for job in self.jobs.values() {
-            if job.status() == JobStatus::Completed && old(job.completed_at.max(Some(job.known_at)))
-            {
+            if job.status() == JobStatus::Completed && is_forgettable(job, now) {
                 turn.changes.forgotten_jobs.insert(job.id());
             }
         }
@@ -256,7 +266,9 @@ impl Fleet {
             turn.changes.forgotten_runners.insert(runner.launch.clone());
         }
         for id in &turn.changes.forgotten_jobs {
-            self.jobs.remove(id);
+            if let Some(job) = self.jobs.remove(id) {
+                self.runs.remove(&job);
+            }
             turn.changes.jobs.remove(id);
         }
         for launch in &turn.changes.forgotten_runners {
@@ -278,4 +290,15 @@ impl Fleet {
             PULSE
         }
     }
+}
+
+/// Whether a job that has ended need not be kept in memory any more.
+fn is_forgettable(job: &Job, now: Timestamp) -> bool {
+    let ended_at = job.completed_at.max(Some(job.known_at));
+    let kept = match &job.cut_short {
+        Some(cut) if cut.rerun.as_ref().is_some_and(Rerun::is_pending) => return false,
+        Some(_) => REMEMBERED_CUT_SHORT,
+        None => REMEMBERED,
+    };
+    ended_at.is_some_and(|at| elapsed(at, now) >= kept)
 }

@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::event::Outcome;
+use crate::event::{Interruption, Outcome};
 use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
 use crate::matching::Shape;
 use crate::offering::Offering;
 use crate::pool::Scope;
+use crate::rerun::Cause;
 
 /// The ledger's row of one launch. Stored whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,12 @@ pub struct Runner {
     /// Warnings and notices of its agent that the timeline has, and one more once some are left out.
     #[serde(default)]
     pub warnings: u32,
+    /// The last notice that its instance will be taken away.
+    #[serde(default)]
+    pub notice: Option<Interruption>,
+    /// Set if it ended in the middle of a job, and neither the job nor an operator ended it.
+    #[serde(default)]
+    pub cut_short: Option<Cause>,
     /// When it passed each mark of its life.
     pub marks: Marks,
 }

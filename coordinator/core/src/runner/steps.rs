@@ -28,6 +28,8 @@ impl Runner {
             held_up: None,
             silent_since: None,
             warnings: 0,
+            notice: None,
+            cut_short: None,
             marks: Marks {
                 created_at: now,
                 withdrawn_at: None,
@@ -114,7 +116,10 @@ impl Runner {
                         | Registration::Deleting { .. }
                         | Registration::None
                 )
-                | (Registration::Exists { .. }, Registration::Deleting { .. })
+                | (
+                    Registration::Exists { .. },
+                    Registration::Deleting { .. } | Registration::Gone
+                )
                 | (
                     Registration::Deleting { .. },
                     Registration::Deleting { .. }

@@ -29,6 +29,7 @@ impl Host {
             min_idle: 0,
             max: 1,
             limits: TimeLimits::default(),
+            rerun: None,
         };
         let spec = FleetSpec {
             pools: vec![pool],
@@ -199,5 +200,7 @@ fn word(effect: &Effect) -> &'static str {
         Effect::TerminateStray { .. } => "terminate stray",
         Effect::Withdraw { .. } => "withdraw",
         Effect::CloseOffering { .. } => "close offering",
+        Effect::WatchRun { .. } => "watch run",
+        Effect::Rerun { .. } => "rerun",
     }
 }

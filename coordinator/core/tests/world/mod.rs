@@ -13,12 +13,14 @@ use jiff::Timestamp;
 use muster_core::{
     DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId,
     Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId, Market, MintFailure,
-    Offering, Outcome, PoolSpec, Repository, Runner, RunnerName, Scope, SizeRules, Stage, Stored,
-    TimeLimits, Trouble, Work,
+    Offering, Outcome, PoolSpec, Repository, RerunAnswer, RerunPolicy, RunAttempt, RunSeen, Runner,
+    RunnerName, Scope, SizeRules, Stage, Stored, TimeLimits, Trouble, Work,
 };
 
 pub(crate) const POOL_MAX: u32 = 3;
 pub(crate) const ACCOUNT_MAX: u32 = 4;
+/// How often one job may be run again.
+const RERUNS: u32 = 1;
 pub(crate) const LIFETIME: Duration = Duration::from_secs(1200);
 
 /// One thing that a generated run does.
@@ -106,6 +108,9 @@ pub(crate) struct World {
     // What has ever happened.
     assigned: HashSet<LaunchId>,
     launched: BTreeMap<LaunchId, InstanceId>,
+    /// The newest attempt of each run, and how often we asked for one.
+    attempts: BTreeMap<i64, u32>,
+    reruns: BTreeMap<(i64, String), u32>,
     next_id: i64,
     log: Vec<String>,
 }
@@ -125,6 +130,10 @@ fn pool(name: &str, min_idle: u32) -> PoolSpec {
             lifetime: LIFETIME,
             ..TimeLimits::default()
         },
+        rerun: Some(RerunPolicy {
+            attempts: RERUNS,
+            market: Some(Market::OnDemand),
+        }),
     }
 }
 
@@ -155,6 +164,8 @@ impl World {
             hosts: BTreeMap::new(),
             assigned: HashSet::new(),
             launched: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            reruns: BTreeMap::new(),
             next_id: 0,
             log: Vec::new(),
         };

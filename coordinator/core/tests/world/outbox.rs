@@ -22,12 +22,7 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, index: usize, luck: u8) {
-        let waiting: Vec<String> = self
-            .outbox
-            .keys()
-            .filter(|key| !self.under_way.contains(*key))
-            .cloned()
-            .collect();
+        let waiting = self.effects_to_carry_out();
         let total = waiting.len() + self.messages.len();
         if total == 0 {
             return;
@@ -51,6 +46,18 @@ impl World {
                 self.outbox.remove(key);
             }
         }
+    }
+
+    /// Keys of the effects that something can be done about.
+    pub(super) fn effects_to_carry_out(&self) -> Vec<String> {
+        let waiting = self.outbox.iter().filter(|(key, effect)| {
+            let watches = match effect {
+                Effect::WatchRun { run } => self.look_at_run(run).is_none(),
+                _ => false,
+            };
+            !watches && !self.under_way.contains(*key)
+        });
+        waiting.map(|(key, _)| key.clone()).collect()
     }
 
     pub(super) fn carry_out_durable(
@@ -115,6 +122,14 @@ impl World {
                 );
                 self.remove_instance(&instance);
                 None
+            }
+            Effect::WatchRun { run } => {
+                let seen = Box::new(self.look_at_run(&run)?);
+                Some(Event::RunCompleted { run, seen })
+            }
+            Effect::Rerun { run, .. } => {
+                let answer = self.rerun(&run);
+                Some(Event::RerunAnswered { run, answer })
             }
             Effect::Assign { .. }
             | Effect::Drain { .. }

@@ -25,9 +25,9 @@ impl World {
                 .cloned()
                 .collect();
             for report in news {
-                self.apply(Event::Job(Box::new(report)));
+                self.apply(Event::JobFound(Box::new(report)));
             }
-            while !(self.outbox.is_empty()
+            while !(self.effects_to_carry_out().is_empty()
                 && self.messages.is_empty()
                 && self.events.is_empty()
                 && self.answers.is_empty())
@@ -53,6 +53,12 @@ impl World {
 
     fn check_end(&self) {
         for job in self.fleet.jobs() {
+            let rerun = job.cut_short.as_ref().and_then(|cut| cut.rerun.as_ref());
+            assert!(
+                !rerun.is_some_and(muster_core::Rerun::is_pending),
+                "{} waits for its repetition: {rerun:?}",
+                job.id()
+            );
             if job.status() == JobStatus::Completed {
                 continue;
             }

@@ -4,6 +4,7 @@ mod auth;
 mod deliveries;
 mod limits;
 mod runners;
+mod survey;
 mod transport;
 
 use std::collections::BTreeSet;

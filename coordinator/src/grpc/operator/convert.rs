@@ -5,7 +5,8 @@ use muster_core::{
 };
 use muster_proto::v1;
 
-use crate::grpc::time::to_wire;
+use crate::github::survey::Surveyed;
+use crate::grpc::time::{duration, to_wire};
 use crate::presence::Seen;
 use crate::store::{OperatorAction, StoredEntry};
 
@@ -25,6 +26,23 @@ pub(super) fn pool(spec: &PoolSpec, state: &PoolState, figures: &PoolFigures) ->
         ending: figures.ending,
         limited_by: figures.limited_by.clone().or(paused).unwrap_or_default(),
     }
+}
+
+pub(super) fn survey((owner, surveyed): (String, Surveyed)) -> v1::Survey {
+    v1::Survey {
+        owner,
+        repositories: as_u32(surveyed.repositories),
+        hot: as_u32(surveyed.hot),
+        open_runs: as_u32(surveyed.runs),
+        notice_within: Some(duration(surveyed.notice_within)),
+        oldest_look: Some(duration(surveyed.oldest_look)),
+        calls_per_minute: surveyed.calls_a_minute,
+        held_up: surveyed.held_up.unwrap_or_default(),
+    }
+}
+
+fn as_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 pub(super) fn runner(runner: &Runner, seen: Option<&Seen>) -> v1::Runner {
@@ -90,6 +108,18 @@ pub(super) fn job(job: &Job) -> v1::Job {
         started_at: job.started_at.map(to_wire),
         completed_at: job.completed_at.map(to_wire),
         refusals,
+        interrupted: job
+            .cut_short
+            .as_ref()
+            .map(|cut| cut.cause.words().to_owned())
+            .unwrap_or_default(),
+        rerun: job
+            .cut_short
+            .as_ref()
+            .and_then(|cut| cut.rerun.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        rerun_of: job.lineage.of.map_or(0, |id| id.0),
     }
 }
 

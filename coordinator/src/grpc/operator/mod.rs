@@ -28,6 +28,7 @@ use tracing::warn;
 
 use super::authorize;
 use crate::engine::{Engine, Stopped};
+use crate::github::survey::Surveys;
 use crate::presence::Presence;
 use crate::store::{Store, StoreError};
 
@@ -72,6 +73,7 @@ struct Shared {
     store: Store,
     presence: Presence,
     log_level: LogLevel,
+    surveys: Surveys,
     stop: CancellationToken,
     watches: Arc<Semaphore>,
 }
@@ -84,6 +86,7 @@ impl Operators {
         store: Store,
         presence: Presence,
         log_level: LogLevel,
+        surveys: Surveys,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -92,6 +95,7 @@ impl Operators {
                 store,
                 presence,
                 log_level,
+                surveys,
                 stop,
                 watches: Arc::new(Semaphore::new(WATCHES)),
             }),

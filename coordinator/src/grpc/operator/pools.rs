@@ -17,7 +17,11 @@ impl Shared {
                     .collect()
             })
             .await?;
-        Ok(v1::ListPoolsResponse { pools })
+        let surveys = self.surveys.all();
+        Ok(v1::ListPoolsResponse {
+            pools,
+            surveys: surveys.into_iter().map(convert::survey).collect(),
+        })
     }
 
     /// One pool as it is now.

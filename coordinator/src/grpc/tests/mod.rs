@@ -39,6 +39,7 @@ use super::operator::{LogLevel, Operators};
 use super::sample::{ClientIdentity, INSTANCE, channel, operator_identity, pool, runner};
 use super::session::{AgentSettings, Agents};
 use crate::engine::{Engine, Executor, Parts, Vault};
+use crate::github::survey::Surveys;
 use crate::github::{GithubClient, Settings};
 use crate::identity::ca::Authority;
 use crate::identity::ca::fixtures::Pair;
@@ -149,6 +150,7 @@ impl World {
             store.clone(),
             presence.clone(),
             log_level(),
+            Surveys::default(),
             stop.clone(),
         );
         let (operators, _) = operators.into_routes().await.unwrap();

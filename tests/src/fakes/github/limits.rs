@@ -127,6 +127,19 @@ impl Budgets {
         Verdict::Pass(self.standing(installation, bucket, now))
     }
 
+    /// Takes back what a call counted against its hour: an unchanged answer is free
+    /// (<https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api>).
+    pub(super) fn give_back(
+        &mut self,
+        installation: u64,
+        spent: &Standing,
+        now: Timestamp,
+    ) -> Standing {
+        let hour = self.hour(installation, spent.bucket, now);
+        hour.used = hour.used.saturating_sub(1);
+        self.standing(installation, spent.bucket, now)
+    }
+
     fn hour(&mut self, installation: u64, bucket: Bucket, now: Timestamp) -> &mut Hour {
         let reset = super::moves::after(now, std::time::Duration::from_hours(1));
         let hour = self
@@ -143,6 +156,16 @@ impl Budgets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unchanged_answer_is_free() {
+        let mut budgets = Budgets::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let Verdict::Pass(spent) = budgets.spend(1, "GET", "/repos", now) else {
+            panic!("the budget is new");
+        };
+        assert_eq!((spent.used, budgets.give_back(1, &spent, now).used), (1, 0));
+    }
 
     #[test]
     fn a_minute_admits_180_jit_configs() {

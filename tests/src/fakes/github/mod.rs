@@ -154,6 +154,18 @@ impl FakeGithub {
             .change(|state| state.ensure_repository(full_name, public));
     }
 
+    /// Deletes a repository with all its runs. No webhook of `workflow_job` tells of it.
+    pub fn delete_repository(&self, full_name: &str) {
+        self.shared.change(|state| {
+            state.repositories.remove(&full_name.to_lowercase());
+            let jobs = &state.jobs;
+            state.open.retain(|id| {
+                jobs.get(id)
+                    .is_none_or(|job| !job.spec.repository.eq_ignore_ascii_case(full_name))
+            });
+        });
+    }
+
     /// Adds a runner group to an organisation; `repositories` are `owner/name`, `None` for all.
     /// Answers its id.
     pub fn add_group(
@@ -306,6 +318,12 @@ impl FakeGithub {
     /// Programs a failure of the REST API.
     pub fn inject(&self, fault: Fault) {
         self.shared.change(|state| state.faults.push(fault));
+    }
+
+    /// How many requests the programmed failures will still hit.
+    pub fn faults_left(&self) -> u32 {
+        self.shared
+            .quietly(|state| state.faults.iter().map(|fault| fault.times).sum())
     }
 
     /// Programs a disturbance of webhooks.

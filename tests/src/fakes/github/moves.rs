@@ -14,7 +14,15 @@ pub(super) enum RerunRefused {
     Unknown,
     /// The run has not completed yet.
     StillRunning,
+    /// The run is older than 30 days.
+    TooOld,
+    /// The run has been run again 50 times.
+    TooOften,
 }
+
+/// <https://docs.github.com/en/actions/how-tos/manage-workflow-runs/re-run-workflows-and-jobs>
+const RERUNS_AT_MOST: u64 = 50;
+const RERUN_WITHIN: std::time::Duration = std::time::Duration::from_hours(30 * 24);
 
 impl State {
     /// Starts a run; its jobs without needs are queued at once.
@@ -23,6 +31,9 @@ impl State {
             return Vec::new();
         };
         self.ensure_repository(&first.repository, first.public);
+        if let Some(repository) = self.repositories.get_mut(&first.repository.to_lowercase()) {
+            repository.pushed_at = now;
+        }
         let id = self.fresh_id();
         let number = self
             .runs
@@ -259,6 +270,12 @@ impl State {
         let jobs = self.jobs_of_run(run_id, None);
         if run.status(&jobs) != Status::Completed {
             return Err(RerunRefused::StillRunning);
+        }
+        if after(run.created_at, RERUN_WITHIN) < now {
+            return Err(RerunRefused::TooOld);
+        }
+        if run.attempt > RERUNS_AT_MOST {
+            return Err(RerunRefused::TooOften);
         }
         let mut again: Vec<JobSpec> = Vec::new();
         loop {

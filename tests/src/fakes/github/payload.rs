@@ -61,6 +61,7 @@ pub(super) fn repository(templates: &Templates, repository: &Repository) -> Valu
     value["id"] = json!(repository.id);
     value["name"] = json!(repository.full_name.split('/').next_back());
     value["owner"]["login"] = json!(owner);
+    value["pushed_at"] = json!(seconds(repository.pushed_at));
     value["private"] = json!(!repository.public);
     value["visibility"] = json!(if repository.public {
         "public"

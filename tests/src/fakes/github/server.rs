@@ -56,7 +56,7 @@ pub(super) async fn serve(
     if lose_answer {
         return Err(HangUp);
     }
-    Ok(respond(conditional(&received, answer)))
+    Ok(respond(answer))
 }
 
 /// The faults that this request meets, each used once: delays, then one that decides.
@@ -165,14 +165,17 @@ fn metered(state: &mut State, mut call: Call<'_>, headers: &HeaderMap) -> Answer
         );
     }
     if !call.options().enforce_limits || call.template == "/rate_limit" {
-        return routes::dispatch(state, &call);
+        return conditional(call.method, headers, routes::dispatch(state, &call));
     }
     match state
         .budgets
         .spend(installation, call.method, call.template, call.now)
     {
-        Verdict::Pass(standing) => {
-            let mut answer = routes::dispatch(state, &call);
+        Verdict::Pass(mut standing) => {
+            let mut answer = conditional(call.method, headers, routes::dispatch(state, &call));
+            if answer.status == StatusCode::NOT_MODIFIED {
+                standing = state.budgets.give_back(installation, &standing, call.now);
+            }
             answer.headers.extend(rate_headers(&standing));
             answer
         }
@@ -212,6 +215,10 @@ fn rate_headers(at: &Standing) -> [(&'static str, String); 5] {
 
 /// Our own answers must keep to the description too.
 fn check_answer(shared: &Shared, operation: &Operation, answer: &Answer) {
+    // HTTP's own, which the description lists for some calls only and GitHub answers to all.
+    if answer.status == StatusCode::NOT_MODIFIED {
+        return;
+    }
     let wrong =
         shared
             .description
@@ -261,16 +268,14 @@ fn respond_with_fault(status: u16, extra: &[(String, String)]) -> Response<Bytes
 }
 
 /// Adds an `ETag` to what was read, and answers 304 to a client that has it already.
-fn conditional(received: &Received, mut answer: Answer) -> Answer {
-    if received.parts.method != http::Method::GET || answer.status != StatusCode::OK {
+fn conditional(method: &str, headers: &HeaderMap, mut answer: Answer) -> Answer {
+    if method != "GET" || answer.status != StatusCode::OK {
         return answer;
     }
     let mut hasher = DefaultHasher::new();
     answer.body.as_ref().map(Value::to_string).hash(&mut hasher);
     let tag = format!("\"{:016x}\"", hasher.finish());
-    if received
-        .parts
-        .headers
+    if headers
         .get(header::IF_NONE_MATCH)
         .is_some_and(|known| known == tag.as_str())
     {

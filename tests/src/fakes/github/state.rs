@@ -58,6 +58,7 @@ pub(super) struct Repository {
     /// `owner/name`.
     pub(super) full_name: String,
     pub(super) public: bool,
+    pub(super) pushed_at: Timestamp,
 }
 
 impl Repository {
@@ -245,6 +246,7 @@ impl State {
                 id,
                 full_name: full_name.to_owned(),
                 public,
+                pushed_at: Timestamp::UNIX_EPOCH,
             });
     }
 

@@ -40,14 +40,19 @@ pub(super) fn dispatch(state: &mut State, call: &Call<'_>) -> Answer {
         }
         ("POST", "runs/{run_id}/cancel") => cancel(state, call),
         ("POST", "runs/{run_id}/rerun") => rerun(state, call, |_| true),
+        // "failed" is what did not succeed; what was skipped runs again if what it needs does.
         ("POST", "runs/{run_id}/rerun-failed-jobs") => rerun(state, call, |job| {
-            job.conclusion != Some(Conclusion::Success)
+            matches!(
+                job.conclusion,
+                Some(Conclusion::Failure | Conclusion::Cancelled)
+            )
         }),
         (method, _) => not_served(state, method, call.template),
     }
 }
 
 fn job<'a>(state: &'a State, call: &Call<'_>) -> Option<&'a Job> {
+    state.repository(&call.repository())?;
     let job = state.jobs.get(&call.id("job_id"))?;
     job.spec
         .repository
@@ -56,6 +61,7 @@ fn job<'a>(state: &'a State, call: &Call<'_>) -> Option<&'a Job> {
 }
 
 fn run<'a>(state: &'a State, call: &Call<'_>) -> Option<&'a Run> {
+    state.repository(&call.repository())?;
     let run = state.runs.get(&call.id("run_id"))?;
     run.repository
         .eq_ignore_ascii_case(&call.repository())
@@ -153,6 +159,14 @@ fn rerun_answer(outcome: &Result<(), RerunRefused>) -> Answer {
         Err(RerunRefused::StillRunning) => Answer::error(
             StatusCode::FORBIDDEN,
             "The workflow run containing this job is already running",
+        ),
+        Err(RerunRefused::TooOld) => Answer::error(
+            StatusCode::FORBIDDEN,
+            "Unable to re-run this workflow run because it was created over a month ago",
+        ),
+        Err(RerunRefused::TooOften) => Answer::error(
+            StatusCode::FORBIDDEN,
+            "Unable to re-run this workflow run because it was re-run too often",
         ),
     }
 }

@@ -1,0 +1,195 @@
+//! A fleet and what the tests tell it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_core::{
+    Changes, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId, Job, JobId,
+    JobReport, JobStatus, LaunchId, PoolSpec, Repository, RunnerName, Scope, SizeRules, Stored,
+    TimeLimits,
+};
+
+/// A time, in seconds after the beginning.
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+/// A pool of an organisation whose runners carry its name as a label.
+pub(crate) fn pool(name: &str) -> PoolSpec {
+    PoolSpec {
+        name: name.into(),
+        scope: Scope::Organization("octo-org".into()),
+        runner_group: "Default".into(),
+        labels: ["self-hosted".to_owned(), name.to_owned()].into(),
+        sizes: SizeRules::default(),
+        public_repositories: false,
+        account: "local".into(),
+        min_idle: 0,
+        max: 8,
+        limits: TimeLimits {
+            lifetime: Duration::from_secs(48 * 3_600),
+            ..TimeLimits::default()
+        },
+        rerun: None,
+    }
+}
+
+/// A queued job of the pool `linux`, made at the beginning.
+pub(crate) fn report(id: i64) -> JobReport {
+    JobReport {
+        id: JobId(id),
+        run_id: 100,
+        run_attempt: Some(1),
+        repository: Repository {
+            owner: "octo-org".into(),
+            name: "hello".into(),
+            public: false,
+            enterprise: None,
+        },
+        workflow: Some("ci".into()),
+        name: format!("job {id}"),
+        labels: vec!["self-hosted".into(), "linux".into()],
+        status: JobStatus::Queued,
+        conclusion: None,
+        runner_name: None,
+        created_at: Some(at(0)),
+        started_at: None,
+        completed_at: None,
+        installation: Some(1),
+    }
+}
+
+/// The job, once a runner has it.
+pub(crate) fn started(id: i64, runner: &str, second: i64) -> JobReport {
+    JobReport {
+        status: JobStatus::InProgress,
+        runner_name: Some(runner.to_owned()),
+        started_at: Some(at(second)),
+        ..report(id)
+    }
+}
+
+/// The job, once it has ended on a runner.
+pub(crate) fn ended(id: i64, runner: &str, conclusion: &str, second: i64) -> JobReport {
+    JobReport {
+        status: JobStatus::Completed,
+        conclusion: Some(conclusion.to_owned()),
+        completed_at: Some(at(second)),
+        ..started(id, runner, second)
+    }
+}
+
+pub(crate) fn webhook(report: JobReport) -> Event {
+    Event::Job(Box::new(report))
+}
+
+pub(crate) fn look(report: JobReport) -> Event {
+    Event::JobFound(Box::new(report))
+}
+
+/// A fleet at a time.
+pub(crate) struct Tester {
+    pub(crate) fleet: Fleet,
+    pub(crate) spec: FleetSpec,
+    pub(crate) second: i64,
+}
+
+impl Tester {
+    pub(crate) fn new(pools: Vec<PoolSpec>) -> Self {
+        let accounts = [("local".into(), 20)].into();
+        let spec = FleetSpec { pools, accounts };
+        Self {
+            fleet: Fleet::restore(spec.clone(), Stored::default(), 1),
+            spec,
+            second: 0,
+        }
+    }
+
+    pub(crate) fn tell(&mut self, event: Event) -> Changes {
+        self.fleet.apply(event, at(self.second))
+    }
+
+    /// Lets time pass, looked at once at its end.
+    pub(crate) fn pass(&mut self, seconds: i64) -> Changes {
+        self.second += seconds;
+        self.tell(Event::Tick)
+    }
+
+    pub(crate) fn job(&self, id: i64) -> &Job {
+        self.fleet.job(JobId(id)).unwrap()
+    }
+
+    pub(crate) fn queued(&self, pool: &str) -> u32 {
+        self.fleet
+            .figures(&pool.into(), at(self.second))
+            .queued_jobs
+    }
+
+    /// The launches of a pool, the oldest first.
+    pub(crate) fn launches(&self, pool: &str) -> Vec<LaunchId> {
+        let mut runners: Vec<_> = self
+            .fleet
+            .runners()
+            .filter(|runner| runner.pool.as_str() == pool)
+            .collect();
+        runners.sort_by_key(|runner| runner.marks.created_at);
+        runners.iter().map(|runner| runner.launch.clone()).collect()
+    }
+
+    pub(crate) fn name(&self, launch: &LaunchId) -> RunnerName {
+        self.fleet.runner(launch).unwrap().name.clone()
+    }
+
+    pub(crate) fn instance(launch: &LaunchId) -> InstanceId {
+        InstanceId::new(format!("i-{launch}"))
+    }
+
+    /// Brings a launch so far that its runner listens.
+    pub(crate) fn listens(&mut self, launch: &LaunchId) -> RunnerName {
+        let name = self.name(launch);
+        let launch = launch.clone();
+        self.tell(Event::Enrolled {
+            launch: launch.clone(),
+            instance: Self::instance(&launch),
+        });
+        self.tell(Event::AgentConnected {
+            launch: launch.clone(),
+            phase: HostPhase::Unassigned,
+            assignment: None,
+        });
+        self.tell(Event::Minted {
+            launch: launch.clone(),
+            name: name.clone(),
+            id: GithubRunnerId(7),
+        });
+        self.tell(Event::AssignmentAccepted {
+            launch: launch.clone(),
+            name: name.clone(),
+        });
+        self.phase(&launch, HostPhase::Listening);
+        name
+    }
+
+    pub(crate) fn phase(&mut self, launch: &LaunchId, phase: HostPhase) -> Changes {
+        self.tell(Event::PhaseChanged {
+            launch: launch.clone(),
+            phase,
+            job_name: None,
+        })
+    }
+}
+
+/// The words of the timeline.
+pub(crate) fn told(changes: &Changes) -> Vec<&str> {
+    changes
+        .timeline
+        .iter()
+        .map(|entry| entry.what.as_str())
+        .collect()
+}
+
+/// How many launches follow.
+pub(crate) fn launched(changes: &Changes) -> usize {
+    let launch = |effect: &&Effect| matches!(effect, Effect::Launch { .. });
+    changes.effects.iter().filter(launch).count()
+}

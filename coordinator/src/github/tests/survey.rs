@@ -1,0 +1,266 @@
+//! The survey against a GitHub that changes, and that doesn't.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use muster_core::{FleetSpec, JobStatus, PoolSpec, SizeRules, TimeLimits};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::super::survey::{SurveyParts, SurveySettings, Surveys, run};
+use super::*;
+use crate::engine::{Engine, Executor, Parts};
+use crate::presence::Presence;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// A coordinator that is nothing but a fleet and a survey.
+struct Surveying {
+    engine: Engine,
+    surveys: Surveys,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Surveying {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// A pool that takes none of the jobs here, so that nothing is launched.
+fn pool() -> PoolSpec {
+    PoolSpec {
+        name: "linux".into(),
+        scope: org(),
+        runner_group: "Default".to_owned(),
+        labels: ["of-no-job".to_owned()].into(),
+        sizes: SizeRules::default(),
+        public_repositories: false,
+        account: "local".into(),
+        min_idle: 0,
+        max: 1,
+        limits: TimeLimits::default(),
+        rerun: None,
+    }
+}
+
+async fn survey(github: &Fake) -> Surveying {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("muster.db")).await.unwrap();
+    let (client, metrics) = (github.client(), Metrics::new().unwrap());
+    let pools = vec![pool()];
+    let (engine, runnable) = Engine::new(Parts {
+        store: store.clone(),
+        spec: FleetSpec {
+            pools: pools.clone(),
+            accounts: BTreeMap::from([("local".into(), 1)]),
+        },
+        presence: Presence::default(),
+        executor: Executor::new(client.clone(), HashMap::new(), &pools, metrics.clone()),
+        metrics: metrics.clone(),
+    })
+    .await
+    .unwrap();
+    let (stop, surveys) = (CancellationToken::new(), Surveys::default());
+    let parts = SurveyParts {
+        client,
+        engine: engine.clone(),
+        store,
+        surveys: surveys.clone(),
+        metrics,
+        settings: SurveySettings {
+            interval: Duration::from_millis(50),
+            share: 40,
+        },
+    };
+    let stopping = stop.clone();
+    let running = tokio::spawn(async move { runnable.run(stopping).await.unwrap() });
+    let surveying = tokio::spawn(run(parts, pools, stop.clone()));
+    Surveying {
+        engine,
+        surveys,
+        stop,
+        tasks: vec![running, surveying],
+        _dir: dir,
+    }
+}
+
+impl Surveying {
+    /// Waits until the fleet knows a job so.
+    async fn knows(&self, id: i64, status: JobStatus) {
+        let known = async {
+            loop {
+                let job = self
+                    .engine
+                    .query(move |fleet| fleet.job(JobId(id)).map(muster_core::Job::status));
+                if job.await.unwrap() == Some(status) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), known)
+            .await
+            .unwrap_or_else(|_| panic!("job {id} is not {status:?}: {:?}", self.surveys.all()));
+    }
+}
+
+fn job(id: i64, status: &str) -> Value {
+    json!({
+        "id": id, "run_id": 5, "run_attempt": 1, "name": "build", "labels": ["linux"],
+        "status": status, "conclusion": null, "runner_name": null, "workflow_name": "ci",
+        "created_at": "2026-01-02T03:04:05Z",
+        "run_url": "https://api.github.com/repos/acme/widgets/actions/runs/5",
+    })
+}
+
+/// Answers by the paths that are in the map, each with a version of its own; with 304 to who knows it.
+fn answer(asked: &super::super::fake::Asked, answers: &BTreeMap<&str, Value>) -> Option<Reply> {
+    let (_, body) = answers
+        .iter()
+        .find(|(part, _)| asked.line.contains(*part))?;
+    let tag = format!("\"{}\"", body.to_string().len());
+    let known = asked.headers.get("if-none-match");
+    if known.is_some_and(|known| known.to_str().unwrap() == tag) {
+        return Some(with(304, &[("etag", &tag)], Value::Null));
+    }
+    Some(with(200, &[("etag", &tag)], body.clone()))
+}
+
+fn quiet() -> BTreeMap<&'static str, Value> {
+    let repository = json!({
+        "name": "widgets", "private": true, "owner": { "login": "acme" },
+        "pushed_at": "2026-01-02T03:04:05Z", "archived": false, "disabled": false,
+    });
+    let old = json!({
+        "name": "old", "private": true, "owner": { "login": "acme" }, "archived": true,
+    });
+    BTreeMap::from([
+        (
+            "installation/repositories",
+            json!({ "repositories": [repository, old] }),
+        ),
+        ("runs?status=queued", json!({ "workflow_runs": [] })),
+        ("runs?status=in_progress", json!({ "workflow_runs": [] })),
+        ("actions/runners?", json!({ "runners": [] })),
+    ])
+}
+
+#[tokio::test]
+async fn what_changes_is_noticed_and_what_does_not_is_asked_for_by_its_version() {
+    let answers = Arc::new(Mutex::new(quiet()));
+    let scripted = Arc::clone(&answers);
+    let github = Fake::new(move |asked| answer(asked, &scripted.lock().unwrap())).await;
+    let surveying = survey(&github).await;
+    let put = |part, body| answers.lock().unwrap().insert(part, body);
+    put("runs/5/jobs", json!({ "jobs": [job(7, "queued")] }));
+    put(
+        "runs?status=queued",
+        json!({ "workflow_runs": [{ "id": 5 }] }),
+    );
+    surveying.knows(7, JobStatus::Queued).await;
+    // The run goes on to another list, and its jobs are read again although nobody says that they changed.
+    put("runs?status=queued", json!({ "workflow_runs": [] }));
+    put(
+        "runs?status=in_progress",
+        json!({ "workflow_runs": [{ "id": 5 }] }),
+    );
+    put(
+        "runs/5/jobs",
+        json!({ "jobs": [job(7, "in_progress"), job(8, "queued")] }),
+    );
+    surveying.knows(7, JobStatus::InProgress).await;
+    surveying.knows(8, JobStatus::Queued).await;
+    // A run that no list has any more is read a last time.
+    let mut done = [job(7, "completed"), job(8, "completed")];
+    for job in &mut done {
+        job["conclusion"] = json!("success");
+    }
+    put("runs/5/jobs", json!({ "jobs": done }));
+    put("runs?status=in_progress", json!({ "workflow_runs": [] }));
+    surveying.knows(7, JobStatus::Completed).await;
+    surveying.knows(8, JobStatus::Completed).await;
+
+    let known = |asked: &super::super::fake::Asked| asked.headers.contains_key("if-none-match");
+    let lists = github.asked("runs?status=queued");
+    assert!(
+        lists.iter().skip(1).all(known),
+        "only the first look had to be counted"
+    );
+    assert_eq!(
+        github.asked("acme/old").len(),
+        0,
+        "nothing runs in what is archived"
+    );
+    let surveyed = &surveying.surveys.all()["acme"];
+    assert_eq!(
+        (surveyed.repositories, surveyed.held_up.as_deref()),
+        (1, None)
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_holds_the_survey_up_and_says_so() {
+    let github = Fake::new(|asked| {
+        let limited = asked.line.contains("runs?status");
+        let headers = [("retry-after", "60")];
+        if limited {
+            return Some(with(403, &headers, json!({ "message": "slow down" })));
+        }
+        answer(asked, &quiet())
+    })
+    .await;
+    let surveying = survey(&github).await;
+    let held_up = async {
+        while surveying
+            .surveys
+            .all()
+            .get("acme")
+            .is_none_or(|it| it.held_up.is_none())
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), held_up)
+        .await
+        .expect("it says so");
+    assert_eq!(
+        github.asked("runs?status").len(),
+        1,
+        "no call is made to be refused"
+    );
+}
+
+#[tokio::test]
+async fn a_run_that_is_gone_casts_doubt_on_its_jobs() {
+    let answers = Arc::new(Mutex::new(quiet()));
+    let scripted = Arc::clone(&answers);
+    let github = Fake::new(move |asked| answer(asked, &scripted.lock().unwrap())).await;
+    let surveying = survey(&github).await;
+    let put = |part, body| answers.lock().unwrap().insert(part, body);
+    put("runs/5/jobs", json!({ "jobs": [job(7, "queued")] }));
+    put(
+        "runs?status=queued",
+        json!({ "workflow_runs": [{ "id": 5 }] }),
+    );
+    surveying.knows(7, JobStatus::Queued).await;
+    // What the fake has no answer for it answers with 404.
+    answers.lock().unwrap().remove("runs/5/jobs");
+    let missing = async {
+        let missing = |fleet: &muster_core::Fleet| {
+            let job = fleet.job(JobId(7));
+            job.is_some_and(|job| job.missing_since.is_some())
+        };
+        while !surveying.engine.query(missing).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), missing)
+        .await
+        .expect("it is noticed");
+}

@@ -130,6 +130,7 @@ mod tests {
                 certificate: SecretString::from("certificate"),
                 key: KeyPair::generate().unwrap().serialize_pem().into(),
             }),
+            store_url: None,
         }
     }
 

@@ -92,13 +92,13 @@ impl Leadership {
         };
         keeper.stop.cancel();
         drop((&mut keeper.task).await);
-        keeper.lease.fence.clear();
+        keeper.lease.fence.clear(self.fencing);
         if self.lost.is_cancelled() {
             return;
         }
         self.lost.cancel();
         let limit = keeper.lease.times.ttl;
-        match timeout(limit, keeper.lease.give_up()).await {
+        match timeout(limit, keeper.lease.give_up(self.fencing)).await {
             Ok(Ok(())) => tracing::info!(fencing = self.fencing, "the lead is given up"),
             Ok(Err(error)) => tracing::warn!(%error, "the lease runs out, as it can't be given up"),
             Err(_) => tracing::warn!("the lease runs out, as it can't be given up in time"),
@@ -110,7 +110,7 @@ impl Drop for Leadership {
     fn drop(&mut self) {
         if let Some(keeper) = &self.keeper {
             keeper.stop.cancel();
-            keeper.lease.fence.clear();
+            keeper.lease.fence.clear(self.fencing);
             self.lost.cancel();
         }
     }
@@ -141,8 +141,12 @@ impl Fence {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
-    fn clear(&self) {
-        self.set(None);
+    /// Forgets this lease; a newer one stays.
+    fn clear(&self, fencing: i64) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_some_and(|held| held.fencing == fencing) {
+            *held = None;
+        }
     }
 
     /// Whether this coordinator believes that it leads.
@@ -170,7 +174,7 @@ impl Fence {
             return Ok(());
         }
         tracing::error!(fencing = held.fencing, "another coordinator leads");
-        self.clear();
+        self.clear(held.fencing);
         held.lost.cancel();
         Err(StoreError::NotLeader)
     }
@@ -302,7 +306,7 @@ impl Lease {
                 Err(_) => "it could not be renewed in time".to_owned(),
             };
             tracing::error!(fencing, why, "the lead is lost");
-            self.fence.clear();
+            self.fence.clear(fencing);
             lost.cancel();
             return;
         }
@@ -344,14 +348,15 @@ impl Lease {
         Ok(rows == 1)
     }
 
-    pub(super) async fn give_up(&self) -> Result<(), StoreError> {
+    pub(super) async fn give_up(&self, fencing: i64) -> Result<(), StoreError> {
         let mut db = self.database.connect().await?;
         statement(
             "UPDATE leases SET expires_at = clock_timestamp()
-             WHERE name = $1 AND holder = $2 AND expires_at > clock_timestamp()",
+             WHERE name = $1 AND holder = $2 AND fencing = $3 AND expires_at > clock_timestamp()",
         )
         .bind(NAME)
         .bind(&self.holder)
+        .bind(fencing)
         .execute(&mut db)
         .await?;
         db.close().await

@@ -67,6 +67,27 @@ async fn a_lead_that_is_given_up_passes_to_one_who_waits() {
 }
 
 #[tokio::test]
+async fn an_old_lead_that_is_dropped_late_does_not_end_a_new_one() {
+    let settings = in_schema(Cluster::shared()).await;
+    let store = Store::connect(&settings).await.unwrap();
+    let times = LeaseTimes {
+        ttl: Duration::from_secs(3_600),
+        renew: Duration::from_millis(50),
+    };
+    let old = store.lead("a", times).await.unwrap();
+    let mut db = store.inner.database.connect().await.unwrap();
+    db.command("UPDATE leases SET expires_at = clock_timestamp()")
+        .await
+        .unwrap();
+    timeout(DEADLINE, old.lost().cancelled()).await.unwrap();
+    let new = store.lead("a", times).await.unwrap();
+    old.release().await;
+    store.commit(batch("on")).await.unwrap();
+    assert!(!new.lost().is_cancelled());
+    assert_eq!(new.fencing(), 2);
+}
+
+#[tokio::test]
 async fn a_lease_that_is_renewed_outlives_its_time() {
     let settings = in_schema(Cluster::shared()).await;
     let store = Store::connect(&settings).await.unwrap();
@@ -319,8 +340,9 @@ async fn contend(settings: PostgresSettings, steps: Vec<Step>) {
                 db.close().await.unwrap();
             }
             Step::GiveUp(who) => {
-                leases[who].give_up().await.unwrap();
-                model.runs &= model.holder != Some(who);
+                let fencing = model.believes[who].unwrap_or(0);
+                leases[who].give_up(fencing).await.unwrap();
+                model.runs &= model.holder != Some(who) || model.fencing != fencing;
             }
             Step::RunOut => {
                 let mut db = database.connect().await.unwrap();

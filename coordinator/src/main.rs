@@ -28,6 +28,10 @@ enum Command {
         #[arg(env = "MUSTER_CONFIG", default_value = "muster.toml")]
         config: PathBuf,
     },
+    /// Copies the store to a file, also while the service runs.
+    Backup(cli::BackupArguments),
+    /// Puts a copy in the place of the store, and keeps what was there; the service must not run.
+    Restore(cli::RestoreArguments),
     /// Issues a client certificate for an operator, at most 12 hours valid.
     IssueOperatorCert(cli::OperatorCertArguments),
 }
@@ -48,6 +52,8 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config } => cli::run(&config),
         Command::CheckConfig { config } => cli::check_config(&config),
+        Command::Backup(arguments) => cli::backup(&arguments),
+        Command::Restore(arguments) => cli::restore(&arguments),
         Command::IssueOperatorCert(arguments) => cli::issue_operator_cert(&arguments),
     }
 }

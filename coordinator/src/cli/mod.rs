@@ -1,6 +1,7 @@
 //! The command line: what `main` hands over to. Exit codes: 0 ok, 1 failed, 64 wrong command line or
 //! configuration.
 
+mod backup;
 mod check_config;
 mod operator_cert;
 mod run;
@@ -14,10 +15,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 
+pub use self::backup::{BackupArguments, RestoreArguments};
 pub use self::check_config::check_config;
 use crate::config::{Config, verify_files};
 use crate::identity::spiffe::TrustDomain;
 use crate::secrets::{Reader, SecretError};
+use crate::store::{BackupError, StoreError};
 
 /// Exit code of a wrong command line or configuration, `EX_USAGE` of sysexits.h.
 pub const USAGE: u8 = 64;
@@ -88,6 +91,51 @@ pub fn issue_operator_cert(arguments: &OperatorCertArguments) -> ExitCode {
         }
         Err(error) => fail(1, &format!("{error:#}")),
     }
+}
+
+/// Copies the store to a file, also while the service runs.
+#[must_use]
+pub fn backup(arguments: &BackupArguments) -> ExitCode {
+    on_file(&arguments.config, |config| {
+        backup::make(config, &arguments.to, arguments.force)
+    })
+}
+
+/// Puts a copy in the place of the store; the service must not run.
+#[must_use]
+pub fn restore(arguments: &RestoreArguments) -> ExitCode {
+    on_file(&arguments.config, |config| {
+        backup::put_back(config, &arguments.from)
+    })
+}
+
+/// Does something with a store that is in a file, and prints what came of it.
+fn on_file(path: &Path, work: impl FnOnce(&Config) -> Result<String, BackupError>) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(errors) => return fail(USAGE, &errors.to_string()),
+    };
+    if config.store.postgres.is_some() {
+        return fail(USAGE, backup::OF_POSTGRES);
+    }
+    match work(&config) {
+        Ok(text) => {
+            // A closed terminal doesn't change the outcome.
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(1, &error.to_string()),
+    }
+}
+
+/// Runs one thing to its end.
+fn alone<T>(work: impl Future<Output = Result<T, BackupError>>) -> Result<T, BackupError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| BackupError::Store(StoreError::Unavailable(error.into())))?
+        .block_on(work)
 }
 
 /// Errors, one on each line.

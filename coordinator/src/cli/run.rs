@@ -73,7 +73,16 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let (store, serving) = wiring::open(&config, secrets.ca.as_ref()).await?;
+    let opened = async {
+        let (store, serving) = wiring::open(&config, &secrets).await?;
+        let leadership = wiring::lead(&config, &store).await?;
+        anyhow::Ok((store, serving, leadership))
+    };
+    let (store, serving, leadership) = tokio::select! {
+        opened = opened => opened?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let authority = serving.authority();
     let metrics = Metrics::new()?;
     let github = wiring::github(&config, &secrets, &metrics)?;
@@ -112,6 +121,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (ready, readiness) = watch::channel(true);
     let (webhook, checks) = watch::channel(secrets.webhook.as_slice().into());
+    let lost = leadership.lost();
     let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
     let health = service
         .listen(sockets, &serving, checks, aws, readiness)
@@ -139,6 +149,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
     let outcome = tokio::select! {
         ended = &mut fleet => ended.context("the engine failed").and_then(|ended| Ok(ended?)),
+        () = lost.cancelled() => Err(anyhow::anyhow!("another coordinator leads, or may lead")),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -158,6 +169,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     if !fleet.is_finished() {
         fleet.await.context("the engine failed")??;
     }
+    // All that was begun is written.
+    leadership.release().await;
     outcome
 }
 
@@ -310,6 +323,12 @@ impl Service {
             self.stop.clone(),
         ));
         tasks.spawn(prune(self.store.clone(), self.stop.clone()));
+        let (store, engine, stop) = (self.store.clone(), self.engine.clone(), self.stop.clone());
+        tasks.spawn(async move {
+            store
+                .watch_deliveries(move || engine.inbox_ready(), stop)
+                .await;
+        });
         let telemetry = &self.config.telemetry;
         if telemetry.emf {
             tasks.spawn(emf::run(

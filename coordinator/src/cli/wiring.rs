@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use muster_core::AccountName;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::compute::ec2::Given;
 use crate::compute::local::{LocalProvider, LocalSettings};
 use crate::compute::{Ec2Provider, Provider};
-use crate::config::Config;
+use crate::config::{Config, UrlSource};
 use crate::github::{GithubClient, Settings};
 use crate::grpc::enrollment::{AwsEnrollment, Describe};
 use crate::identity::attest::{AttestAccount, AttestSettings, Attestor};
@@ -26,7 +26,7 @@ use crate::identity::ca::Authority;
 use crate::identity::files;
 use crate::identity::serving::{PresentAuthority, Serving};
 use crate::secrets::{CaPair, Reader, Secrets};
-use crate::store::Store;
+use crate::store::{Leadership, PostgresSettings, Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// Name of the database in the data directory.
@@ -107,21 +107,76 @@ pub(super) async fn secrets(reader: &Reader) -> anyhow::Result<Secrets> {
     }
 }
 
-/// Opens what is kept on disk: the store, and the certificate authority with the TLS that comes of it.
-pub(super) async fn open(config: &Config, ca: Option<&CaPair>) -> anyhow::Result<(Store, Serving)> {
+/// Opens what is kept: the store, and the certificate authority with the TLS that comes of it.
+pub(super) async fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<(Store, Serving)> {
     let data_dir = &config.coordinator.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("coordinator.data_dir: can't make {}", data_dir.display()))?;
-    let store = Store::open(&data_dir.join(DATABASE))
-        .await
-        .with_context(|| format!("can't open the store in {}", data_dir.display()))?;
-    let authority =
-        load_authority(config, ca)?.with_agent_ttl(config.identity.agent_certificate_ttl);
+    let store = match postgres(config, secrets) {
+        Some(settings) => connect(&settings)
+            .await
+            .context("can't open the store in PostgreSQL")?,
+        None => Store::open(&database_file(config))
+            .await
+            .with_context(|| format!("can't open the store in {}", data_dir.display()))?,
+    };
+    let authority = load_authority(config, secrets.ca.as_ref())?
+        .with_agent_ttl(config.identity.agent_certificate_ttl);
     let names = config.listen.server_names.iter();
     let names = names.map(|name| name.as_str().into()).collect();
     let serving = Serving::new(authority, names, Timestamp::now())
         .context("listen.server_names: no certificate can be made for them")?;
     Ok((store, serving))
+}
+
+/// The file of the SQLite database.
+pub(super) fn database_file(config: &Config) -> PathBuf {
+    config.coordinator.data_dir.join(DATABASE)
+}
+
+/// The PostgreSQL database, if there is to be one.
+fn postgres(config: &Config, secrets: &Secrets) -> Option<PostgresSettings> {
+    let source = config.store.postgres.as_ref()?;
+    let url = match &source.url {
+        UrlSource::Plain(url) => SecretString::from(url.as_str()),
+        UrlSource::Secret(_) => secrets.store_url.clone()?,
+    };
+    Some(PostgresSettings {
+        url,
+        ca_file: source.ca_file.clone(),
+        insecure: config.coordinator.development,
+        limits: source.limits,
+    })
+}
+
+/// Connects; waits as long as what keeps the database out of reach may pass by itself.
+async fn connect(settings: &PostgresSettings) -> Result<Store, StoreError> {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    loop {
+        let error = match Store::connect(settings).await {
+            Err(error) if error.passes() => error,
+            outcome => return outcome,
+        };
+        let wait = backoff.wait();
+        tracing::warn!(%error, "the coordinator waits for its database");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Waits until this coordinator leads.
+pub(super) async fn lead(config: &Config, store: &Store) -> anyhow::Result<Leadership> {
+    // For people only: what makes it unique is the number.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let holder = format!(
+        "{}/{}/{:08x}",
+        host.trim(),
+        std::process::id(),
+        rand::random::<u32>()
+    );
+    store
+        .lead(&holder, config.store.lease)
+        .await
+        .context("can't lead")
 }
 
 /// Loads the certificate authority, or makes it in the data directory at the first start.

@@ -12,6 +12,7 @@ mod pools;
 mod secrets;
 mod sections;
 mod settings;
+mod store;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -26,6 +27,8 @@ pub use settings::{
     CaSource, Config, CoordinatorSettings, Ec2Account, GithubSettings, IdentitySettings,
     ListenSettings, LocalSettings, SecretSource, SecretsSettings, TelemetrySettings,
 };
+
+pub use store::{PostgresSource, StoreSettings, UrlSource};
 
 use document::{Document, Section};
 
@@ -93,7 +96,8 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
     let github = sections::github(root.section("github"), base, development);
     let identity = sections::identity(root.section("identity"), base, development);
     let telemetry = sections::telemetry(root.section("telemetry"));
-    let named = parameters(github.as_ref(), identity.as_ref());
+    let store = store::store(root.section("store"), base);
+    let named = parameters(github.as_ref(), identity.as_ref(), store.as_ref());
     let secrets = sections::secrets(root.section("secrets"), development, named);
     let heartbeat = coordinator.as_ref().map(|one| one.heartbeat_interval);
     let whole = ec2::Whole {
@@ -123,6 +127,7 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
         listen: listen?,
         github: github?,
         identity: identity?,
+        store: store?,
         secrets: secrets?,
         local: local?,
         ec2,
@@ -135,13 +140,19 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
 fn parameters<'a>(
     github: Option<&'a GithubSettings>,
     identity: Option<&'a IdentitySettings>,
+    store: Option<&'a StoreSettings>,
 ) -> Option<&'a str> {
     let github = github
         .into_iter()
         .flat_map(|github| std::iter::once(&github.private_key).chain(&github.webhook_secrets));
     let ca = identity.and_then(|identity| identity.ca.as_ref());
     let ca = ca.into_iter().flat_map(|ca| [&ca.certificate, &ca.key]);
-    github.chain(ca).find_map(|source| match source {
+    let postgres = store.and_then(|store| store.postgres.as_ref());
+    let url = postgres.and_then(|postgres| match &postgres.url {
+        UrlSource::Secret(source) => Some(source),
+        UrlSource::Plain(_) => None,
+    });
+    github.chain(ca).chain(url).find_map(|source| match source {
         SecretSource::Parameter(name) => Some(name.as_str()),
         SecretSource::File(_) => None,
     })

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{SecretString, zeroize::Zeroizing};
 use thiserror::Error;
 
-use super::{Config, SecretSource};
+use super::{Config, SecretSource, UrlSource};
 
 /// Bytes of a secret, at most.
 const MAX_BYTES: u64 = 64 << 10;
@@ -47,6 +47,14 @@ pub fn verify_files(config: &Config) -> Result<(), Vec<FileError>> {
     if let Some(ca) = &config.identity.ca {
         found.secret("identity.ca_certificate_file", &ca.certificate);
         found.secret("identity.ca_key_file", &ca.key);
+    }
+    if let Some(postgres) = &config.store.postgres {
+        if let UrlSource::Secret(source) = &postgres.url {
+            found.secret("store.url_file", source);
+        }
+        if let Some(path) = &postgres.ca_file {
+            found.file("store.ca_file", path, readable_file);
+        }
     }
     if let Some(local) = &config.local {
         found.file("local.agent_binary", &local.agent_binary, program);

@@ -202,7 +202,7 @@ fn webhook_secrets(section: &mut Section<'_>, base: &Path) -> Option<Vec<SecretS
 
 /// Where a secret is: in a file by the first key, or in a parameter by the second.
 #[expect(clippy::option_option, reason = "absent is not wrong")]
-fn source(
+pub(super) fn source(
     section: &mut Section<'_>,
     base: &Path,
     (file_key, parameter_key): (&'static str, &'static str),

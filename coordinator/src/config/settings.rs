@@ -10,6 +10,7 @@ use muster_core::{AccountName, FleetSpec};
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
+use super::StoreSettings;
 use crate::compute::ec2::Ec2Settings;
 use crate::github::survey::SurveySettings;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub github: GithubSettings,
     /// `[identity]`.
     pub identity: IdentitySettings,
+    /// `[store]`.
+    pub store: StoreSettings,
     /// `[secrets]`.
     pub secrets: SecretsSettings,
     /// `[local]`; there if a pool launches in the account `local`.

@@ -46,6 +46,11 @@ fn with(old: &str, new: &str) -> String {
     SMALL.replace(old, new)
 }
 
+/// The small file with more at its end.
+pub(super) fn small_with(more: &str) -> String {
+    format!("{SMALL}\n{more}\n")
+}
+
 #[test]
 fn the_example_is_good_and_shows_the_defaults() {
     let example = parse(EXAMPLE).unwrap();
@@ -54,6 +59,7 @@ fn the_example_is_good_and_shows_the_defaults() {
     assert_eq!(example.coordinator, small.coordinator);
     assert_eq!(example.listen, small.listen);
     assert_eq!(example.identity, small.identity);
+    assert_eq!(example.store, small.store);
     assert_eq!(example.telemetry, small.telemetry);
     assert_eq!(example.github.api_url, small.github.api_url);
     assert_eq!(example.fleet.pools[0].limits, small.fleet.pools[0].limits);

@@ -20,8 +20,12 @@ use crate::telemetry::Metrics;
 
 /// Commands taken into one transaction.
 const BATCH: usize = 256;
-/// How long the store may fail before the process gives up and starts anew.
+/// How long the store may refuse what it will refuse again, before the process gives up and starts anew. An
+/// outage is waited out, however long it is.
 const STORE_PATIENCE: Duration = Duration::from_secs(30);
+/// Waits between tries while the store fails.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Actor {
@@ -213,7 +217,7 @@ impl Actor {
             .filter(|effect| effect.is_durable())
             .cloned()
             .collect();
-        let entries = if is_empty(batch) {
+        let entries = if batch.is_empty() {
             Vec::new()
         } else {
             store_patiently(&self.store, batch, stop).await?
@@ -305,37 +309,41 @@ impl Actor {
     }
 }
 
-fn is_empty(batch: &Batch) -> bool {
-    batch.jobs.is_empty()
-        && batch.runners.is_empty()
-        && batch.pools.is_empty()
-        && batch.forgotten_jobs.is_empty()
-        && batch.forgotten_runners.is_empty()
-        && batch.timeline.is_empty()
-        && batch.effects.is_empty()
-        && batch.finished_effects.is_empty()
-        && batch.processed_deliveries.is_empty()
-}
-
-/// Stores a batch, again and again for a while: what is in memory is ahead of the store until it is
-/// stored, so there is no going on without it.
+/// Stores a batch, again and again: what is in memory is ahead of the store until it is stored, so there is
+/// no going on without it. Meanwhile events wait in their channel, and those who send more wait themselves;
+/// nothing is done, said or answered.
 async fn store_patiently(
     store: &Store,
     batch: &Batch,
     stop: &CancellationToken,
 ) -> Result<Vec<StoredEntry>, StoreError> {
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    let give_up_at = Instant::now() + STORE_PATIENCE;
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    let mut refused_since = None;
     loop {
         let error = match store.commit(batch.clone()).await {
-            Ok(entries) => return Ok(entries),
+            Ok(entries) => {
+                if backoff.tries() > 0 {
+                    tracing::info!(tries = backoff.tries(), "what was decided is stored");
+                }
+                return Ok(entries);
+            }
             Err(error) => error,
         };
-        let wait = backoff.wait();
-        if Instant::now() + wait >= give_up_at || stop.is_cancelled() {
-            return Err(error);
+        if error.passes() {
+            refused_since = None;
+        } else {
+            let since = *refused_since.get_or_insert_with(Instant::now);
+            if matches!(error, StoreError::NotLeader) || since.elapsed() >= STORE_PATIENCE {
+                return Err(error);
+            }
         }
-        tracing::error!(%error, tries = backoff.tries(), "what was decided can't be stored yet");
-        tokio::time::sleep(wait).await;
+        let wait = backoff.wait();
+        if backoff.tries().is_power_of_two() {
+            tracing::error!(%error, tries = backoff.tries(), "what was decided can't be stored yet");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Err(error),
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }

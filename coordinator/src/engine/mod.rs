@@ -46,7 +46,8 @@ pub struct Stopped;
 /// The engine can't go on.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// What was decided could not be stored, for longer than is sensible to wait.
+    /// What was decided could not be stored: the store refuses it for good, another coordinator leads, or
+    /// this one was told to stop during an outage.
     #[error("what was decided can't be stored: {0}")]
     Store(#[from] StoreError),
     /// The system gives no random bytes.
@@ -96,7 +97,8 @@ impl Engine {
         Ok((engine, Runnable { actor, receiver }))
     }
 
-    /// Has an event applied. When this returns, what it changed is durable.
+    /// Has an event applied. When this returns, what it changed is durable; while the store can't be
+    /// written, it doesn't return.
     ///
     /// # Errors
     /// When the engine has stopped: the event may or may not have been applied.
@@ -109,7 +111,7 @@ impl Engine {
         done.await.map_err(|_| Stopped)
     }
 
-    /// Runs a short function over the fleet between two events.
+    /// Runs a short function over the fleet between two events, once all before it is durable.
     ///
     /// # Errors
     /// When the engine has stopped.

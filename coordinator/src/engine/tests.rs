@@ -1,22 +1,25 @@
-//! What the engine does at its start with what an earlier process left behind.
+//! What the engine does with what an earlier process left behind, and while its store is out of order.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Effect, FleetSpec, InstanceId};
+use muster_core::{Effect, Event, FleetSpec, InstanceId, JobStatus};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use secrecy::SecretString;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, Executor, Parts};
+use super::{Engine, EngineError, Executor, Parts};
 use crate::compute::Provider;
 use crate::compute::local::{LocalProvider, LocalSettings};
 use crate::github::{GithubClient, Settings};
 use crate::identity::ca::Authority;
 use crate::identity::serving::PresentAuthority;
 use crate::presence::Presence;
-use crate::store::{Batch, Store};
+use crate::store::fixtures::{Cluster, Mode, Wire, delivery, in_schema, job, lead_at_once};
+use crate::store::{Batch, Store, StoreError};
 use crate::telemetry::Metrics;
 
 fn github() -> GithubClient {
@@ -24,6 +27,36 @@ fn github() -> GithubClient {
     let url = "http://127.0.0.1:9".parse().unwrap();
     let pem = SecretString::from(key.serialize_pem());
     GithubClient::new(Settings::new(url, "1".to_owned(), pem)).unwrap()
+}
+
+/// An engine's parts with one provider, which launches nothing by itself, and no pool.
+fn parts(store: &Store, directory: &Path) -> Parts {
+    let settings = LocalSettings {
+        agent_binary: "muster-agent".into(),
+        runner_dir: directory.join("template"),
+        instances_dir: directory.join("instances"),
+        enroll_url: String::new(),
+        agents_url: String::new(),
+        server_name: String::new(),
+        authority: PresentAuthority::fixed(
+            Authority::load_or_create(directory, Timestamp::now()).unwrap(),
+        ),
+        metadata_endpoint: None,
+        environment: BTreeMap::new(),
+    };
+    let provider = Provider::Local(LocalProvider::new(settings, store.clone()));
+    let providers = HashMap::from([("local".into(), provider)]);
+    let metrics = Metrics::new().unwrap();
+    Parts {
+        store: store.clone(),
+        spec: FleetSpec {
+            pools: Vec::new(),
+            accounts: BTreeMap::new(),
+        },
+        presence: Presence::default(),
+        executor: Executor::new(github(), providers, &[], metrics.clone()),
+        metrics,
+    }
 }
 
 #[tokio::test]
@@ -45,32 +78,7 @@ async fn an_effect_of_an_earlier_process_is_carried_out_and_leaves_the_outbox() 
     };
     store.commit(batch).await.unwrap();
 
-    let settings = LocalSettings {
-        agent_binary: "muster-agent".into(),
-        runner_dir: directory.path().join("template"),
-        instances_dir: directory.path().join("instances"),
-        enroll_url: String::new(),
-        agents_url: String::new(),
-        server_name: String::new(),
-        authority: PresentAuthority::fixed(
-            Authority::load_or_create(directory.path(), Timestamp::now()).unwrap(),
-        ),
-        metadata_endpoint: None,
-        environment: BTreeMap::new(),
-    };
-    let provider = Provider::Local(LocalProvider::new(settings, store.clone()));
-    let providers = HashMap::from([("local".into(), provider)]);
-    let metrics = Metrics::new().unwrap();
-    let parts = Parts {
-        store: store.clone(),
-        spec: FleetSpec {
-            pools: Vec::new(),
-            accounts: BTreeMap::new(),
-        },
-        presence: Presence::default(),
-        executor: Executor::new(github(), providers, &[], metrics.clone()),
-        metrics,
-    };
+    let parts = parts(&store, directory.path());
     let (_engine, runnable) = Engine::new(parts).await.unwrap();
     let stop = CancellationToken::new();
     let running = tokio::spawn(runnable.run(stop.clone()));
@@ -79,10 +87,129 @@ async fn an_effect_of_an_earlier_process_is_carried_out_and_leaves_the_outbox() 
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), emptied)
+    timeout(Duration::from_secs(20), emptied)
         .await
         .expect("the effect leaves the outbox");
     assert!(!folder.join("runner").exists(), "what it asks for was done");
     stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An event that changes something.
+fn queued(id: i64) -> Event {
+    Event::Job(Box::new(job(id, JobStatus::Queued, 1).report))
+}
+
+#[tokio::test]
+async fn an_outage_of_the_store_holds_everything_up_and_loses_nothing() {
+    let cluster = Cluster::shared();
+    let settings = in_schema(cluster).await;
+    let wire = Wire::to(cluster.directory()).await;
+    let store = Store::connect(&wire.through(&settings)).await.unwrap();
+    let _leads = lead_at_once(&store).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, runnable) = Engine::new(parts(&store, directory.path())).await.unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(runnable.run(stop.clone()));
+    let mut told = engine.subscribe();
+    engine.submit(queued(1)).await.unwrap();
+    while told.try_recv().is_ok() {}
+
+    wire.set(Mode::Cut);
+    // More than fit the channel: the last ones wait for a place.
+    let mut waiting = tokio::task::JoinSet::new();
+    for id in 2..2_000 {
+        let engine = engine.clone();
+        waiting.spawn(async move { engine.submit(queued(id)).await });
+    }
+    let mut writable = store.writable();
+    let gone = timeout(DEADLINE, writable.wait_for(|writable| !writable));
+    gone.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(waiting.try_join_next().is_none(), "nothing is answered");
+    assert!(told.is_empty(), "nothing is said");
+    assert!(!running.is_finished());
+
+    wire.set(Mode::Whole);
+    let all = async {
+        while let Some(done) = waiting.join_next().await {
+            done.unwrap().unwrap();
+        }
+    };
+    timeout(DEADLINE, all).await.unwrap();
+    let stored = store.load().await.unwrap();
+    assert_eq!(stored.jobs.len(), 1_999);
+    assert!(!told.is_empty());
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn to_be_told_to_stop_ends_an_engine_that_waits_for_its_store() {
+    let cluster = Cluster::shared();
+    let settings = in_schema(cluster).await;
+    let wire = Wire::to(cluster.directory()).await;
+    let store = Store::connect(&wire.through(&settings)).await.unwrap();
+    let _leads = lead_at_once(&store).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, runnable) = Engine::new(parts(&store, directory.path())).await.unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(runnable.run(stop.clone()));
+    engine.submit(queued(1)).await.unwrap();
+    wire.set(Mode::Cut);
+    let waiting = tokio::spawn(async move { engine.submit(queued(2)).await });
+    let mut writable = store.writable();
+    let gone = timeout(DEADLINE, writable.wait_for(|writable| !writable));
+    gone.await.unwrap().unwrap();
+    stop.cancel();
+    let ended = timeout(DEADLINE, running).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(EngineError::Store(error)) if error.passes()));
+    assert!(waiting.await.unwrap().is_err(), "it was not acknowledged");
+}
+
+#[tokio::test]
+async fn an_engine_whose_lead_is_lost_ends_at_once() {
+    let settings = in_schema(Cluster::shared()).await;
+    let old = Store::connect(&settings).await.unwrap();
+    let _leads = lead_at_once(&old).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, runnable) = Engine::new(parts(&old, directory.path())).await.unwrap();
+    let running = tokio::spawn(runnable.run(CancellationToken::new()));
+    engine.submit(queued(1)).await.unwrap();
+
+    let new = Store::connect(&settings).await.unwrap();
+    let _other = lead_at_once(&new).await;
+    assert!(engine.submit(queued(2)).await.is_err());
+    let ended = timeout(DEADLINE, running).await.unwrap().unwrap();
+    assert!(matches!(
+        ended,
+        Err(EngineError::Store(StoreError::NotLeader))
+    ));
+    assert_eq!(new.load().await.unwrap().jobs.len(), 1);
+
+    // A follower's delivery reaches the engine of the one that leads.
+    let (engine, runnable) = Engine::new(parts(&new, directory.path())).await.unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(runnable.run(stop.clone()));
+    let watching = {
+        let (new, engine, stop) = (new.clone(), engine.clone(), stop.clone());
+        tokio::spawn(async move {
+            new.watch_deliveries(move || engine.inbox_ready(), stop)
+                .await;
+        })
+    };
+    old.accept_delivery(delivery("of-a-follower"))
+        .await
+        .unwrap();
+    let taken = async {
+        while !new.pending_deliveries(9).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, taken).await.unwrap();
+    stop.cancel();
+    watching.await.unwrap();
     running.await.unwrap().unwrap();
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use self::parameters::Parameters;
 pub use self::watch::{Applied, watch};
-use crate::config::{Config, SecretSource, read_secret};
+use crate::config::{Config, SecretSource, UrlSource, read_secret};
 
 /// The secrets. `Debug` shows none of them.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Secrets {
     pub proxy_credentials: Option<SecretString>,
     /// The certificate authority; none if it is made in the data directory.
     pub ca: Option<CaPair>,
+    /// The URL of the database; none if it is a file, or holds no password.
+    pub store_url: Option<SecretString>,
 }
 
 /// A certificate authority, PEM.
@@ -69,6 +71,7 @@ enum What {
     ProxyCredentials,
     CaCertificate,
     CaKey,
+    StoreUrl,
 }
 
 impl Reader {
@@ -114,6 +117,7 @@ impl Reader {
             ca: one(What::CaCertificate)
                 .zip(one(What::CaKey))
                 .map(|(certificate, key)| CaPair { certificate, key }),
+            store_url: one(What::StoreUrl),
         })
     }
 
@@ -205,6 +209,11 @@ fn wanted(config: &Config) -> Vec<Wanted> {
             &ca.certificate,
         ));
         wanted.push(one(What::CaKey, "identity.ca_key", &ca.key));
+    }
+    if let Some(postgres) = &config.store.postgres
+        && let UrlSource::Secret(source) = &postgres.url
+    {
+        wanted.push(one(What::StoreUrl, "store.url", source));
     }
     wanted
 }

@@ -153,6 +153,7 @@ mod tests {
                 certificate: CA.certificate.as_str().into(),
                 key: CA.key.clone(),
             }),
+            store_url: None,
         }
     }
 

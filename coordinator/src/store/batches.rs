@@ -3,21 +3,21 @@
 use jiff::Timestamp;
 use muster_core::AccountName;
 use sqlx::FromRow;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
+use super::change::Change;
 use super::codec::{micros, timestamp};
-use super::writer::Change;
+use super::database::{Connection, Readers, statement};
 use super::{LaunchBatch, StoreError};
 
 impl Change for LaunchBatch {
     type Output = ();
 
-    async fn apply(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        sqlx::query(
+    async fn apply(&self, db: &mut Connection) -> Result<(), StoreError> {
+        statement(
             "INSERT INTO launch_batches (token, account, created_at, settled, record)
-             VALUES (?, ?, ?, ?, ?)
-             ON CONFLICT (token) DO UPDATE
-             SET settled = max(settled, excluded.settled), record = excluded.record",
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (token) DO UPDATE SET record = excluded.record,
+                 settled = CASE launch_batches.settled WHEN 1 THEN 1 ELSE excluded.settled END",
         )
         .bind(&self.token)
         .bind(self.account.as_str())
@@ -34,23 +34,24 @@ impl Change for LaunchBatch {
 struct Row {
     token: String,
     created_at: i64,
-    settled: bool,
+    settled: i64,
     record: String,
 }
 
 /// The batches of an account that are not settled, and those made after a time.
 pub(super) async fn batches(
-    db: &SqlitePool,
+    db: &Readers,
     account: &AccountName,
     after: Timestamp,
 ) -> Result<Vec<LaunchBatch>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(
+    let mut db = db.acquire().await?;
+    let rows: Vec<Row> = statement(
         "SELECT token, created_at, settled, record FROM launch_batches
-         WHERE account = ? AND (settled = 0 OR created_at > ?) ORDER BY created_at, token",
+         WHERE account = $1 AND (settled = 0 OR created_at > $2) ORDER BY created_at, token",
     )
     .bind(account.as_str())
     .bind(micros(after))
-    .fetch_all(db)
+    .all(&mut db)
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -58,7 +59,7 @@ pub(super) async fn batches(
                 created_at: timestamp(row.created_at, "launch batch", &row.token)?,
                 token: row.token,
                 account: account.clone(),
-                settled: row.settled,
+                settled: row.settled == 1,
                 record: row.record,
             })
         })

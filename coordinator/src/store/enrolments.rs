@@ -1,19 +1,18 @@
 //! Enrolments by proof of identity: each start of an instance enrols once.
 
-use sqlx::sqlite::SqliteConnection;
-
+use super::change::Change;
 use super::codec::micros;
-use super::writer::Change;
+use super::database::{Connection, statement};
 use super::{Claimed, Enrolment, StoreError};
 
 impl Change for Enrolment {
     type Output = Claimed;
 
-    async fn apply(&self, db: &mut SqliteConnection) -> Result<Claimed, StoreError> {
-        let inserted = sqlx::query(
+    async fn apply(&self, db: &mut Connection) -> Result<Claimed, StoreError> {
+        let inserted = statement(
             "INSERT INTO enrolments
                  (account_id, region, instance, launched_at, launch, key_hash, at)
-             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         )
         .bind(&self.account_id)
         .bind(&self.region)
@@ -24,14 +23,14 @@ impl Change for Enrolment {
         .bind(micros(self.at))
         .execute(&mut *db)
         .await?;
-        if inserted.rows_affected() == 1 {
+        if inserted == 1 {
             return Ok(Claimed::Now);
         }
-        let same: bool = sqlx::query_scalar(
+        let (same,): (bool,) = statement(
             "SELECT EXISTS (
                  SELECT 1 FROM enrolments
-                 WHERE account_id = ? AND region = ? AND instance = ? AND launched_at = ?
-                     AND launch = ? AND key_hash = ?)",
+                 WHERE account_id = $1 AND region = $2 AND instance = $3 AND launched_at = $4
+                     AND launch = $5 AND key_hash = $6)",
         )
         .bind(&self.account_id)
         .bind(&self.region)
@@ -39,7 +38,7 @@ impl Change for Enrolment {
         .bind(micros(self.launched_at))
         .bind(self.launch.as_str())
         .bind(&self.key_hash[..])
-        .fetch_one(db)
+        .one(db)
         .await?;
         Ok(if same {
             Claimed::BySameKey

@@ -1,6 +1,12 @@
-//! Values for the tests of the store.
+//! Stores and values for the tests of the store.
 
-use std::path::PathBuf;
+mod home;
+mod server;
+mod wire;
+
+pub(crate) use self::home::{Backend, Home, home, lead_at_once};
+pub(crate) use self::server::{Cluster, in_schema};
+pub(crate) use self::wire::{Mode, Wire};
 
 use jiff::Timestamp;
 use muster_core::{
@@ -9,48 +15,14 @@ use muster_core::{
     RunnerName, Scope, Shape, TimelineEntry, Work,
 };
 
-use super::{Delivery, Store};
-
-/// A store in a directory of its own.
-pub(super) struct Home {
-    pub(super) store: Store,
-    pub(super) path: PathBuf,
-    _directory: tempfile::TempDir,
-}
-
-pub(super) async fn home() -> Home {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("muster.db");
-    Home {
-        store: Store::open(&path).await.unwrap(),
-        path,
-        _directory: directory,
-    }
-}
-
-impl Home {
-    /// Drops the store as a crash would, without closing it, and opens the file again.
-    pub(super) async fn crash(self) -> Self {
-        let Self {
-            store,
-            path,
-            _directory,
-        } = self;
-        drop(store);
-        Self {
-            store: Store::open(&path).await.unwrap(),
-            path,
-            _directory,
-        }
-    }
-}
+use super::Delivery;
 
 /// A time so many seconds after a fixed one.
-pub(super) fn at(seconds: i64) -> Timestamp {
+pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }
 
-pub(super) fn delivery(guid: &str) -> Delivery {
+pub(crate) fn delivery(guid: &str) -> Delivery {
     Delivery {
         guid: guid.to_owned(),
         event: "workflow_job".to_owned(),
@@ -59,7 +31,7 @@ pub(super) fn delivery(guid: &str) -> Delivery {
     }
 }
 
-pub(super) fn job(id: i64, status: JobStatus, salt: u32) -> Job {
+pub(crate) fn job(id: i64, status: JobStatus, salt: u32) -> Job {
     let served = !salt.is_multiple_of(5);
     Job {
         report: JobReport {
@@ -107,7 +79,7 @@ pub(super) fn job(id: i64, status: JobStatus, salt: u32) -> Job {
     }
 }
 
-pub(super) fn runner(launch: &str, salt: u32) -> Runner {
+pub(crate) fn runner(launch: &str, salt: u32) -> Runner {
     let id = InstanceId::new(format!("i-{salt:017x}"));
     let instance = match salt % 4 {
         0 => Instance::Requested,
@@ -163,7 +135,7 @@ pub(super) fn runner(launch: &str, salt: u32) -> Runner {
     }
 }
 
-pub(super) fn entry(seconds: i64, what: &str) -> TimelineEntry {
+pub(crate) fn entry(seconds: i64, what: &str) -> TimelineEntry {
     TimelineEntry {
         at: at(seconds),
         what: what.to_owned(),
@@ -175,7 +147,7 @@ pub(super) fn entry(seconds: i64, what: &str) -> TimelineEntry {
     }
 }
 
-pub(super) fn launch(id: &str) -> Effect {
+pub(crate) fn launch(id: &str) -> Effect {
     Effect::Launch {
         launch: LaunchId::from(id),
         pool: PoolName::from("linux"),
@@ -183,7 +155,7 @@ pub(super) fn launch(id: &str) -> Effect {
     }
 }
 
-pub(super) fn terminate(launch: &str, instance: &str) -> Effect {
+pub(crate) fn terminate(launch: &str, instance: &str) -> Effect {
     Effect::Terminate {
         launch: LaunchId::from(launch),
         account: "local".into(),

@@ -1,19 +1,19 @@
 //! What operators did, and small named values.
 
 use sqlx::FromRow;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
+use super::change::Change;
 use super::codec::{micros, timestamp};
-use super::writer::Change;
+use super::database::{Connection, Readers, statement};
 use super::{OperatorAction, StoreError};
 
 impl Change for OperatorAction {
     type Output = ();
 
-    async fn apply(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        sqlx::query(
+    async fn apply(&self, db: &mut Connection) -> Result<(), StoreError> {
+        statement(
             "INSERT INTO operator_actions (at, operator, method, target, reason)
-             VALUES (?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(micros(self.at))
         .bind(&self.operator)
@@ -36,16 +36,14 @@ struct Row {
     reason: String,
 }
 
-pub(super) async fn actions(
-    db: &SqlitePool,
-    limit: u32,
-) -> Result<Vec<OperatorAction>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(
+pub(super) async fn actions(db: &Readers, limit: u32) -> Result<Vec<OperatorAction>, StoreError> {
+    let mut db = db.acquire().await?;
+    let rows: Vec<Row> = statement(
         "SELECT sequence, at, operator, method, target, reason FROM operator_actions
-         ORDER BY sequence DESC LIMIT ?",
+         ORDER BY sequence DESC LIMIT $1",
     )
     .bind(limit)
-    .fetch_all(db)
+    .all(&mut db)
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -69,9 +67,9 @@ pub(super) struct Note {
 impl Change for Note {
     type Output = ();
 
-    async fn apply(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO notes (name, value) VALUES (?, ?)
+    async fn apply(&self, db: &mut Connection) -> Result<(), StoreError> {
+        statement(
+            "INSERT INTO notes (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         )
         .bind(&self.name)
@@ -82,10 +80,11 @@ impl Change for Note {
     }
 }
 
-pub(super) async fn note(db: &SqlitePool, name: &str) -> Result<Option<String>, StoreError> {
-    let value = sqlx::query_scalar("SELECT value FROM notes WHERE name = ?")
+pub(super) async fn note(db: &Readers, name: &str) -> Result<Option<String>, StoreError> {
+    let mut db = db.acquire().await?;
+    let row: Option<(String,)> = statement("SELECT value FROM notes WHERE name = $1")
         .bind(name)
-        .fetch_optional(db)
+        .first(&mut db)
         .await?;
-    Ok(value)
+    Ok(row.map(|(value,)| value))
 }

@@ -3,17 +3,22 @@
 //! One task writes; what waits for it at the same time shares a transaction (`writer`). Reads have
 //! their own connections and see what is committed. Beyond this door there is no SQL.
 
+mod backup;
 mod batches;
+mod change;
 mod codec;
+mod database;
+mod deliveries;
 mod enrolments;
 mod error;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod fleet;
 mod inbox;
 mod journal;
+mod lease;
 mod prune;
-mod sqlite;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -28,16 +33,22 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use muster_core::{AccountName, Effect, Job, JobId, Runner, Stored};
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+pub use backup::{BackupError, Restored, backup, restore};
+pub use database::postgres::{Limits, PostgresSettings};
 pub use error::StoreError;
+pub use lease::{Leadership, LeaseTimes};
 pub use types::{
-    Accepted, Batch, Claimed, Delivery, Enrolment, JoinToken, LaunchBatch, OperatorAction, Pruned,
-    Redeemed, StoredEntry, TimelineQuery,
+    Accepted, Batch, BatchId, Claimed, Delivery, Enrolment, JoinToken, LaunchBatch, OperatorAction,
+    Pruned, Redeemed, StoredEntry, TimelineQuery,
 };
 
+use database::postgres::Server;
+use database::{Database, Durable, Readers, sqlite};
 use journal::Note;
+use lease::{Fence, Lease};
 use tokens::Redeem;
 use writer::Writer;
 
@@ -48,10 +59,12 @@ pub struct Store {
 }
 
 struct Inner {
+    database: Database,
+    fence: Arc<Fence>,
     writer: Writer,
-    reads: SqlitePool,
-    /// Keeps another coordinator out until the last clone is dropped.
-    _lock: File,
+    reads: Readers,
+    /// Keeps another coordinator out of the file until the last clone is dropped.
+    _lock: Option<File>,
 }
 
 impl fmt::Debug for Store {
@@ -68,22 +81,85 @@ impl Store {
     /// When the file can't be opened, another coordinator has it open, or its schema is newer than
     /// this program.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_with(path, sqlite::options(path)).await
+        Self::open_file(Durable::at(path)).await
     }
 
-    async fn open_with(path: &Path, options: SqliteConnectOptions) -> Result<Self, StoreError> {
-        let lock = sqlite::lock(path)?;
-        sqlite::create_private(path)?;
-        let mut db = options.connect().await?;
-        sqlite::migrate(&mut db).await?;
-        let reads = sqlite::readers(options.clone()).await?;
+    async fn open_file(file: Durable) -> Result<Self, StoreError> {
+        let lock = sqlite::lock(&file.path)?;
+        sqlite::create_private(&file.path)?;
+        let database = Database::Sqlite(file);
+        let mut db = database.connect().await?;
+        schema::migrate(&mut db).await?;
+        Self::start(database, db, Some(lock)).await
+    }
+
+    /// Opens a PostgreSQL database, and brings its schema up to date. Must be called inside a tokio runtime.
+    /// Until [`Store::lead`] has answered, nothing but deliveries can be written.
+    ///
+    /// # Errors
+    /// When the settings are wrong, the server can't be reached ([`StoreError::passes`]), or its schema is
+    /// newer than this program.
+    pub async fn connect(settings: &PostgresSettings) -> Result<Self, StoreError> {
+        let server = Server::new(settings)?;
+        let mut db = Database::Postgres(server.for_migrations())
+            .connect()
+            .await?;
+        schema::migrate(&mut db).await?;
+        db.close().await?;
+        let database = Database::Postgres(server);
+        let db = database.connect().await?;
+        Self::start(database, db, None).await
+    }
+
+    async fn start(
+        database: Database,
+        db: database::Connection,
+        lock: Option<File>,
+    ) -> Result<Self, StoreError> {
+        let reads = database.readers().await?;
+        let fence = Arc::new(Fence::default());
         Ok(Self {
             inner: Arc::new(Inner {
-                writer: Writer::start(db, options),
+                writer: Writer::start(db, database.clone(), Arc::clone(&fence)),
+                database,
+                fence,
                 reads,
                 _lock: lock,
             }),
         })
+    }
+
+    /// Waits until this coordinator leads, and says so; at once for a file, which has one user. `holder` must
+    /// name this start of this process and no other. Outages are waited out. To wait no longer, drop it.
+    ///
+    /// # Errors
+    /// When the lease can't be read for a reason that doesn't pass.
+    pub async fn lead(&self, holder: &str, times: LeaseTimes) -> Result<Leadership, StoreError> {
+        if let Database::Sqlite(_) = &self.inner.database {
+            return Ok(Leadership::of_file());
+        }
+        let lease = Lease {
+            database: self.inner.database.clone(),
+            fence: Arc::clone(&self.inner.fence),
+            holder: holder.to_owned(),
+            times,
+        };
+        lease.take().await
+    }
+
+    /// Calls `ready` whenever another coordinator may have stored a delivery, until it is told to stop. With
+    /// a file there is no other.
+    pub async fn watch_deliveries(&self, ready: impl Fn() + Send, stop: CancellationToken) {
+        match &self.inner.database {
+            Database::Sqlite(_) => stop.cancelled().await,
+            Database::Postgres(server) => deliveries::watch(server.clone(), ready, stop).await,
+        }
+    }
+
+    /// Whether the last write went well. During an outage the store looks by itself whether it is over.
+    #[must_use]
+    pub fn writable(&self) -> watch::Receiver<bool> {
+        self.inner.writer.writable()
     }
 
     /// Writes what is queued and closes the file. Every call after this fails with
@@ -114,7 +190,7 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub async fn load(&self) -> Result<Stored, StoreError> {
-        fleet::load(&self.inner.reads).await
+        fleet::load(&self.inner.database, &self.inner.reads).await
     }
 
     /// Effects that are not done, oldest first.
@@ -126,10 +202,12 @@ impl Store {
     }
 
     /// Stores a batch in one transaction; durable on return. Returns the timeline entries with their
-    /// numbers, their times rounded down to the microsecond as they are stored.
+    /// numbers, their times rounded down to the microsecond as they are stored. If it is the batch that was
+    /// stored last, by its id, nothing changes.
     ///
     /// # Errors
-    /// When it is not stored; then none of it is.
+    /// When it is not stored, then none of it is; or when nobody knows ([`StoreError::Unknown`]), then it may
+    /// be stored again without harm as long as no other was.
     pub async fn commit(&self, batch: Batch) -> Result<Vec<StoredEntry>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());

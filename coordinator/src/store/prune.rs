@@ -1,10 +1,11 @@
 //! Deleting what nobody needs any more, a little at a time: other writes pass in between.
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::sqlite::SqliteConnection;
 
+use super::change::Change;
 use super::codec::micros;
-use super::writer::{Change, Writer};
+use super::database::{Connection, statement};
+use super::writer::Writer;
 use super::{Pruned, StoreError};
 
 /// Rows of one table in one transaction, at most.
@@ -37,13 +38,12 @@ impl Change for Chunk {
     /// Rows that went.
     type Output = u64;
 
-    async fn apply(&self, db: &mut SqliteConnection) -> Result<u64, StoreError> {
-        let done = sqlx::query(self.what)
+    async fn apply(&self, db: &mut Connection) -> Result<u64, StoreError> {
+        statement(self.what)
             .bind(self.before)
             .bind(i64::try_from(CHUNK).unwrap_or(i64::MAX))
             .execute(db)
-            .await?;
-        Ok(done.rows_affected())
+            .await
     }
 }
 
@@ -53,42 +53,43 @@ impl What {
             Self::Bodies => {
                 "UPDATE deliveries SET body = NULL WHERE sequence IN (
                      SELECT sequence FROM deliveries
-                     WHERE processed = 1 AND body IS NOT NULL AND received_at < ?1 LIMIT ?2)"
+                     WHERE processed = 1 AND body IS NOT NULL AND received_at < $1 LIMIT $2)"
             }
             Self::Guids => {
                 "DELETE FROM deliveries WHERE sequence IN (
                      SELECT sequence FROM deliveries
-                     WHERE processed = 1 AND received_at < ?1 LIMIT ?2)"
+                     WHERE processed = 1 AND received_at < $1 LIMIT $2)"
             }
             Self::Jobs => {
                 "DELETE FROM jobs WHERE id IN (
-                     SELECT id FROM jobs WHERE forgotten = 1 AND settled_at < ?1 LIMIT ?2)"
+                     SELECT id FROM jobs WHERE forgotten = 1 AND settled_at < $1 LIMIT $2)"
             }
             Self::Runners => {
                 "DELETE FROM runners WHERE launch IN (
-                     SELECT launch FROM runners WHERE forgotten = 1 AND settled_at < ?1 LIMIT ?2)"
+                     SELECT launch FROM runners WHERE forgotten = 1 AND settled_at < $1 LIMIT $2)"
             }
             Self::Timeline => {
                 "DELETE FROM timeline WHERE sequence IN (
-                     SELECT sequence FROM timeline WHERE at < ?1 LIMIT ?2)"
+                     SELECT sequence FROM timeline WHERE at < $1 LIMIT $2)"
             }
             Self::LaunchBatches => {
                 "DELETE FROM launch_batches WHERE token IN (
                      SELECT token FROM launch_batches
-                     WHERE settled = 1 AND created_at < ?1 LIMIT ?2)"
+                     WHERE settled = 1 AND created_at < $1 LIMIT $2)"
             }
             // The mark that a launch has enrolled stays as long as the launch is remembered.
             Self::JoinTokens => {
                 "DELETE FROM join_tokens WHERE hash IN (
-                     SELECT hash FROM join_tokens WHERE expires_at < ?1 AND NOT EXISTS (
+                     SELECT hash FROM join_tokens WHERE expires_at < $1 AND NOT EXISTS (
                          SELECT 1 FROM runners
-                         WHERE runners.launch = join_tokens.launch AND forgotten = 0) LIMIT ?2)"
+                         WHERE runners.launch = join_tokens.launch AND forgotten = 0) LIMIT $2)"
             }
             Self::Enrolments => {
-                "DELETE FROM enrolments WHERE rowid IN (
-                     SELECT rowid FROM enrolments WHERE at < ?1 AND NOT EXISTS (
+                "DELETE FROM enrolments WHERE (account_id, region, instance, launched_at) IN (
+                     SELECT account_id, region, instance, launched_at
+                     FROM enrolments WHERE at < $1 AND NOT EXISTS (
                          SELECT 1 FROM runners
-                         WHERE runners.launch = enrolments.launch AND forgotten = 0) LIMIT ?2)"
+                         WHERE runners.launch = enrolments.launch AND forgotten = 0) LIMIT $2)"
             }
         }
     }

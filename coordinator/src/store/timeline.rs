@@ -1,10 +1,10 @@
 //! Reading the timeline.
 
 use muster_core::{JobId, LaunchId, PoolName, RunnerName, TimelineEntry};
-use sqlx::sqlite::SqlitePool;
-use sqlx::{FromRow, QueryBuilder, Sqlite};
+use sqlx::FromRow;
 
 use super::codec::timestamp;
+use super::database::{Readers, Statement, Value, built};
 use super::{StoreError, StoredEntry, TimelineQuery};
 
 #[derive(FromRow)]
@@ -37,10 +37,11 @@ impl Row {
 }
 
 pub(super) async fn read(
-    db: &SqlitePool,
+    db: &Readers,
     query: &TimelineQuery,
 ) -> Result<Vec<StoredEntry>, StoreError> {
-    let rows: Vec<Row> = statement(query).build_query_as().fetch_all(db).await?;
+    let mut db = db.acquire().await?;
+    let rows: Vec<Row> = select(query).all(&mut db).await?;
     let mut entries = rows
         .into_iter()
         .map(Row::read)
@@ -51,38 +52,55 @@ pub(super) async fn read(
     Ok(entries)
 }
 
-fn statement(query: &TimelineQuery) -> QueryBuilder<Sqlite> {
-    let mut sql = QueryBuilder::new(
-        "SELECT sequence, at, what, detail, pool, launch, runner, job FROM timeline WHERE 1",
-    );
+fn select(query: &TimelineQuery) -> Statement {
+    let mut sql = Text {
+        sql:
+            "SELECT sequence, at, what, detail, pool, launch, runner, job FROM timeline WHERE TRUE"
+                .to_owned(),
+        values: Vec::new(),
+    };
     match (query.job, &query.launch) {
         (None, None) => {}
-        (Some(job), None) => {
-            sql.push(" AND job = ").push_bind(job.0);
-        }
-        (None, Some(launch)) => {
-            sql.push(" AND launch = ")
-                .push_bind(launch.as_str().to_owned());
-        }
+        (Some(job), None) => sql.push(" AND job = ", job.0),
+        (None, Some(launch)) => sql.push(" AND launch = ", launch.as_str()),
         // Two index look-ups; with OR the planner might read the whole table backwards.
         (Some(job), Some(launch)) => {
-            sql.push(" AND sequence IN (SELECT sequence FROM timeline WHERE job = ")
-                .push_bind(job.0)
-                .push(" UNION SELECT sequence FROM timeline WHERE launch = ")
-                .push_bind(launch.as_str().to_owned())
-                .push(")");
+            sql.push(
+                " AND sequence IN (SELECT sequence FROM timeline WHERE job = ",
+                job.0,
+            );
+            sql.push(
+                " UNION SELECT sequence FROM timeline WHERE launch = ",
+                launch.as_str(),
+            );
+            sql.sql.push(')');
         }
     }
     if let Some(pool) = &query.pool {
-        sql.push(" AND pool = ").push_bind(pool.as_str().to_owned());
+        sql.push(" AND pool = ", pool.as_str());
     }
     if let Some(after) = query.after {
-        sql.push(" AND sequence > ")
-            .push_bind(after)
-            .push(" ORDER BY sequence ASC");
+        sql.push(" AND sequence > ", after);
+        sql.sql.push_str(" ORDER BY sequence ASC");
     } else {
-        sql.push(" ORDER BY sequence DESC");
+        sql.sql.push_str(" ORDER BY sequence DESC");
     }
-    sql.push(" LIMIT ").push_bind(query.limit);
-    sql
+    sql.push(" LIMIT ", query.limit);
+    let statement = built(sql.sql);
+    sql.values.into_iter().fold(statement, Statement::bind)
+}
+
+/// A statement that is being put together.
+struct Text {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Text {
+    /// Adds text, and a parameter after it.
+    fn push(&mut self, text: &'static str, value: impl Into<Value>) {
+        self.values.push(value.into());
+        self.sql.push_str(text);
+        self.sql.push_str(&format!("${}", self.values.len()));
+    }
 }

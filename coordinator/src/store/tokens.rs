@@ -3,23 +3,23 @@
 use jiff::Timestamp;
 use muster_core::{InstanceId, LaunchId, PoolName};
 use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
 
+use super::change::Change;
 use super::codec::{micros, timestamp};
-use super::writer::Change;
+use super::database::{Connection, statement};
 use super::{JoinToken, Redeemed, StoreError};
 
 impl Change for JoinToken {
     type Output = ();
 
-    async fn apply(&self, db: &mut SqliteConnection) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM join_tokens WHERE launch = ? AND used_at IS NULL")
+    async fn apply(&self, db: &mut Connection) -> Result<(), StoreError> {
+        statement("DELETE FROM join_tokens WHERE launch = $1 AND used_at IS NULL")
             .bind(self.launch.as_str())
             .execute(&mut *db)
             .await?;
-        sqlx::query(
+        statement(
             "INSERT INTO join_tokens (hash, launch, pool, instance, expires_at)
-             VALUES (?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(&self.hash[..])
         .bind(self.launch.as_str())
@@ -49,17 +49,17 @@ struct Row {
 impl Change for Redeem {
     type Output = Redeemed;
 
-    async fn apply(&self, db: &mut SqliteConnection) -> Result<Redeemed, StoreError> {
-        let row: Option<Row> = sqlx::query_as(
-            "UPDATE join_tokens SET used_at = ?1
-             WHERE hash = ?2 AND used_at IS NULL AND expires_at > ?1 AND NOT EXISTS (
+    async fn apply(&self, db: &mut Connection) -> Result<Redeemed, StoreError> {
+        let row: Option<Row> = statement(
+            "UPDATE join_tokens SET used_at = $1
+             WHERE hash = $2 AND used_at IS NULL AND expires_at > $1 AND NOT EXISTS (
                  SELECT 1 FROM join_tokens AS other
                  WHERE other.launch = join_tokens.launch AND other.used_at IS NOT NULL)
              RETURNING launch, pool, instance, expires_at",
         )
         .bind(micros(self.now))
         .bind(&self.hash[..])
-        .fetch_optional(&mut *db)
+        .first(&mut *db)
         .await?;
         match row {
             Some(row) => Ok(Redeemed::Now(JoinToken {
@@ -75,20 +75,20 @@ impl Change for Redeem {
 }
 
 impl Redeem {
-    async fn why_not(&self, db: &mut SqliteConnection) -> Result<Redeemed, StoreError> {
-        let used: Option<bool> = sqlx::query_scalar(
+    async fn why_not(&self, db: &mut Connection) -> Result<Redeemed, StoreError> {
+        let used: Option<(bool,)> = statement(
             "SELECT EXISTS (
                  SELECT 1 FROM join_tokens AS other
                  WHERE other.launch = join_tokens.launch AND other.used_at IS NOT NULL)
-             FROM join_tokens WHERE hash = ?",
+             FROM join_tokens WHERE hash = $1",
         )
         .bind(&self.hash[..])
-        .fetch_optional(db)
+        .first(db)
         .await?;
         Ok(match used {
             None => Redeemed::Unknown,
-            Some(true) => Redeemed::Already,
-            Some(false) => Redeemed::Expired,
+            Some((true,)) => Redeemed::Already,
+            Some((false,)) => Redeemed::Expired,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! The words of the store: what is put in, what comes out.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use muster_core::{
     AccountName, Effect, InstanceId, Job, JobId, LaunchId, PoolName, PoolState, Runner,
@@ -43,9 +45,28 @@ pub struct LaunchBatch {
     pub record: String,
 }
 
+/// Names a batch, so that it has its effect once, however often it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchId(u128);
+
+impl Default for BatchId {
+    /// One that no other batch has.
+    fn default() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// All that one or more events changed, stored in one transaction.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
+    /// Its name; a copy is the same batch.
+    pub id: BatchId,
     /// Records of jobs to write.
     pub jobs: Vec<Job>,
     /// Records of runners to write.
@@ -73,6 +94,7 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Self {
+            id: _,
             jobs,
             runners,
             pools,

@@ -1,16 +1,19 @@
 //! The one task that writes. Changes that wait at the same time share a transaction, and so an fsync.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::StoreError;
+use super::change::{Change, Pending, Queued};
+use super::database::{Connection, Database, statement};
+use super::lease::Fence;
+use super::{Delivery, StoreError, deliveries, inbox};
+use crate::backoff::Backoff;
+use crate::clock;
 
 /// Changes that may wait for the writer.
 const QUEUE: usize = 1024;
@@ -25,104 +28,56 @@ const GROUP_BYTES: usize = 8 << 20;
 /// How long the changes of a group that failed are tried each alone, before the rest of them is given
 /// the group's error: where each meets a lock, each would wait for its own time-out.
 const ALONE_WAIT: Duration = Duration::from_secs(5);
-
-/// One thing to write. It may be applied more than once, if a transaction is rolled back.
-pub(super) trait Change: Send + Sync + 'static {
-    /// What the caller learns.
-    type Output: Send;
-
-    /// Writes it inside a transaction.
-    fn apply(
-        &self,
-        db: &mut SqliteConnection,
-    ) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
-
-    /// About how many bytes it writes, if that may be many.
-    fn size(&self) -> usize {
-        0
-    }
-}
-
-/// A change, its outcome once applied, and who waits for it.
-struct Pending<C: Change> {
-    change: C,
-    outcome: Option<C::Output>,
-    reply: oneshot::Sender<Result<C::Output, StoreError>>,
-}
-
-/// A [`Pending`] whose change may be of any type.
-trait Queued: Send {
-    fn apply<'a>(
-        &'a mut self,
-        db: &'a mut SqliteConnection,
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
-
-    /// Tells the caller: the outcome if the transaction was committed.
-    fn answer(self: Box<Self>, verdict: Result<(), StoreError>);
-
-    fn size(&self) -> usize;
-}
-
-impl<C: Change> Queued for Pending<C> {
-    fn apply<'a>(
-        &'a mut self,
-        db: &'a mut SqliteConnection,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            self.outcome = Some(self.change.apply(db).await?);
-            Ok(())
-        })
-    }
-
-    fn answer(self: Box<Self>, verdict: Result<(), StoreError>) {
-        let Self { outcome, reply, .. } = *self;
-        let answer = verdict.and_then(|()| outcome.ok_or(StoreError::Closed));
-        // A caller that has gone away needs no answer.
-        drop(reply.send(answer));
-    }
-
-    fn size(&self) -> usize {
-        self.change.size()
-    }
-}
+/// Waits between tries while the database is gone.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The way to the writer.
 pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Queued>>,
     stop: CancellationToken,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    writable: watch::Receiver<bool>,
 }
 
 impl Writer {
     /// Starts the task. It ends when it is closed, or when the last `Writer` is dropped.
-    pub(super) fn start(db: SqliteConnection, options: SqliteConnectOptions) -> Self {
+    pub(super) fn start(db: Connection, database: Database, fence: Arc<Fence>) -> Self {
         let (queue, changes) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
+        let (tell, writable) = watch::channel(true);
         let task = Task {
             changes,
             stop: stop.clone(),
-            options,
+            database,
+            fence,
             db: Some(db),
+            committing: false,
+            writable: tell,
+            outage: None,
         };
         Self {
             queue,
             stop,
             task: tokio::sync::Mutex::new(Some(tokio::spawn(task.run()))),
+            writable,
         }
+    }
+
+    /// Whether the last thing that was to be written could be. While it couldn't, this is found out again
+    /// and again.
+    pub(super) fn writable(&self) -> watch::Receiver<bool> {
+        self.writable.clone()
     }
 
     /// Has a change written; durable on return. If the caller goes away, it may be written or not.
     pub(super) async fn submit<C: Change>(&self, change: C) -> Result<C::Output, StoreError> {
-        let (reply, answer) = oneshot::channel();
+        let (pending, answer) = Pending::new(change);
         let place = tokio::time::timeout(QUEUE_WAIT, self.queue.reserve())
             .await
             .map_err(|_| StoreError::Overloaded(QUEUE_WAIT))?
             .map_err(|_| StoreError::Closed)?;
-        place.send(Box::new(Pending {
-            change,
-            outcome: None,
-            reply,
-        }));
+        place.send(pending);
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -141,16 +96,46 @@ impl Writer {
 struct Task {
     changes: mpsc::Receiver<Box<dyn Queued>>,
     stop: CancellationToken,
-    options: SqliteConnectOptions,
+    database: Database,
+    fence: Arc<Fence>,
     /// None after a failure, until the next change.
-    db: Option<SqliteConnection>,
+    db: Option<Connection>,
+    /// True from the moment in which a transaction may be committed, whatever is heard of it.
+    committing: bool,
+    writable: watch::Sender<bool>,
+    outage: Option<Outage>,
+}
+
+/// A time in which nothing can be written.
+struct Outage {
+    since: Instant,
+    backoff: Backoff,
+    /// Before this the database is not tried again.
+    again_at: Instant,
+    error: StoreError,
+}
+
+/// What the writer has to do.
+enum Next {
+    Store(Box<dyn Queued>),
+    /// Look whether the database is back.
+    Probe,
+    End,
 }
 
 impl Task {
     async fn run(mut self) {
-        while let Some(first) = self.next().await {
-            let group = self.gather(first);
-            self.store(group).await;
+        loop {
+            match self.next().await {
+                Next::Store(first) => {
+                    let group = self.gather(first);
+                    self.store(group).await;
+                }
+                Next::Probe => {
+                    drop(self.transaction(&mut []).await);
+                }
+                Next::End => break,
+            }
         }
         if let Some(db) = self.db.take()
             && let Err(error) = db.close().await
@@ -159,15 +144,24 @@ impl Task {
         }
     }
 
-    async fn next(&mut self) -> Option<Box<dyn Queued>> {
-        tokio::select! {
+    async fn next(&mut self) -> Next {
+        let probe_at = self.outage.as_ref().map(|outage| outage.again_at);
+        let probe = async {
+            match probe_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let change = tokio::select! {
             biased;
             () = self.stop.cancelled() => {
                 self.changes.close();
                 self.changes.recv().await
             }
             change = self.changes.recv() => change,
-        }
+            () = probe => return Next::Probe,
+        };
+        change.map_or(Next::End, Next::Store)
     }
 
     /// The first change and those that wait behind it, within bounds.
@@ -185,8 +179,15 @@ impl Task {
     }
 
     /// Stores a group in one transaction. If that fails, each change in its own, so that one that
-    /// can't be stored does no harm to its neighbours.
+    /// can't be stored does no harm to its neighbours; unless the database is gone for all of them.
     async fn store(&mut self, mut group: Vec<Box<dyn Queued>>) {
+        if let Some(outage) = &self.outage
+            && outage.error.is_of_all()
+            && Instant::now() < outage.again_at
+        {
+            answer_all(group, &outage.error);
+            return;
+        }
         let error = match self.transaction(&mut group).await {
             Ok(()) => {
                 for change in group {
@@ -196,10 +197,8 @@ impl Task {
             }
             Err(error) => error,
         };
-        if group.len() == 1 {
-            if let Some(change) = group.pop() {
-                change.answer(Err(error));
-            }
+        if group.len() == 1 || error.is_of_all() {
+            answer_all(group, &error);
             return;
         }
         tracing::warn!(%error, changes = group.len(), "a group of changes failed; storing each alone");
@@ -215,9 +214,17 @@ impl Task {
     }
 
     async fn transaction(&mut self, group: &mut [Box<dyn Queued>]) -> Result<(), StoreError> {
+        self.committing = false;
+        let limit = self.database.transaction_limit();
         let done = match self.connect().await {
-            Ok(db) => apply_all(db, group).await,
-            Err(error) => return Err(error),
+            Ok(()) => timeout(limit, self.apply_all(group))
+                .await
+                .unwrap_or(Err(StoreError::TooSlow(limit))),
+            Err(error) => Err(error),
+        };
+        let done = match done {
+            Err(error) if self.committing => Err(error.of_commit()),
+            done => done,
         };
         if done.is_err()
             && let Some(db) = self.db.take()
@@ -225,29 +232,113 @@ impl Task {
             // After errors such as a full disk SQLite has rolled back by itself, and a ROLLBACK
             // fails (https://www.sqlite.org/lang_transaction.html). sqlx then believes that the
             // transaction is still open. A new connection knows better.
-            drop(db.close_hard().await);
+            db.close_hard().await;
         }
+        self.note(&done);
         done
     }
 
-    async fn connect(&mut self) -> Result<&mut SqliteConnection, StoreError> {
-        let db = match self.db.take() {
-            Some(db) => db,
-            None => self.options.connect().await?,
-        };
-        Ok(self.db.insert(db))
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        if self.db.is_none() {
+            self.db = Some(self.database.connect().await?);
+        }
+        Ok(())
+    }
+
+    async fn apply_all(&mut self, group: &mut [Box<dyn Queued>]) -> Result<(), StoreError> {
+        let db = self.db.as_mut().ok_or(StoreError::Closed)?;
+        db.command(self.database.begin()).await?;
+        if group.iter().any(|change| change.of_leader()) {
+            self.fence.check(db).await?;
+        }
+        let together = db.is_postgres() && group.len() > 1;
+        if together {
+            accept_together(db, group).await?;
+        }
+        for change in group.iter_mut() {
+            if together && change.as_delivery().is_some() {
+                continue;
+            }
+            // Nothing may follow a failure: outside the transaction it would be stored by itself.
+            change.apply(db).await?;
+        }
+        if group.is_empty() {
+            probe(db).await?;
+        }
+        if db.is_postgres()
+            && !self.fence.leads()
+            && group.iter().any(|change| change.wakes_leader())
+        {
+            deliveries::announce(db).await?;
+        }
+        self.committing = true;
+        db.command("COMMIT").await
+    }
+
+    /// Keeps account of outages, and tells of their beginning and end.
+    fn note(&mut self, done: &Result<(), StoreError>) {
+        match (done, &mut self.outage) {
+            (Ok(()), Some(outage)) => {
+                let lasted = outage.since.elapsed();
+                tracing::info!(?lasted, "the store can be written again");
+                self.outage = None;
+                self.writable.send_replace(true);
+            }
+            (Err(error), Some(outage)) if error.passes() => {
+                outage.again_at = Instant::now() + outage.backoff.wait();
+                outage.error = error.again();
+            }
+            (Err(error), None) if error.passes() => {
+                tracing::error!(%error, "the store can't be written; webhooks are refused until it can");
+                let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+                self.outage = Some(Outage {
+                    since: Instant::now(),
+                    again_at: Instant::now() + backoff.wait(),
+                    backoff,
+                    error: error.again(),
+                });
+                self.writable.send_replace(false);
+            }
+            _ => {}
+        }
     }
 }
 
-async fn apply_all(
-    db: &mut SqliteConnection,
+fn answer_all(group: Vec<Box<dyn Queued>>, error: &StoreError) {
+    for change in group {
+        change.answer(Err(error.again()));
+    }
+}
+
+/// Stores the deliveries of a group by one statement. A server elsewhere takes its time for each: a
+/// hundred statements would be a hundred times the way there and back.
+async fn accept_together(
+    db: &mut Connection,
     group: &mut [Box<dyn Queued>],
 ) -> Result<(), StoreError> {
-    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-    for change in group {
-        // Nothing may follow a failure: outside the transaction it would be stored by itself.
-        change.apply(&mut transaction).await?;
+    let deliveries: Vec<&Delivery> = group.iter().filter_map(|one| one.as_delivery()).collect();
+    if deliveries.is_empty() {
+        return Ok(());
     }
-    transaction.commit().await?;
+    let mut accepted = inbox::accept_all(db, &deliveries).await?.into_iter();
+    for change in group.iter_mut() {
+        if change.as_delivery().is_some()
+            && let Some(accepted) = accepted.next()
+        {
+            change.delivered(accepted);
+        }
+    }
+    Ok(())
+}
+
+/// Writes something small, to see whether that goes.
+async fn probe(db: &mut Connection) -> Result<(), StoreError> {
+    statement(
+        "INSERT INTO notes (name, value) VALUES ('store.probe', $1)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(clock::now().to_string())
+    .execute(db)
+    .await?;
     Ok(())
 }

@@ -13,10 +13,15 @@ pub(super) async fn live() -> &'static str {
 
 /// The process should get traffic.
 pub(super) async fn ready(State(web): State<Web>) -> (StatusCode, &'static str) {
-    if *web.ready.borrow() {
-        (StatusCode::OK, "ready\n")
-    } else {
+    if !*web.ready.borrow() {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    } else if !*web.store.writable().borrow() {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: the store can't be written\n",
+        )
+    } else {
+        (StatusCode::OK, "ready\n")
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::store::fixtures::{Cluster, Mode, Wire, in_schema};
 
 const SECRET: &str = "a webhook secret";
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -35,13 +36,16 @@ struct Listener {
 
 async fn listen() -> Listener {
     let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("muster.db");
+    listen_with(Store::open(&path).await.unwrap(), directory).await
+}
+
+async fn listen_with(store: Store, directory: tempfile::TempDir) -> Listener {
     let woken = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&woken);
     let (ready, watching) = watch::channel(false);
     let web = Web {
-        store: Store::open(&directory.path().join("muster.db"))
-            .await
-            .unwrap(),
+        store,
         secrets: watch::channel(Arc::from(
             ["an older secret", SECRET].map(SecretString::from),
         ))
@@ -355,4 +359,45 @@ async fn a_request_that_was_begun_is_answered_after_the_stop() {
         .await
         .expect("an end")
         .unwrap();
+}
+
+#[tokio::test]
+async fn without_its_database_a_delivery_is_put_off_and_not_lost() {
+    let cluster = Cluster::shared();
+    let settings = in_schema(cluster).await;
+    let wire = Wire::to(cluster.directory()).await;
+    let store = Store::connect(&wire.through(&settings)).await.unwrap();
+    let mut writable = store.writable();
+    let web = listen_with(store.clone(), tempfile::tempdir().unwrap()).await;
+    web.ready.send_replace(true);
+
+    wire.set(Mode::Cut);
+    for _ in 0..3 {
+        let answer = web.post(queued(), &[]).await;
+        answer.is_refused(503, "the delivery could not be stored");
+    }
+    let (status, told) = web.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(told, "not ready: the store can't be written\n");
+    assert_eq!(web.get("/livez").await.0, 200, "a restart would not help");
+    assert_eq!(web.woken(), 0);
+
+    wire.set(Mode::Whole);
+    let back = timeout(DEADLINE, writable.wait_for(|writable| *writable));
+    back.await.unwrap().unwrap();
+    assert_eq!(web.get("/readyz").await.0, 200);
+    let answer = web.post(queued(), &[]).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    assert_eq!(store.pending_deliveries(9).await.unwrap().len(), 1);
+
+    // Stored, though the answer was lost: GitHub hears 503, and the next time that it is known.
+    let other = "00000000-cc78-11e3-81ab-4c9367dc0958";
+    wire.set(Mode::SwallowsCommit);
+    let answer = web.post(queued(), &[("x-github-delivery", other)]).await;
+    answer.is_refused(503, "the delivery could not be stored");
+    wire.set(Mode::Whole);
+    let back = timeout(DEADLINE, writable.wait_for(|writable| *writable));
+    back.await.unwrap().unwrap();
+    let answer = web.post(queued(), &[("x-github-delivery", other)]).await;
+    assert_eq!(answer.body, json!({ "duplicate": true }));
 }

@@ -125,7 +125,13 @@ impl Session {
             "agent connected"
         );
         let turn = self.shared.presence.turn(&self.launch);
-        let _held = turn.lock().await;
+        // While the store is out of order a turn takes long, and agents come again and again: those who have
+        // left don't wait in line.
+        let _held = tokio::select! {
+            biased;
+            () = self.out.closed() => return Err(End::Left),
+            held = turn.lock() => held,
+        };
         // Before anybody can send to the stream: the settings are its first message.
         self.tell(Told::Configure(configure(&self.shared.settings)))
             .await?;

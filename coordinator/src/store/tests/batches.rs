@@ -1,7 +1,12 @@
 //! Batches of launches: kept until settled, and a while longer.
 
+use rstest::rstest;
+
 use crate::store::LaunchBatch;
-use crate::store::fixtures::{at, home};
+use crate::store::fixtures::{
+    Backend::{self, Postgres, Sqlite},
+    at, home,
+};
 
 fn batch(token: &str, second: i64, settled: bool) -> LaunchBatch {
     LaunchBatch {
@@ -13,9 +18,12 @@ fn batch(token: &str, second: i64, settled: bool) -> LaunchBatch {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_batch_that_is_not_settled_is_never_left_out_or_pruned() {
-    let home = home().await;
+async fn a_batch_that_is_not_settled_is_never_left_out_or_pruned(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     for (token, second) in [("old", 1), ("older", 0), ("new", 100)] {
         home.store
             .put_launch_batch(batch(token, second, false))

@@ -3,14 +3,20 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use futures::future::join_all;
-use sqlx::{ConnectOptions as _, Connection as _};
+use rstest::rstest;
+use sqlx::ConnectOptions as _;
 
-use crate::store::fixtures::{delivery, entry, home, job, launch, runner};
-use crate::store::{Accepted, Batch, Store, StoreError, TimelineQuery, sqlite};
+use crate::store::database::{Durable, sqlite};
+use crate::store::fixtures::{
+    Backend::{self, Postgres, Sqlite},
+    delivery, entry, home, job, launch, runner,
+};
+use crate::store::{Accepted, Batch, Store, StoreError, TimelineQuery};
 
+#[rstest]
 #[tokio::test]
-async fn what_was_answered_outlives_a_crash() {
-    let home = home().await;
+async fn what_was_answered_outlives_a_crash(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     home.store.accept_delivery(delivery("a")).await.unwrap();
     let batch = Batch {
         jobs: vec![job(1, muster_core::JobStatus::Queued, 1)],
@@ -39,8 +45,8 @@ async fn what_was_answered_outlives_a_crash() {
 
 #[tokio::test]
 async fn commits_reach_the_disk_before_they_are_answered() {
-    let home = home().await;
-    let mut db = sqlite::options(&home.path).connect().await.unwrap();
+    let home = home(Sqlite).await;
+    let mut db = sqlite::options(home.path()).connect().await.unwrap();
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
         .fetch_one(&mut db)
         .await
@@ -57,8 +63,11 @@ async fn commits_reach_the_disk_before_they_are_answered() {
 async fn a_full_disk_is_an_error_and_nothing_is_half_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("muster.db");
-    let limited = sqlite::options(&path).pragma("max_page_count", "60");
-    let store = Store::open_with(&path, limited).await.unwrap();
+    let limited = Durable {
+        options: sqlite::options(&path).pragma("max_page_count", "60"),
+        path: path.clone(),
+    };
+    let store = Store::open_file(limited).await.unwrap();
 
     let mut large = delivery("large");
     large.body = vec![b'x'; 1 << 20];
@@ -76,8 +85,8 @@ async fn a_full_disk_is_an_error_and_nothing_is_half_written() {
         store.accept_delivery(delivery("small")),
         store.commit(batch),
     );
-    assert!(matches!(full, Err(StoreError::Database(_))), "{full:?}");
-    assert!(matches!(unfit, Err(StoreError::Database(_))), "{unfit:?}");
+    assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+    assert!(matches!(unfit, Err(StoreError::Full(_))), "{unfit:?}");
     assert_eq!(small.unwrap(), Accepted::New);
 
     let everything = TimelineQuery {
@@ -97,9 +106,12 @@ async fn a_full_disk_is_an_error_and_nothing_is_half_written() {
     assert_eq!(store.pending_deliveries(9).await.unwrap().len(), 2);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_closed_store_has_written_what_it_was_given_and_refuses_more() {
-    let home = home().await;
+async fn a_closed_store_has_written_what_it_was_given_and_refuses_more(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     let sends = join_all((0..300).map(|n| home.store.accept_delivery(delivery(&n.to_string()))));
     let (answers, ()) = tokio::join!(sends, home.store.close());
     let stored = answers.iter().filter(|answer| answer.is_ok()).count();
@@ -121,30 +133,10 @@ async fn a_closed_store_has_written_what_it_was_given_and_refuses_more() {
 
 #[tokio::test]
 async fn a_second_coordinator_is_kept_out() {
-    let home = home().await;
-    let refused = Store::open(&home.path).await;
+    let home = home(Sqlite).await;
+    let refused = Store::open(home.path()).await;
     assert!(matches!(refused, Err(StoreError::InUse(_))));
     home.crash().await;
-}
-
-#[tokio::test]
-async fn a_schema_from_the_future_is_refused_in_plain_words() {
-    let home = home().await;
-    home.store.close().await;
-    let mut db = sqlite::options(&home.path).connect().await.unwrap();
-    sqlx::query(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (9000, 'of tomorrow', 1, x'00', 0)",
-    )
-    .execute(&mut db)
-    .await
-    .unwrap();
-    db.close().await.unwrap();
-    let path = home.path.clone();
-    drop(home.store);
-    let error = Store::open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 9000, .. }));
-    assert!(error.to_string().contains("run the newer program"));
 }
 
 #[tokio::test]
@@ -164,28 +156,26 @@ async fn a_file_that_is_no_database_is_an_error() {
 
 #[tokio::test]
 async fn only_the_owner_may_read_the_files() {
-    let home = home().await;
+    let home = home(Sqlite).await;
     home.store.accept_delivery(delivery("a")).await.unwrap();
     for suffix in ["", "-wal", "-shm"] {
-        let name = format!("{}{suffix}", home.path.display());
+        let name = format!("{}{suffix}", home.path().display());
         let mode = std::fs::metadata(&name).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{name}");
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_named() {
-    let home = home().await;
+async fn a_record_that_cannot_be_read_is_named(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let batch = Batch {
         jobs: vec![job(77, muster_core::JobStatus::Queued, 1)],
         ..Batch::default()
     };
     home.store.commit(batch).await.unwrap();
-    let mut db = sqlite::options(&home.path).connect().await.unwrap();
-    sqlx::query("UPDATE jobs SET record = '{}'")
-        .execute(&mut db)
-        .await
-        .unwrap();
+    let mut db = home.raw().await;
+    db.command("UPDATE jobs SET record = '{}'").await.unwrap();
     let error = home.store.load().await.unwrap_err().to_string();
     assert!(
         error.starts_with("stored job 77 can't be read: "),

@@ -1,8 +1,12 @@
 //! Enrolments.
 
 use futures::future::join_all;
+use rstest::rstest;
 
-use crate::store::fixtures::{at, home};
+use crate::store::fixtures::{
+    Backend::{self, Postgres, Sqlite},
+    at, home,
+};
 use crate::store::{Claimed, Enrolment};
 
 fn enrolment(key: u8) -> Enrolment {
@@ -17,9 +21,10 @@ fn enrolment(key: u8) -> Enrolment {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn of_64_callers_one_enrols_the_instance() {
-    let home = home().await;
+async fn of_64_callers_one_enrols_the_instance(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let calls = (0..64).map(|key| {
         let store = home.store.clone();
         tokio::spawn(async move { store.claim_enrolment(enrolment(key)).await })
@@ -37,9 +42,10 @@ async fn of_64_callers_one_enrols_the_instance() {
     assert_eq!(late, Claimed::Already);
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_same_key_again_is_the_same_enrolment() {
-    let home = home().await;
+async fn the_same_key_again_is_the_same_enrolment(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let claim = async |enrolment| home.store.claim_enrolment(enrolment).await.unwrap();
     assert_eq!(claim(enrolment(1)).await, Claimed::Now);
     assert_eq!(claim(enrolment(1)).await, Claimed::BySameKey);
@@ -48,9 +54,10 @@ async fn the_same_key_again_is_the_same_enrolment() {
     assert_eq!(claim(restarted).await, Claimed::Already);
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_instance_is_of_its_account_and_region() {
-    let home = home().await;
+async fn an_instance_is_of_its_account_and_region(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let claim = async |enrolment| home.store.claim_enrolment(enrolment).await.unwrap();
     assert_eq!(claim(enrolment(1)).await, Claimed::Now);
     let mut other = enrolment(2);

@@ -1,13 +1,20 @@
 //! Batches, the outbox, actions and notes.
 
 use muster_core::{Effect, JobId, JobStatus, LaunchId};
+use rstest::rstest;
 
-use crate::store::fixtures::{at, entry, home, job, launch, runner, terminate};
-use crate::store::{Batch, OperatorAction};
+use crate::store::fixtures::{
+    Backend::{self, Postgres, Sqlite},
+    at, entry, home, job, launch, runner, terminate,
+};
+use crate::store::{Batch, BatchId, OperatorAction, StoredEntry, TimelineQuery};
 
+#[rstest]
 #[tokio::test]
-async fn an_effect_wanted_again_replaces_the_old_one_in_its_place() {
-    let home = home().await;
+async fn an_effect_wanted_again_replaces_the_old_one_in_its_place(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     let first = Batch {
         effects: vec![terminate("l1", "i-old"), launch("l2")],
         ..Batch::default()
@@ -24,9 +31,12 @@ async fn an_effect_wanted_again_replaces_the_old_one_in_its_place() {
     );
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_effect_finished_and_wanted_again_in_one_batch_stays() {
-    let home = home().await;
+async fn an_effect_finished_and_wanted_again_in_one_batch_stays(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     let effect = terminate("l1", "i-1");
     let batch = Batch {
         effects: vec![effect.clone()],
@@ -34,7 +44,11 @@ async fn an_effect_finished_and_wanted_again_in_one_batch_stays() {
         ..Batch::default()
     };
     home.store.commit(batch.clone()).await.unwrap();
-    home.store.commit(batch).await.unwrap();
+    let again = Batch {
+        id: BatchId::default(),
+        ..batch
+    };
+    home.store.commit(again).await.unwrap();
     assert_eq!(
         home.store.pending_effects().await.unwrap(),
         std::slice::from_ref(&effect)
@@ -48,9 +62,10 @@ async fn an_effect_finished_and_wanted_again_in_one_batch_stays() {
     assert_eq!(home.store.pending_effects().await.unwrap(), []);
 }
 
+#[rstest]
 #[tokio::test]
-async fn messages_to_agents_are_not_stored() {
-    let home = home().await;
+async fn messages_to_agents_are_not_stored(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let batch = Batch {
         effects: vec![Effect::Retire {
             launch: LaunchId::from("l1"),
@@ -62,9 +77,12 @@ async fn messages_to_agents_are_not_stored() {
     assert_eq!(home.store.pending_effects().await.unwrap(), []);
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_forgotten_are_left_out_at_the_start_but_can_be_looked_up() {
-    let home = home().await;
+async fn the_forgotten_are_left_out_at_the_start_but_can_be_looked_up(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     let batch = Batch {
         jobs: vec![
             job(1, JobStatus::Completed, 1),
@@ -90,9 +108,10 @@ async fn the_forgotten_are_left_out_at_the_start_but_can_be_looked_up() {
     assert_eq!(home.store.job(JobId(3)).await.unwrap(), None);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_forgotten_job_that_is_heard_of_again_is_back() {
-    let home = home().await;
+async fn a_forgotten_job_that_is_heard_of_again_is_back(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let batch = Batch {
         jobs: vec![job(1, JobStatus::Queued, 1)],
         forgotten_jobs: vec![JobId(1)],
@@ -100,6 +119,7 @@ async fn a_forgotten_job_that_is_heard_of_again_is_back() {
     };
     home.store.commit(batch.clone()).await.unwrap();
     let news = Batch {
+        id: BatchId::default(),
         forgotten_jobs: Vec::new(),
         ..batch
     };
@@ -107,9 +127,12 @@ async fn a_forgotten_job_that_is_heard_of_again_is_back() {
     assert_eq!(home.store.load().await.unwrap().jobs.len(), 1);
 }
 
+#[rstest]
 #[tokio::test]
-async fn entries_are_numbered_in_order_and_returned_as_stored() {
-    let home = home().await;
+async fn entries_are_numbered_in_order_and_returned_as_stored(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     let mut exact = entry(0, "a");
     exact.at = jiff::Timestamp::from_nanosecond(1_800_000_000_123_456_789).unwrap();
     let batch = Batch {
@@ -126,9 +149,10 @@ async fn entries_are_numbered_in_order_and_returned_as_stored() {
     assert_eq!(home.store.timeline(query).await.unwrap(), entries);
 }
 
+#[rstest]
 #[tokio::test]
-async fn actions_are_listed_newest_first() {
-    let home = home().await;
+async fn actions_are_listed_newest_first(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let action = |seconds| OperatorAction {
         at: at(seconds),
         operator: "ann".to_owned(),
@@ -142,12 +166,66 @@ async fn actions_are_listed_newest_first() {
     assert_eq!(home.store.actions(2).await.unwrap(), [action(4), action(3)]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_note_keeps_its_last_value() {
-    let home = home().await;
+async fn a_note_keeps_its_last_value(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     assert_eq!(home.store.note("n").await.unwrap(), None);
     home.store.set_note("n", "1").await.unwrap();
     home.store.set_note("n", "2").await.unwrap();
     let note = home.store.note("n").await.unwrap();
     assert_eq!(note.as_deref(), Some("2"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_batch_whose_answer_was_lost_is_stored_again_without_harm(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
+    let before = Batch {
+        timeline: vec![entry(0, "before")],
+        ..Batch::default()
+    };
+    home.store.commit(before).await.unwrap();
+    let batch = Batch {
+        timeline: vec![entry(1, "a"), entry(2, "b")],
+        effects: vec![launch("l1")],
+        ..Batch::default()
+    };
+    let first = home.store.commit(batch.clone()).await.unwrap();
+    let home = home.crash().await;
+    let second = home.store.commit(batch).await.unwrap();
+    assert_eq!(first, second);
+    let all = TimelineQuery {
+        limit: 9,
+        ..TimelineQuery::default()
+    };
+    let stored: Vec<StoredEntry> = home.store.timeline(all).await.unwrap();
+    assert_eq!(stored.len(), 3);
+    assert_eq!(stored[1..], first);
+    assert_eq!(home.store.pending_effects().await.unwrap().len(), 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_zero_byte_from_outside_stops_nothing(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
+    let mut named = job(1, JobStatus::Queued, 1);
+    named.report.name = "a\0b".to_owned();
+    let mut told = entry(0, "said\0so");
+    told.detail = "\0".to_owned();
+    let batch = Batch {
+        jobs: vec![named.clone()],
+        timeline: vec![told],
+        ..Batch::default()
+    };
+    let entries = home.store.commit(batch).await.unwrap();
+    assert_eq!(entries[0].entry.what, "said\u{fffd}so");
+    let all = TimelineQuery {
+        limit: 9,
+        ..TimelineQuery::default()
+    };
+    assert_eq!(home.store.timeline(all).await.unwrap(), entries);
+    assert_eq!(home.store.load().await.unwrap().jobs, [named]);
 }

@@ -1,13 +1,18 @@
 //! The inbox.
 
 use futures::future::join_all;
+use rstest::rstest;
 
-use crate::store::fixtures::{delivery, home};
+use crate::store::fixtures::{
+    Backend::{self, Postgres, Sqlite},
+    delivery, home,
+};
 use crate::store::{Accepted, Batch, StoreError};
 
+#[rstest]
 #[tokio::test]
-async fn a_delivery_comes_back_as_it_was_sent() {
-    let home = home().await;
+async fn a_delivery_comes_back_as_it_was_sent(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let mut sent = delivery("a");
     sent.body = vec![0, 0xff, b'\'', b'"', 0];
     assert_eq!(
@@ -17,9 +22,10 @@ async fn a_delivery_comes_back_as_it_was_sent() {
     assert_eq!(home.store.pending_deliveries(10).await.unwrap(), [sent]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_same_guid_is_a_duplicate_even_once_processed() {
-    let home = home().await;
+async fn the_same_guid_is_a_duplicate_even_once_processed(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     home.store.accept_delivery(delivery("a")).await.unwrap();
     let mut again = delivery("a");
     again.body = b"other".to_vec();
@@ -36,9 +42,10 @@ async fn the_same_guid_is_a_duplicate_even_once_processed() {
     assert_eq!(home.store.pending_deliveries(10).await.unwrap(), []);
 }
 
+#[rstest]
 #[tokio::test]
-async fn of_many_at_once_each_guid_is_new_exactly_once() {
-    let home = home().await;
+async fn of_many_at_once_each_guid_is_new_exactly_once(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let sends = (0..2_000).map(|n| {
         home.store
             .accept_delivery(delivery(&format!("{}", n % 500)))
@@ -55,9 +62,10 @@ async fn of_many_at_once_each_guid_is_new_exactly_once() {
     );
 }
 
+#[rstest]
 #[tokio::test]
-async fn deliveries_wait_in_the_order_in_which_they_came() {
-    let home = home().await;
+async fn deliveries_wait_in_the_order_in_which_they_came(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     for guid in ["c", "a", "b"] {
         home.store.accept_delivery(delivery(guid)).await.unwrap();
     }
@@ -66,9 +74,12 @@ async fn deliveries_wait_in_the_order_in_which_they_came() {
     assert_eq!(guids, ["c", "a"]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn one_that_cannot_be_stored_does_its_neighbours_no_harm() {
-    let home = home().await;
+async fn one_that_cannot_be_stored_does_its_neighbours_no_harm(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     // The schema refuses an empty guid.
     let guids: Vec<_> = (0..40)
         .map(|n| {

@@ -1,11 +1,17 @@
 //! What the store promises.
 
+mod backup;
 mod batches;
 mod durability;
 mod enrolments;
 mod fleet;
+mod followers;
 mod inbox;
+mod lease;
 mod model;
+mod outage;
 mod prune;
+mod schema;
 mod timeline;
+mod tls;
 mod tokens;

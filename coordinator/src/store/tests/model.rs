@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_core::{Effect, Job, JobId, JobStatus, LaunchId, PoolName, PoolState, Runner};
+use muster_core::{
+    Effect, Job, JobId, JobStatus, LaunchId, PoolName, PoolState, Runner, TimelineEntry,
+};
 use proptest::prelude::*;
 
-use crate::store::fixtures::{Home, delivery, entry, home, job, launch, runner, terminate};
-use crate::store::{Accepted, Batch, StoredEntry, TimelineQuery};
+use crate::store::fixtures::{
+    Backend, Home, delivery, entry, home, job, launch, runner, terminate,
+};
+use crate::store::{Accepted, Batch, BatchId, StoredEntry, TimelineQuery};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Commit(Batch),
+    Commit(Box<Batch>),
     Deliver(String),
     Crash,
 }
@@ -24,6 +28,12 @@ struct Model {
     timeline: Vec<StoredEntry>,
     delivered: BTreeSet<String>,
     waiting: Vec<String>,
+}
+
+/// No zero byte is stored.
+fn as_stored(mut entry: TimelineEntry) -> TimelineEntry {
+    entry.what = entry.what.replace('\0', "\u{fffd}");
+    entry
 }
 
 impl Model {
@@ -54,7 +64,8 @@ impl Model {
         self.waiting
             .retain(|guid| !batch.processed_deliveries.contains(guid));
         let written: Vec<_> = entries.iter().map(|one| one.entry.clone()).collect();
-        assert_eq!(written, batch.timeline);
+        let expected: Vec<_> = batch.timeline.into_iter().map(as_stored).collect();
+        assert_eq!(written, expected);
         self.timeline.extend(entries);
     }
 
@@ -78,12 +89,13 @@ impl Model {
     }
 }
 
-async fn run(steps: Vec<Step>) {
-    let mut home = home().await;
+async fn run(on: Backend, steps: Vec<Step>) {
+    let mut home = home(on).await;
     let mut model = Model::default();
     for step in steps {
         match step {
             Step::Commit(batch) => {
+                let batch = *batch;
                 let entries = home.store.commit(batch.clone()).await.unwrap();
                 model.commit(batch, entries);
             }
@@ -153,7 +165,7 @@ prop_compose! {
         processed_deliveries in prop::collection::vec("[a-f]", 0..2),
     ) -> Batch {
         Batch {
-            jobs, runners, pools, forgotten_jobs, forgotten_runners,
+            id: BatchId::default(), jobs, runners, pools, forgotten_jobs, forgotten_runners,
             timeline, effects, finished_effects, processed_deliveries,
         }
     }
@@ -161,21 +173,34 @@ prop_compose! {
 
 fn some_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => some_batch().prop_map(Step::Commit),
+        6 => some_batch().prop_map(|batch| Step::Commit(Box::new(batch))),
         3 => "[a-f]".prop_map(Step::Deliver),
         1 => Just(Step::Crash),
     ]
+}
+
+fn run_alone(on: Backend, steps: Vec<Step>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(run(on, steps));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_stored_equals_the_model(steps in prop::collection::vec(some_step(), 1..20)) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(run(steps));
+    fn what_is_stored_in_sqlite_equals_the_model(steps in prop::collection::vec(some_step(), 1..20)) {
+        run_alone(Backend::Sqlite, steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_stored_in_postgres_equals_the_model(steps in prop::collection::vec(some_step(), 1..20)) {
+        run_alone(Backend::Postgres, steps);
     }
 }

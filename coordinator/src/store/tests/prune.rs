@@ -1,15 +1,20 @@
 //! What goes, and what must not.
 
 use muster_core::{InstanceId, JobId, JobStatus, LaunchId, PoolName};
+use rstest::rstest;
 
-use crate::store::fixtures::{at, delivery, entry, home, job, launch, runner};
+use crate::store::fixtures::{
+    Backend::{self, Postgres, Sqlite},
+    at, delivery, entry, home, job, launch, runner,
+};
 use crate::store::{Accepted, Batch, Enrolment, JoinToken, Pruned, Redeemed, TimelineQuery};
 
 const DAY: i64 = 24 * 3600;
 
+#[rstest]
 #[tokio::test]
-async fn only_what_is_old_and_over_goes() {
-    let home = home().await;
+async fn only_what_is_old_and_over_goes(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     for guid in ["processed", "waiting"] {
         home.store.accept_delivery(delivery(guid)).await.unwrap();
     }
@@ -57,9 +62,10 @@ async fn only_what_is_old_and_over_goes() {
     assert_eq!(left[0].entry.what, "new");
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_guid_is_known_for_three_days_more() {
-    let home = home().await;
+async fn a_guid_is_known_for_three_days_more(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     home.store.accept_delivery(delivery("a")).await.unwrap();
     let processed = Batch {
         processed_deliveries: vec!["a".to_owned()],
@@ -74,9 +80,10 @@ async fn a_guid_is_known_for_three_days_more() {
     assert_eq!(accept().await, Accepted::New);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_launch_that_lives_stays_marked_as_enrolled() {
-    let home = home().await;
+async fn a_launch_that_lives_stays_marked_as_enrolled(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let token = |hash| JoinToken {
         hash: [hash; 32],
         launch: LaunchId::from("l1"),
@@ -119,9 +126,12 @@ async fn a_launch_that_lives_stays_marked_as_enrolled() {
     assert_eq!((pruned.join_tokens, pruned.enrolments), (2, 1));
 }
 
+#[rstest]
 #[tokio::test]
-async fn more_than_one_chunk_goes_and_numbers_are_not_used_again() {
-    let home = home().await;
+async fn more_than_one_chunk_goes_and_numbers_are_not_used_again(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     let batch = Batch {
         timeline: (0..1_201).map(|_| entry(0, "old")).collect(),
         ..Batch::default()

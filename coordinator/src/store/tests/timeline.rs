@@ -1,14 +1,19 @@
 //! Queries of the timeline.
 
 use muster_core::{JobId, LaunchId, PoolName};
+use rstest::rstest;
 use sqlx::ConnectOptions as _;
 
-use crate::store::fixtures::{Home, entry, home};
-use crate::store::{Batch, StoredEntry, TimelineQuery, sqlite};
+use crate::store::database::sqlite;
+use crate::store::fixtures::{
+    Backend::{self, Postgres, Sqlite},
+    Home, entry, home,
+};
+use crate::store::{Batch, StoredEntry, TimelineQuery};
 
 /// Ten entries: odd ones of pool `odd`, those from 6 on of launch `l`, every third of job 3.
-async fn ten() -> (Home, Vec<StoredEntry>) {
-    let home = home().await;
+async fn ten(on: Backend) -> (Home, Vec<StoredEntry>) {
+    let home = home(on).await;
     let timeline = (0..10)
         .map(|n| {
             let mut entry = entry(n, &n.to_string());
@@ -31,9 +36,12 @@ async fn what(home: &Home, query: TimelineQuery) -> String {
     entries.into_iter().map(|one| one.entry.what).collect()
 }
 
+#[rstest]
 #[tokio::test]
-async fn conditions_add_up_and_job_and_launch_are_alternatives() {
-    let (home, entries) = ten().await;
+async fn conditions_add_up_and_job_and_launch_are_alternatives(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let (home, entries) = ten(on).await;
     let all = TimelineQuery {
         limit: 99,
         ..TimelineQuery::default()
@@ -125,20 +133,20 @@ async fn conditions_add_up_and_job_and_launch_are_alternatives() {
 
 #[tokio::test]
 async fn one_job_is_found_by_index() {
-    let (home, _) = ten().await;
-    let mut db = sqlite::options(&home.path).connect().await.unwrap();
+    let (home, _) = ten(Sqlite).await;
+    let mut db = sqlite::options(home.path()).connect().await.unwrap();
     for (column, sql) in [
         (
             "job",
-            "EXPLAIN QUERY PLAN SELECT what FROM timeline WHERE 1 AND job = 3 ORDER BY sequence DESC LIMIT 5",
+            "EXPLAIN QUERY PLAN SELECT what FROM timeline WHERE TRUE AND job = 3 ORDER BY sequence DESC LIMIT 5",
         ),
         (
             "launch",
-            "EXPLAIN QUERY PLAN SELECT what FROM timeline WHERE 1 AND launch = 'l' AND sequence > 5 ORDER BY sequence ASC LIMIT 5",
+            "EXPLAIN QUERY PLAN SELECT what FROM timeline WHERE TRUE AND launch = 'l' AND sequence > 5 ORDER BY sequence ASC LIMIT 5",
         ),
         (
             "job",
-            "EXPLAIN QUERY PLAN SELECT what FROM timeline WHERE 1 AND sequence IN (SELECT sequence FROM timeline WHERE job = 3 UNION SELECT sequence FROM timeline WHERE launch = 'l') ORDER BY sequence DESC LIMIT 5",
+            "EXPLAIN QUERY PLAN SELECT what FROM timeline WHERE TRUE AND sequence IN (SELECT sequence FROM timeline WHERE job = 3 UNION SELECT sequence FROM timeline WHERE launch = 'l') ORDER BY sequence DESC LIMIT 5",
         ),
     ] {
         let plan: Vec<(i64, i64, i64, String)> =

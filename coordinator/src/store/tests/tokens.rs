@@ -2,8 +2,12 @@
 
 use futures::future::join_all;
 use muster_core::{InstanceId, LaunchId, PoolName};
+use rstest::rstest;
 
-use crate::store::fixtures::{at, home};
+use crate::store::fixtures::{
+    Backend::{self, Postgres, Sqlite},
+    at, home,
+};
 use crate::store::{JoinToken, Redeemed};
 
 fn token(hash: u8, launch: &str) -> JoinToken {
@@ -16,9 +20,10 @@ fn token(hash: u8, launch: &str) -> JoinToken {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn spire_1_14_6_of_64_callers_one_gets_the_token() {
-    let home = home().await;
+async fn spire_1_14_6_of_64_callers_one_gets_the_token(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     home.store.put_join_token(token(1, "l")).await.unwrap();
     let calls = (0..64).map(|_| {
         let store = home.store.clone();
@@ -40,9 +45,12 @@ async fn spire_1_14_6_of_64_callers_one_gets_the_token() {
     assert_eq!(late, Redeemed::Already);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_newer_token_of_the_launch_replaces_an_unused_one() {
-    let home = home().await;
+async fn a_newer_token_of_the_launch_replaces_an_unused_one(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
     home.store.put_join_token(token(1, "l")).await.unwrap();
     home.store.put_join_token(token(2, "l")).await.unwrap();
     home.store.put_join_token(token(9, "other")).await.unwrap();
@@ -57,9 +65,10 @@ async fn a_newer_token_of_the_launch_replaces_an_unused_one() {
     assert_eq!(redeem(9).await, Redeemed::Now(token(9, "other")));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_launch_that_has_enrolled_can_never_enrol_again() {
-    let home = home().await;
+async fn a_launch_that_has_enrolled_can_never_enrol_again(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let redeem = async |hash| {
         home.store
             .redeem_join_token([hash; 32], at(0))
@@ -73,9 +82,10 @@ async fn a_launch_that_has_enrolled_can_never_enrol_again() {
     assert_eq!(redeem(1).await, Redeemed::Already);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_token_works_until_the_moment_it_expires() {
-    let home = home().await;
+async fn a_token_works_until_the_moment_it_expires(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     home.store.put_join_token(token(1, "l")).await.unwrap();
     let redeem = async |now| home.store.redeem_join_token([1; 32], now).await.unwrap();
     assert_eq!(redeem(at(100)).await, Redeemed::Expired);
@@ -83,9 +93,10 @@ async fn a_token_works_until_the_moment_it_expires() {
     assert_eq!(redeem(at(100)).await, Redeemed::Already);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_token_that_was_never_made_is_unknown() {
-    let home = home().await;
+async fn a_token_that_was_never_made_is_unknown(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
     let answer = home.store.redeem_join_token([7; 32], at(0)).await.unwrap();
     assert_eq!(answer, Redeemed::Unknown);
 }

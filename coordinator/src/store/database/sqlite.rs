@@ -1,23 +1,23 @@
-//! Opening the SQLite file: how it is locked, set up and brought up to date.
+//! Opening the SQLite file: how it is locked and set up.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
-use super::StoreError;
-
-/// The schema, step by step.
-static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
+use crate::store::StoreError;
 
 /// How long a statement waits for another's lock. Only a backup tool or an operator's `sqlite3` holds one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long opening the file may take: what a crash left in the write-ahead log is read then.
+pub(super) const CONNECT: Duration = Duration::from_secs(30);
+/// How long a statement may take, and a transaction. A disk that hangs is told by these.
+pub(super) const STATEMENT: Duration = Duration::from_secs(10);
+pub(super) const TRANSACTION: Duration = Duration::from_secs(20);
 /// Connections that read at the same time.
 const READERS: u32 = 4;
 /// How long a reader waits for a connection.
@@ -28,10 +28,27 @@ const CHECKPOINT_PAGES: &str = "4000";
 /// Bytes that the write-ahead log may keep on disk after a checkpoint.
 const WAL_LIMIT: &str = "67108864";
 
+/// A file, and how connections to it are made.
+#[derive(Clone)]
+pub(in crate::store) struct Durable {
+    pub(in crate::store) path: PathBuf,
+    pub(in crate::store) options: SqliteConnectOptions,
+}
+
+impl Durable {
+    /// The file at this path, with the options that the store needs.
+    pub(in crate::store) fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            options: options(path),
+        }
+    }
+}
+
 /// How connections are made. Durable on commit: write-ahead log, `synchronous = FULL`
 /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>: in WAL mode `NORMAL` may lose the newest
 /// transactions when the power goes).
-pub(super) fn options(path: &Path) -> SqliteConnectOptions {
+pub(in crate::store) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -44,23 +61,23 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
 
 /// Makes the file if there is none, readable by its owner only: webhooks tell of private repositories.
 /// SQLite gives its side files the same mode.
-pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
+pub(in crate::store) fn create_private(path: &Path) -> Result<(), StoreError> {
     OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
         .open(path)
         .map(drop)
-        .map_err(|error| StoreError::Database(sqlx::Error::Io(error)))
+        .map_err(|error| StoreError::from(sqlx::Error::Io(error)))
 }
 
 /// Locks the database against another coordinator, until the file returned is dropped or the process
 /// ends.
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+pub(in crate::store) fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let io = |error| StoreError::Database(sqlx::Error::Io(error));
+    let io = |error| StoreError::from(sqlx::Error::Io(error));
     let file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -74,25 +91,15 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Brings the schema up to date.
-pub(super) async fn migrate(db: &mut SqliteConnection) -> Result<(), StoreError> {
-    let known = MIGRATOR.iter().map(|step| step.version).max().unwrap_or(0);
-    match MIGRATOR.run(db).await {
-        Err(MigrateError::VersionMissing(found)) if found > known => {
-            Err(StoreError::NewerSchema { found, known })
-        }
-        other => Ok(other?),
-    }
-}
-
 /// Connections that read. They can't write.
-pub(super) async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+pub(super) async fn readers(file: &Durable) -> Result<SqlitePool, StoreError> {
+    let options = file.options.clone().pragma("query_only", "ON");
     let pool = SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(READER_WAIT)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_with(options.pragma("query_only", "ON"))
+        .connect_with(options)
         .await?;
     Ok(pool)
 }

@@ -1,0 +1,236 @@
+//! Copies of the SQLite file: made while the coordinator writes, put back while it doesn't run.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{ConnectOptions as _, Connection as _};
+use thiserror::Error;
+
+use super::database::sqlite;
+use super::{StoreError, schema};
+
+/// No copy was made or put back.
+#[derive(Debug, Error)]
+pub enum BackupError {
+    /// There is no database to copy.
+    #[error("{}: there is no database", .0.display())]
+    NoDatabase(PathBuf),
+    /// Something is there already.
+    #[error("{} exists; --force replaces it", .0.display())]
+    Exists(PathBuf),
+    /// The copy is damaged, or is something else.
+    #[error("{} is no good copy of the store: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file can't be read, written or moved.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The database refuses, or a coordinator runs.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for BackupError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Copies the database to a file that only its owner may read. A running coordinator may go on writing: all
+/// that was answered before the copy began is in it, and every transaction wholly or not at all. The file is
+/// there, checked and on disk, when this returns; before, there is none of its name, or the old one.
+///
+/// # Errors
+/// When there is no database, the file exists and may not be replaced, or either can't be read or written.
+pub async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
+    if !database.is_file() {
+        return Err(BackupError::NoDatabase(database.to_owned()));
+    }
+    if !replace && to.exists() {
+        return Err(BackupError::Exists(to.to_owned()));
+    }
+    let beside = Beside::of(to)?;
+    let mut db = open(database).await?;
+    sqlx::query("VACUUM INTO $1")
+        .bind(text(&beside.path)?)
+        .execute(&mut db)
+        .await?;
+    db.close().await?;
+    check(&beside.path).await?;
+    beside.become_file(to, replace)
+}
+
+/// What was put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Where the database that was there before is now; none if there was none.
+    pub aside: Option<PathBuf>,
+}
+
+/// Puts a copy in the place of the database. What was there is kept beside it.
+///
+/// # Errors
+/// When a coordinator runs, the copy is damaged or for a newer program, or a file can't be written; then
+/// the database is as it was.
+pub async fn restore(
+    from: &Path,
+    database: &Path,
+    now: Timestamp,
+) -> Result<Restored, BackupError> {
+    let _lock = sqlite::lock(database)?;
+    if !from.is_file() {
+        return Err(BackupError::NoDatabase(from.to_owned()));
+    }
+    let beside = Beside::of(database)?;
+    fs::copy(from, &beside.path).map_err(file(&beside.path))?;
+    check(&beside.path).await.map_err(|error| match error {
+        BackupError::Damaged { problem, .. } => BackupError::Damaged {
+            path: from.to_owned(),
+            problem,
+        },
+        other => other,
+    })?;
+    let aside = match database.exists() {
+        true => Some(keep_aside(database, now).await?),
+        false => None,
+    };
+    beside.become_file(database, true)?;
+    Ok(Restored { aside })
+}
+
+/// Gives the present database another name, too: at no moment there is none in its place, from which a
+/// coordinator would start with nothing.
+async fn keep_aside(database: &Path, now: Timestamp) -> Result<PathBuf, BackupError> {
+    // What is in the write-ahead log goes into the file; if that is beyond it, the log is kept as well.
+    if let Ok(mut db) = open(database).await {
+        let flushed = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+        drop(flushed.execute(&mut db).await);
+        drop(db.close().await);
+    }
+    let aside = with_suffix(database, &format!(".before-{}", now.as_second()));
+    fs::hard_link(database, &aside).map_err(file(&aside))?;
+    let log = with_suffix(database, "-wal");
+    if log.exists() {
+        fs::rename(&log, with_suffix(&aside, "-wal")).map_err(file(&log))?;
+    }
+    let index = with_suffix(database, "-shm");
+    if index.exists() {
+        fs::remove_file(&index).map_err(file(&index))?;
+    }
+    Ok(aside)
+}
+
+/// Whether a file is a whole database of ours, for this program.
+async fn check(path: &Path) -> Result<(), BackupError> {
+    let damaged = |problem: String| BackupError::Damaged {
+        path: path.to_owned(),
+        problem,
+    };
+    let mut db = open(path)
+        .await
+        .map_err(|error| damaged(error.to_string()))?;
+    let told: Result<Vec<(String,)>, _> = sqlx::query_as("PRAGMA integrity_check(3)")
+        .fetch_all(&mut db)
+        .await;
+    let told = told.map_err(|error| damaged(error.to_string()))?;
+    if told.iter().any(|(line,)| line != "ok") {
+        let lines: Vec<_> = told.into_iter().map(|(line,)| line).collect();
+        return Err(damaged(lines.join("; ")));
+    }
+    let fits = schema::fits(&mut db).await;
+    db.close().await?;
+    match fits {
+        Ok(()) => Ok(()),
+        Err(error @ StoreError::NewerSchema { .. }) => Err(error.into()),
+        Err(error) => Err(damaged(error.to_string())),
+    }
+}
+
+/// Opens a file that is there; changes nothing in it.
+async fn open(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    sqlite::options(path)
+        .create_if_missing(false)
+        .connect()
+        .await
+}
+
+fn text(path: &Path) -> Result<&str, BackupError> {
+    let no_text = || io::Error::new(io::ErrorKind::InvalidInput, "the path is no UTF-8");
+    path.to_str().ok_or_else(no_text).map_err(file(path))
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |source| BackupError::File { path, source }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// A file that is being written beside its place. Removed if it doesn't get there.
+struct Beside {
+    path: PathBuf,
+}
+
+impl Beside {
+    /// An empty file that only its owner may read.
+    fn of(place: &Path) -> Result<Self, BackupError> {
+        let path = with_suffix(place, &format!(".{}.new", std::process::id()));
+        // A left-over of a process with the same id that was killed.
+        drop(fs::remove_file(&path));
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(file(&path))?;
+        Ok(Self { path })
+    }
+
+    /// Moves it to its place, on disk before it is seen there.
+    fn become_file(self, place: &Path, replace: bool) -> Result<(), BackupError> {
+        let synced = File::open(&self.path).and_then(|file| file.sync_all());
+        synced.map_err(file(&self.path))?;
+        let moved = if replace {
+            fs::rename(&self.path, place)
+        } else {
+            // Unlike a rename it replaces nothing.
+            fs::hard_link(&self.path, place)
+        };
+        moved.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => BackupError::Exists(place.to_owned()),
+            _ => file(place)(error),
+        })?;
+        let directory = match place.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(file(directory))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // Checking it may have made these.
+        for suffix in ["", "-wal", "-shm"] {
+            drop(fs::remove_file(with_suffix(&self.path, suffix)));
+        }
+    }
+}

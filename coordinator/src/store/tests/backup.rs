@@ -1,0 +1,189 @@
+//! Copies, made under load and put back.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use muster_core::JobStatus;
+
+use crate::store::fixtures::{at, delivery, entry, job, launch, runner};
+use crate::store::{BackupError, Batch, Store, StoreError, TimelineQuery, backup, restore};
+
+fn paths() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("muster.db");
+    let copy = directory.path().join("copy.db");
+    (directory, database, copy)
+}
+
+async fn guids(store: &Store) -> Vec<String> {
+    let waiting = store.pending_deliveries(999_999).await.unwrap();
+    waiting.into_iter().map(|one| one.guid).collect()
+}
+
+/// A store with one of everything, closed.
+async fn some_store(database: &Path, guid: &str) {
+    let store = Store::open(database).await.unwrap();
+    store.accept_delivery(delivery(guid)).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_made_under_load_has_all_that_was_answered_before_it_began() {
+    let (_directory, database, copy) = paths();
+    let store = Store::open(&database).await.unwrap();
+    let batch = Batch {
+        jobs: vec![job(1, JobStatus::Queued, 1)],
+        runners: vec![runner("l1", 1)],
+        timeline: vec![entry(0, "queued")],
+        effects: vec![launch("l1")],
+        ..Batch::default()
+    };
+    store.commit(batch.clone()).await.unwrap();
+    let answered = Arc::new(AtomicU64::new(0));
+    let done = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (store, answered, done) = (store.clone(), Arc::clone(&answered), Arc::clone(&done));
+        async move {
+            let mut number = 0;
+            while !done.load(Ordering::SeqCst) {
+                let mut one = delivery(&number.to_string());
+                one.body = vec![b'x'; 8 << 10];
+                store.accept_delivery(one).await.unwrap();
+                number += 1;
+                answered.store(number, Ordering::SeqCst);
+            }
+        }
+    });
+    while answered.load(Ordering::SeqCst) < 200 {
+        tokio::task::yield_now().await;
+    }
+    let before = answered.load(Ordering::SeqCst);
+    backup(&database, &copy, false).await.unwrap();
+    let during = answered.load(Ordering::SeqCst);
+    // It didn't stop the writer.
+    while answered.load(Ordering::SeqCst) < during + 10 {
+        tokio::task::yield_now().await;
+    }
+    done.store(true, Ordering::SeqCst);
+    writer.await.unwrap();
+    store.close().await;
+    drop(store);
+    let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let restored = restore(&copy, &database, at(0)).await.unwrap();
+    let store = Store::open(&database).await.unwrap();
+    let there = guids(&store).await;
+    assert!(there.len() as u64 >= before, "{} of {before}", there.len());
+    let expected: Vec<_> = (0..there.len()).map(|n| n.to_string()).collect();
+    assert_eq!(there, expected, "nothing is missing in between");
+    // It goes on where it was.
+    let stored = store.load().await.unwrap();
+    assert_eq!((stored.jobs, stored.runners), (batch.jobs, batch.runners));
+    assert_eq!(store.pending_effects().await.unwrap(), batch.effects);
+    let all = TimelineQuery {
+        limit: 9,
+        ..TimelineQuery::default()
+    };
+    assert_eq!(store.timeline(all).await.unwrap().len(), 1);
+    store.accept_delivery(delivery("new")).await.unwrap();
+    store.close().await;
+
+    let aside = Store::open(&restored.aside.unwrap()).await.unwrap();
+    assert!(
+        guids(&aside).await.len() as u64 >= during,
+        "the old one is kept"
+    );
+    aside.close().await;
+}
+
+#[tokio::test]
+async fn a_copy_replaces_nothing_unless_told_so() {
+    let (directory, database, copy) = paths();
+    some_store(&database, "a").await;
+    std::fs::write(&copy, "precious").unwrap();
+    let refused = backup(&database, &copy, false).await;
+    assert!(
+        matches!(refused, Err(BackupError::Exists(_))),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read(&copy).unwrap(), b"precious");
+    backup(&database, &copy, true).await.unwrap();
+    let store = Store::open(&copy).await.unwrap();
+    assert_eq!(guids(&store).await, ["a"]);
+    store.close().await;
+
+    let nothing = directory.path().join("nothing.db");
+    let refused = backup(&nothing, &copy, true).await;
+    assert!(matches!(refused, Err(BackupError::NoDatabase(_))));
+    let left: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains(".new"))
+        .collect();
+    assert_eq!(left, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_running_coordinator_keeps_its_database() {
+    let (_directory, database, copy) = paths();
+    some_store(&database, "a").await;
+    backup(&database, &copy, false).await.unwrap();
+    let store = Store::open(&database).await.unwrap();
+    store.accept_delivery(delivery("b")).await.unwrap();
+    let refused = restore(&copy, &database, at(0)).await;
+    assert!(
+        matches!(refused, Err(BackupError::Store(StoreError::InUse(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(guids(&store).await, ["a", "b"]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_copy_is_refused_and_the_database_stays() {
+    let (directory, database, copy) = paths();
+    some_store(&database, "a").await;
+    backup(&database, &copy, false).await.unwrap();
+    let whole = std::fs::read(&copy).unwrap();
+    let mut torn = whole.clone();
+    torn.truncate(whole.len() / 2);
+    let mut flipped = whole.clone();
+    for byte in &mut flipped[8_192..12_288] {
+        *byte = !*byte;
+    }
+    for bad in [torn, flipped, b"no database".to_vec(), Vec::new()] {
+        std::fs::write(&copy, bad).unwrap();
+        let refused = restore(&copy, &database, at(0)).await;
+        assert!(
+            matches!(refused, Err(BackupError::Damaged { .. })),
+            "{refused:?}"
+        );
+    }
+    let store = Store::open(&database).await.unwrap();
+    assert_eq!(guids(&store).await, ["a"]);
+    store.close().await;
+    let aside = std::fs::read_dir(directory.path())
+        .unwrap()
+        .filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.to_string_lossy().contains("before")
+        })
+        .count();
+    assert_eq!(aside, 0);
+}
+
+#[tokio::test]
+async fn a_copy_is_put_where_nothing_was() {
+    let (directory, database, copy) = paths();
+    some_store(&database, "a").await;
+    backup(&database, &copy, false).await.unwrap();
+    let elsewhere = directory.path().join("elsewhere.db");
+    let restored = restore(&copy, &elsewhere, at(0)).await.unwrap();
+    assert_eq!(restored.aside, None);
+    let store = Store::open(&elsewhere).await.unwrap();
+    assert_eq!(guids(&store).await, ["a"]);
+    store.close().await;
+}

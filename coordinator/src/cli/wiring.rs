@@ -221,11 +221,9 @@ pub(super) fn aws_enrollment(
         check_peer_ip: account.check_private_ip,
     });
     let mut settings = AttestSettings::new(accounts.collect());
-    // For tests, all of AWS is in one place.
-    settings.endpoint = config
-        .ec2
-        .iter()
-        .find_map(|account| account.settings.endpoint.clone());
+    // Only in tests there is one, and then all accounts have the same.
+    let first = config.ec2.first();
+    settings.endpoint = first.and_then(|account| account.settings.endpoint.clone());
     let attestor = Attestor::new(settings).context("instances of AWS can't prove themselves")?;
     Ok(Some(AwsEnrollment {
         attestor,

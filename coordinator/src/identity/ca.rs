@@ -132,6 +132,12 @@ impl Authority {
         self
     }
 
+    /// How long agents' certificates live.
+    #[must_use]
+    pub fn agent_ttl(&self) -> Duration {
+        self.agent_ttl
+    }
+
     /// Reads an authority from PEM files. Blocks.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! `run`: the service. Builds the parts, runs them until it is told to stop, lets them end in order.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use jiff::Timestamp;
 use muster_proto::v1::operator_service_server::OperatorServiceServer;
 use secrecy::SecretString;
@@ -66,6 +67,18 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
+    let metrics = Metrics::new()?;
+    let tasks = TaskTracker::new();
+    // Who looks whether the process lives must find it while it waits for its secrets.
+    let web = wiring::bind("web", config.listen.web).await?;
+    let web_address = web.local_addr()?;
+    let routes = Arc::new(OnceLock::new());
+    tasks.spawn(web::serve(
+        web,
+        web::front(Arc::clone(&routes)),
+        stop.clone(),
+    ));
+
     let reader = Reader::new(&config).await;
     let secrets = tokio::select! {
         secrets = wiring::secrets(&reader) => secrets?,
@@ -73,11 +86,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
     };
     let (store, authority) = wiring::open(&config, secrets.ca.as_ref()).await?;
-    let metrics = Metrics::new()?;
     let github = wiring::github(&config, &secrets, &metrics)?;
     let sockets = Sockets::bind(&config).await?;
-    let addresses = sockets.addresses()?;
-    let tasks = TaskTracker::new();
+    let addresses = sockets.addresses(web_address)?;
     let providers =
         wiring::providers(&config, &store, &authority, &addresses, &tasks, &stop).await?;
     let aws = wiring::aws_enrollment(&config, &providers)?;
@@ -110,7 +121,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let (ready, readiness) = watch::channel(true);
     let (webhook, checks) = watch::channel(secrets.webhook.as_slice().into());
     let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
-    let health = service.listen(sockets, checks, aws, readiness).await?;
+    let health = service.listen(sockets, aws).await?;
+    // Nobody else sets them.
+    let _ = routes.set(service.web(checks, readiness));
     let applied = Applied {
         github: github.clone(),
         webhook,
@@ -156,13 +169,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 impl Service {
-    /// Starts the four listeners.
+    /// Starts the listeners beside that of the web.
     async fn listen(
         &self,
         sockets: Sockets,
-        webhook_secrets: watch::Receiver<Arc<[SecretString]>>,
         aws: Option<AwsEnrollment>,
-        ready: watch::Receiver<bool>,
     ) -> anyhow::Result<HealthReporter> {
         let names: Vec<ServerName> = self
             .config
@@ -234,18 +245,23 @@ impl Service {
             certified,
             operator_routes,
         )?;
+        Ok(health)
+    }
 
+    /// What the web's listener serves.
+    fn web(
+        &self,
+        secrets: watch::Receiver<Arc<[SecretString]>>,
+        ready: watch::Receiver<bool>,
+    ) -> Router {
         let engine = self.engine.clone();
-        let web = Web {
+        web::router(Web {
             store: self.store.clone(),
-            secrets: webhook_secrets,
+            secrets,
             inbox_ready: Arc::new(move || engine.inbox_ready()),
             metrics: self.metrics.clone(),
             ready,
-        };
-        self.tasks
-            .spawn(web::serve(sockets.web, web::router(web), self.stop.clone()));
-        Ok(health)
+        })
     }
 
     fn log_level(&self) -> LogLevel {

@@ -32,10 +32,9 @@ use crate::telemetry::Metrics;
 /// Name of the database in the data directory.
 const DATABASE: &str = "muster.db";
 
-/// The four sockets, bound.
+/// The sockets beside that of the web, bound.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    pub(super) web: TcpListener,
     pub(super) enroll: TcpListener,
     pub(super) agents: TcpListener,
     pub(super) operators: TcpListener,
@@ -50,25 +49,26 @@ pub(super) struct Addresses {
     pub(super) operators: SocketAddr,
 }
 
+/// Binds one socket.
+pub(super) async fn bind(name: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen.{name}: can't listen on {address}"))
+}
+
 impl Sockets {
     pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
         let listen = &config.listen;
-        let bind = |name: &'static str, address: SocketAddr| async move {
-            TcpListener::bind(address)
-                .await
-                .with_context(|| format!("listen.{name}: can't listen on {address}"))
-        };
         Ok(Self {
-            web: bind("web", listen.web).await?,
             enroll: bind("enroll", listen.enroll).await?,
             agents: bind("agents", listen.agents).await?,
             operators: bind("operators", listen.operators).await?,
         })
     }
 
-    pub(super) fn addresses(&self) -> anyhow::Result<Addresses> {
+    pub(super) fn addresses(&self, web: SocketAddr) -> anyhow::Result<Addresses> {
         Ok(Addresses {
-            web: self.web.local_addr()?,
+            web,
             enroll: self.enroll.local_addr()?,
             agents: self.agents.local_addr()?,
             operators: self.operators.local_addr()?,

@@ -15,7 +15,9 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
+use super::reach;
 use super::wiring::{self, Sockets};
+use crate::aws::Given;
 use crate::config::Config;
 use crate::engine::{self, Engine, Executor, Parts};
 use crate::github::{JobCheck, reconcile};
@@ -79,7 +81,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     ));
 
-    let reader = Reader::new(&config).await;
+    let given = Given {
+        metrics: Some(metrics.clone()),
+        ..Given::default()
+    };
+    let reader = Reader::new(&config, given).await;
     let secrets = tokio::select! {
         secrets = wiring::secrets(&reader) => secrets?,
         _ = terminate.recv() => return Ok(()),
@@ -89,9 +95,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let github = wiring::github(&config, &secrets, &metrics)?;
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses(web_address)?;
-    let providers =
-        wiring::providers(&config, &store, &authority, &addresses, &tasks, &stop).await?;
-    let aws = wiring::aws_enrollment(&config, &providers)?;
+    let providers = wiring::providers(
+        &config, &store, &authority, &metrics, &addresses, &tasks, &stop,
+    )
+    .await?;
+    let aws = wiring::aws_enrollment(&config, &providers, &metrics)?;
     let presence = Presence::default();
     let executor = Executor::new(
         github.clone(),
@@ -131,6 +139,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let interval = service.config.secrets.reload_interval;
     let rereading = secrets::watch(reader, secrets, applied, interval, stop.clone());
     service.tasks.spawn(rereading);
+    service
+        .tasks
+        .spawn(reach::tell(providers.clone(), stop.clone()));
     service.look_after(&github, providers);
     if let Some(path) = &service.config.listen.ports_file {
         wiring::write_addresses(path, &addresses)?;

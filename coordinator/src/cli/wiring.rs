@@ -162,6 +162,7 @@ pub(super) async fn providers(
     config: &Config,
     store: &Store,
     authority: &Authority,
+    metrics: &Metrics,
     addresses: &Addresses,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -170,7 +171,11 @@ pub(super) async fn providers(
     for account in &config.ec2 {
         let settings = account.settings.clone();
         let name = settings.name.clone();
-        let provider = Ec2Provider::start(settings, store.clone(), Given::default(), tasks, stop)
+        let given = Given {
+            metrics: Some(metrics.clone()),
+            ..Given::default()
+        };
+        let provider = Ec2Provider::start(settings, store.clone(), given, tasks, stop)
             .await
             .with_context(|| format!("accounts.{name}: its launches can't be read"))?;
         providers.insert(name, Provider::Ec2(provider));
@@ -209,6 +214,7 @@ pub(super) async fn providers(
 pub(super) fn aws_enrollment(
     config: &Config,
     providers: &HashMap<AccountName, Provider>,
+    metrics: &Metrics,
 ) -> anyhow::Result<Option<AwsEnrollment>> {
     if config.ec2.is_empty() {
         return Ok(None);
@@ -224,6 +230,7 @@ pub(super) fn aws_enrollment(
     // Only in tests there is one, and then all accounts have the same.
     let first = config.ec2.first();
     settings.endpoint = first.and_then(|account| account.settings.endpoint.clone());
+    settings.metrics = Some(metrics.clone());
     let attestor = Attestor::new(settings).context("instances of AWS can't prove themselves")?;
     Ok(Some(AwsEnrollment {
         attestor,

@@ -19,4 +19,5 @@ mod payloads;
 mod refusals;
 mod secrets;
 mod tls;
+mod unreachable;
 mod webhooks;

@@ -23,6 +23,7 @@ mod knowledge;
 mod launcher;
 mod notices;
 mod plan;
+mod reach;
 mod settings;
 mod terminate;
 
@@ -39,8 +40,7 @@ use self::batch::Batch;
 use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
-pub use self::clients::Given;
-pub(crate) use self::error::{Kind as CallKind, call_error};
+pub(crate) use self::error::{Kind as CallKind, call_error, is_throttle};
 use self::knowledge::Knowledge;
 use self::launcher::{Caller, Launcher, Order, Waiter};
 pub use self::settings::{
@@ -49,6 +49,7 @@ pub use self::settings::{
 use super::{
     InstanceFacts, InstanceState, LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError,
 };
+pub use crate::aws::Given;
 use crate::clock;
 use crate::store::{Store, StoreError};
 

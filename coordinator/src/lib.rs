@@ -3,6 +3,7 @@
 //! Data flows one way: intake ([`web`], [`grpc`]) -> event -> `muster-core` ([`engine`]) -> effect ->
 //! executor ([`compute`], [`github`], [`presence`]) -> event.
 
+pub mod aws;
 pub mod backoff;
 pub mod cli;
 pub mod clock;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::USAGE;
-use crate::config::{Config, verify_files};
+use crate::config::{Config, is_known_region, verify_files};
 
 /// Checks a configuration file and the files that it names. Errors go to standard error, with exit code
 /// 64; a summary goes to standard output, with exit code 0.
@@ -48,6 +48,14 @@ fn summary(path: &Path, config: &Config) -> String {
             config.github.app_id, config.github.api_url
         ),
     ];
+    for account in &config.ec2 {
+        let (name, region) = (&account.settings.name, &account.settings.region);
+        if !is_known_region(region) {
+            lines.push(format!(
+                "account {name}: {region} is no region that this version knows; is it spelt right?"
+            ));
+        }
+    }
     for pool in &config.fleet.pools {
         let labels: Vec<_> = pool.labels.iter().map(String::as_str).collect();
         lines.push(format!(
@@ -112,6 +120,25 @@ max = 4
             "pool linux: repository octo-org/octo-repo, 0 to 4 instances in local, \
              labels self-hosted"
         ));
+    }
+
+    #[test]
+    fn a_region_that_nobody_knows_is_asked_about() {
+        let account = "[accounts.main]\nmax_instances = 1\naws_account_id = \"123456789012\"\n\
+                       region = \"eu-west-9\"\n[[pool]]";
+        let file = GOOD.replace("[[pool]]", account);
+        let files = [
+            ("muster.toml", file.as_str()),
+            ("app.pem", "key"),
+            ("hook", "hush"),
+            ("agent", ""),
+        ];
+        let directory = directory(&files);
+        let path = directory.path().join("muster.toml");
+        let asked = "account main: eu-west-9 is no region that this version knows";
+        assert!(check(&path).unwrap().contains(asked));
+        std::fs::write(&path, file.replace("eu-west-9", "eu-west-1")).unwrap();
+        assert!(!check(&path).unwrap().contains("no region"));
     }
 
     #[test]

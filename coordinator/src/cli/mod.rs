@@ -4,6 +4,7 @@
 mod backup;
 mod check_config;
 mod operator_cert;
+mod reach;
 mod run;
 mod wiring;
 
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 
 pub use self::backup::{BackupArguments, RestoreArguments};
 pub use self::check_config::check_config;
+use crate::aws::Given;
 use crate::config::{Config, verify_files};
 use crate::identity::spiffe::TrustDomain;
 use crate::secrets::{Reader, SecretError};
@@ -161,7 +163,7 @@ fn issue(config: &Config, arguments: &OperatorCertArguments) -> anyhow::Result<S
     let ca = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(async { Reader::new(config).await.read_ca().await })
+        .block_on(async { Reader::new(config, Given::default()).await.read_ca().await })
         .map_err(|errors| anyhow::anyhow!(lines(&errors)))?;
     let authority = wiring::load_authority(config, ca.as_ref())?;
     let receipt = operator_cert::issue(&authority, &order, Timestamp::now())

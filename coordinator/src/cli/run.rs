@@ -1,12 +1,11 @@
 //! `run`: the service. Builds the parts, runs them until it is told to stop, lets them end in order.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use muster_proto::v1::operator_service_server::OperatorServiceServer;
-use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +13,9 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
+use super::reach;
 use super::wiring::{self, Sockets};
+use crate::aws::Given;
 use crate::config::Config;
 use crate::engine::{self, Engine, Executor, Parts};
 use crate::github::survey::{self, SurveyParts, Surveys};
@@ -67,31 +68,65 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let reader = Reader::new(&config).await;
+    let metrics = Metrics::new()?;
+    let tasks = TaskTracker::new();
+    // Who looks whether the process lives must find it while it waits for its secrets.
+    let web = wiring::bind("web", config.listen.web).await?;
+    let web_address = web.local_addr()?;
+    let routes = Arc::new(OnceLock::new());
+    tasks.spawn(web::serve(
+        web,
+        web::front(Arc::clone(&routes)),
+        stop.clone(),
+    ));
+
+    let given = Given {
+        metrics: Some(metrics.clone()),
+        ..Given::default()
+    };
+    let reader = Reader::new(&config, given).await;
     let secrets = tokio::select! {
         secrets = wiring::secrets(&reader) => secrets?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let opened = async {
-        let (store, serving) = wiring::open(&config, &secrets).await?;
-        let leadership = wiring::lead(&config, &store).await?;
-        anyhow::Ok((store, serving, leadership))
-    };
-    let (store, serving, leadership) = tokio::select! {
+    let opened = wiring::open(&config, &secrets);
+    let (store, serving) = tokio::select! {
         opened = opened => opened?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    // Webhooks are taken by all coordinators, and read by the one that leads.
+    let (ready, readiness) = watch::channel(true);
+    let (webhook, checks) = watch::channel(secrets.webhook.as_slice().into());
+    let leading = Arc::new(OnceLock::new());
+    let engine = Arc::clone(&leading);
+    // Nobody else sets them.
+    let _ = routes.set(web::router(Web {
+        store: store.clone(),
+        secrets: checks,
+        inbox_ready: Arc::new(move || {
+            if let Some(engine) = engine.get() {
+                Engine::inbox_ready(engine);
+            }
+        }),
+        metrics: metrics.clone(),
+        ready: readiness,
+    }));
+    let leadership = tokio::select! {
+        leadership = wiring::lead(&config, &store) => leadership?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let authority = serving.authority();
-    let metrics = Metrics::new()?;
     let github = wiring::github(&config, &secrets, &metrics)?;
     let sockets = Sockets::bind(&config).await?;
-    let addresses = sockets.addresses()?;
-    let tasks = TaskTracker::new();
-    let providers =
-        wiring::providers(&config, &store, &authority, &addresses, &tasks, &stop).await?;
-    let aws = wiring::aws_enrollment(&config, &providers)?;
+    let addresses = sockets.addresses(web_address)?;
+    let providers = wiring::providers(
+        &config, &store, &authority, &metrics, &addresses, &tasks, &stop,
+    )
+    .await?;
+    let aws = wiring::aws_enrollment(&config, &providers, &metrics)?;
     let presence = Presence::default();
     let executor = Executor::new(
         github.clone(),
@@ -119,13 +154,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         stop: stop.clone(),
         tasks,
     };
-    let (ready, readiness) = watch::channel(true);
-    let (webhook, checks) = watch::channel(secrets.webhook.as_slice().into());
+    // As above.
+    let _ = leading.set(service.engine.clone());
     let lost = leadership.lost();
     let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
-    let health = service
-        .listen(sockets, &serving, checks, aws, readiness)
-        .await?;
+    let health = service.listen(sockets, &serving, aws).await?;
     let applied = Applied {
         github: github.clone(),
         webhook,
@@ -134,6 +167,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let interval = service.config.secrets.reload_interval;
     let rereading = secrets::watch(reader, secrets, applied, interval, stop.clone());
     service.tasks.spawn(rereading);
+    service
+        .tasks
+        .spawn(reach::tell(providers.clone(), stop.clone()));
     service.look_after(&github, providers);
     if let Some(path) = &service.config.listen.ports_file {
         wiring::write_addresses(path, &addresses)?;
@@ -175,14 +211,12 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 impl Service {
-    /// Starts the four listeners.
+    /// Starts the listeners beside that of the web.
     async fn listen(
         &self,
         sockets: Sockets,
         serving: &Serving,
-        webhook_secrets: watch::Receiver<Arc<[SecretString]>>,
         aws: Option<AwsEnrollment>,
-        ready: watch::Receiver<bool>,
     ) -> anyhow::Result<HealthReporter> {
         let trust_domain = TrustDomain::new(&self.config.coordinator.trust_domain)?;
         let serve = |role, socket, tls, routes| {
@@ -245,17 +279,6 @@ impl Service {
             serving.operators(),
             operator_routes,
         );
-
-        let engine = self.engine.clone();
-        let web = Web {
-            store: self.store.clone(),
-            secrets: webhook_secrets,
-            inbox_ready: Arc::new(move || engine.inbox_ready()),
-            metrics: self.metrics.clone(),
-            ready,
-        };
-        self.tasks
-            .spawn(web::serve(sockets.web, web::router(web), self.stop.clone()));
         Ok(health)
     }
 

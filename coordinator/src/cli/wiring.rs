@@ -32,10 +32,9 @@ use crate::telemetry::Metrics;
 /// Name of the database in the data directory.
 const DATABASE: &str = "muster.db";
 
-/// The four sockets, bound.
+/// The sockets beside that of the web, bound.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    pub(super) web: TcpListener,
     pub(super) enroll: TcpListener,
     pub(super) agents: TcpListener,
     pub(super) operators: TcpListener,
@@ -50,25 +49,26 @@ pub(super) struct Addresses {
     pub(super) operators: SocketAddr,
 }
 
+/// Binds one socket.
+pub(super) async fn bind(name: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen.{name}: can't listen on {address}"))
+}
+
 impl Sockets {
     pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
         let listen = &config.listen;
-        let bind = |name: &'static str, address: SocketAddr| async move {
-            TcpListener::bind(address)
-                .await
-                .with_context(|| format!("listen.{name}: can't listen on {address}"))
-        };
         Ok(Self {
-            web: bind("web", listen.web).await?,
             enroll: bind("enroll", listen.enroll).await?,
             agents: bind("agents", listen.agents).await?,
             operators: bind("operators", listen.operators).await?,
         })
     }
 
-    pub(super) fn addresses(&self) -> anyhow::Result<Addresses> {
+    pub(super) fn addresses(&self, web: SocketAddr) -> anyhow::Result<Addresses> {
         Ok(Addresses {
-            web: self.web.local_addr()?,
+            web,
             enroll: self.enroll.local_addr()?,
             agents: self.agents.local_addr()?,
             operators: self.operators.local_addr()?,
@@ -218,6 +218,7 @@ pub(super) async fn providers(
     config: &Config,
     store: &Store,
     authority: &PresentAuthority,
+    metrics: &Metrics,
     addresses: &Addresses,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -226,7 +227,11 @@ pub(super) async fn providers(
     for account in &config.ec2 {
         let settings = account.settings.clone();
         let name = settings.name.clone();
-        let provider = Ec2Provider::start(settings, store.clone(), Given::default(), tasks, stop)
+        let given = Given {
+            metrics: Some(metrics.clone()),
+            ..Given::default()
+        };
+        let provider = Ec2Provider::start(settings, store.clone(), given, tasks, stop)
             .await
             .with_context(|| format!("accounts.{name}: its launches can't be read"))?;
         providers.insert(name, Provider::Ec2(provider));
@@ -265,6 +270,7 @@ pub(super) async fn providers(
 pub(super) fn aws_enrollment(
     config: &Config,
     providers: &HashMap<AccountName, Provider>,
+    metrics: &Metrics,
 ) -> anyhow::Result<Option<AwsEnrollment>> {
     if config.ec2.is_empty() {
         return Ok(None);
@@ -277,11 +283,10 @@ pub(super) fn aws_enrollment(
         check_peer_ip: account.check_private_ip,
     });
     let mut settings = AttestSettings::new(accounts.collect());
-    // For tests, all of AWS is in one place.
-    settings.endpoint = config
-        .ec2
-        .iter()
-        .find_map(|account| account.settings.endpoint.clone());
+    // Only in tests there is one, and then all accounts have the same.
+    let first = config.ec2.first();
+    settings.endpoint = first.and_then(|account| account.settings.endpoint.clone());
+    settings.metrics = Some(metrics.clone());
     let attestor = Attestor::new(settings).context("instances of AWS can't prove themselves")?;
     Ok(Some(AwsEnrollment {
         attestor,

@@ -169,6 +169,27 @@ pub struct Listed {
     pub gone: Vec<(InstanceId, Option<LaunchId>)>,
 }
 
+/// Which services a provider stands on, and which of them answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Services that answer.
+    pub answering: Vec<&'static str>,
+    /// Services that don't.
+    pub lacking: Vec<Unreachable>,
+}
+
+/// A service that doesn't answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{service}: {reason}. So {means}")]
+pub struct Unreachable {
+    /// Its name.
+    pub service: &'static str,
+    /// Why not, with the endpoint that was asked.
+    pub reason: String,
+    /// What that means for pools and instances.
+    pub means: String,
+}
+
 /// What a provider says of an instance by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -243,6 +264,14 @@ impl Provider {
             // Its lists are what is on this host.
             Self::Local(_) => Duration::ZERO,
             Self::Ec2(_) => ec2::ABSENCE,
+        }
+    }
+
+    /// Asks each service that it stands on once.
+    pub async fn reach(&self) -> Reach {
+        match self {
+            Self::Local(_) => Reach::default(),
+            Self::Ec2(ec2) => Box::pin(ec2.reach()).await,
         }
     }
 

@@ -75,7 +75,9 @@ pub(super) fn account(
         section.refuse("role_arn is of another account than aws_account_id");
     }
     let endpoint = section.optional("endpoint_url", |value| endpoint(value, whole.development));
-    let queue_url = section.optional("event_queue_url", http_url);
+    let queue_url = section.optional("event_queue_url", |value| {
+        queue(value, account_id.as_deref(), region.as_deref())
+    });
     let least = if whole.development { TENTH } else { SECOND };
     let sweep = section.default("sweep_interval", SWEEP, duration(least, 10 * SWEEP));
     let instance_role = section.optional("instance_role", |value| {
@@ -113,13 +115,108 @@ pub(super) fn account(
     })
 }
 
+/// In place of all of AWS, STS included: what answers there says who instances are, of all accounts.
 fn endpoint(value: &Value<'_>, development: bool) -> Option<Url> {
     let url = http_url(value)?;
-    if url.scheme() == "http" && !development {
-        return value.refused("sends credentials without TLS; https:// is needed");
+    if !development {
+        return value.refused(
+            "would say who instances are in place of AWS; it is for tests, with coordinator.development",
+        );
     }
     Some(url)
 }
+
+/// The URL of a queue, which must be of the account and in the region that its events are of
+/// (<https://docs.aws.amazon.com/general/latest/gr/sqs-service.html>).
+fn queue(value: &Value<'_>, account_id: Option<&str>, region: Option<&str>) -> Option<Url> {
+    let url = http_url(value)?;
+    let path: Vec<&str> = url.path_segments().into_iter().flatten().collect();
+    let [account, _] = path[..] else {
+        return value.refused(
+            "is not the URL of a queue, such as \
+             \"https://sqs.eu-west-1.amazonaws.com/123456789012/muster-events\"",
+        );
+    };
+    if account_id.is_some_and(|id| id != account) {
+        return value.refused("is a queue of another account than aws_account_id");
+    }
+    let mut parts = url.host_str().unwrap_or_default().split('.');
+    let named = parts.find(|part| looks_like_region(part));
+    if let (Some(named), Some(region)) = (named, region)
+        && named != region
+    {
+        return value.refused(format_args!(
+            "is a queue in {named}; the account's region is {region}"
+        ));
+    }
+    Some(url)
+}
+
+/// Whether a part of a host's name can be a region: words and a number.
+fn looks_like_region(part: &str) -> bool {
+    let mut words: Vec<&str> = part.split('-').collect();
+    let number = words.pop().unwrap_or_default();
+    let is = |text: &str, of: fn(&u8) -> bool| !text.is_empty() && text.as_bytes().iter().all(of);
+    words.len() >= 2
+        && words.iter().all(|word| is(word, u8::is_ascii_lowercase))
+        && is(number, u8::is_ascii_digit)
+}
+
+/// Whether AWS has a region of this name, as far as this version knows (`endpoint_lib.rs` of the crate
+/// `aws-sdk-sts` 1.124).
+pub(crate) fn is_known_region(name: &str) -> bool {
+    REGIONS.binary_search(&name).is_ok()
+}
+
+/// In their order.
+const REGIONS: [&str; 46] = [
+    "af-south-1",
+    "ap-east-1",
+    "ap-east-2",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-south-2",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "ap-southeast-5",
+    "ap-southeast-6",
+    "ap-southeast-7",
+    "ca-central-1",
+    "ca-west-1",
+    "cn-north-1",
+    "cn-northwest-1",
+    "eu-central-1",
+    "eu-central-2",
+    "eu-isoe-west-1",
+    "eu-north-1",
+    "eu-south-1",
+    "eu-south-2",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "eusc-de-east-1",
+    "il-central-1",
+    "me-central-1",
+    "me-south-1",
+    "mx-central-1",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-gov-east-1",
+    "us-gov-west-1",
+    "us-iso-east-1",
+    "us-iso-west-1",
+    "us-isob-east-1",
+    "us-isob-west-1",
+    "us-isof-east-1",
+    "us-isof-south-1",
+    "us-west-1",
+    "us-west-2",
+];
 
 /// Reads `[pool.ec2]`.
 pub(super) fn pool(mut section: Section<'_>) -> Option<Ec2Pool> {
@@ -233,5 +330,28 @@ fn word(
     match value.text()? {
         text if is_word(text, most, allowed) => Some(text.to_owned()),
         _ => value.refused(format_args!("is not {expected}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_are_found_and_what_is_none_is_not() {
+        assert!(REGIONS.is_sorted());
+        assert!(REGIONS.iter().all(|name| is_known_region(name)));
+        assert!(REGIONS.iter().all(|name| looks_like_region(name)));
+        assert!(!is_known_region("eu-west-9"));
+        for other in [
+            "sqs",
+            "vpce-0123abcd-0123",
+            "127",
+            "amazonaws",
+            "eu-west",
+            "",
+        ] {
+            assert!(!looks_like_region(other), "{other}");
+        }
     }
 }

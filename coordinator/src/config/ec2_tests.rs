@@ -68,10 +68,25 @@ fn a_pool_on_ec2_needs_little() {
     "external_id = \"x\"\nregion =",
     "7:1: [accounts.main]: external_id is of no use without role_arn"
 )]
-#[case::plain_endpoint(
+#[case::endpoint(
     "region =",
-    "endpoint_url = \"http://192.0.2.1\"\nregion =",
-    "10:16: [accounts.main]: endpoint_url: \"http://192.0.2.1\" sends credentials without TLS; https:// is needed"
+    "endpoint_url = \"https://192.0.2.1\"\nregion =",
+    "10:16: [accounts.main]: endpoint_url: \"https://192.0.2.1\" would say who instances are in place of AWS; it is for tests, with coordinator.development"
+)]
+#[case::queue_of_no_account(
+    "region =",
+    "event_queue_url = \"https://sqs.eu-west-1.amazonaws.com/muster-events\"\nregion =",
+    "10:19: [accounts.main]: event_queue_url: \"https://sqs.eu-west-1.amazonaws.com/muster-events\" is not the URL of a queue"
+)]
+#[case::queue_of_another_account(
+    "region =",
+    "event_queue_url = \"https://sqs.eu-west-1.amazonaws.com/999999999999/muster\"\nregion =",
+    "10:19: [accounts.main]: event_queue_url: \"https://sqs.eu-west-1.amazonaws.com/999999999999/muster\" is a queue of another account than aws_account_id"
+)]
+#[case::queue_in_another_region(
+    "region =",
+    "event_queue_url = \"https://sqs.us-east-1.amazonaws.com/123456789012/muster\"\nregion =",
+    "10:19: [accounts.main]: event_queue_url: \"https://sqs.us-east-1.amazonaws.com/123456789012/muster\" is a queue in us-east-1; the account's region is eu-west-1"
 )]
 #[case::twice(
     "[[pool]]",
@@ -116,5 +131,34 @@ fn a_pool_on_ec2_needs_little() {
 fn what_is_wrong_on_ec2_is_named(#[case] old: &str, #[case] new: &str, #[case] expected: &str) {
     assert!(ON_EC2.contains(old), "{old}");
     let told = errors(&ON_EC2.replacen(old, new, 1));
+    assert!(told.contains(expected), "{told}");
+}
+
+#[rstest]
+#[case::usual("https://sqs.eu-west-1.amazonaws.com/123456789012/muster-events")]
+#[case::old("https://eu-west-1.queue.amazonaws.com/123456789012/muster-events")]
+#[case::dual_stack("https://sqs.eu-west-1.api.aws/123456789012/muster-events")]
+#[case::private("https://vpce-0123abcd-0123.sqs.eu-west-1.vpce.amazonaws.com/123456789012/muster")]
+fn a_queue_of_the_account_and_region_is_good(#[case] url: &str) {
+    let line = format!("event_queue_url = \"{url}\"\nregion =");
+    let config = parse(&ON_EC2.replacen("region =", &line, 1)).unwrap();
+    assert_eq!(config.ec2[0].settings.queue_url.as_deref(), Some(url));
+}
+
+/// Whoever answers in place of STS says who instances are, whichever account they are of.
+#[test]
+fn tests_may_replace_aws_and_then_for_all_accounts_alike() {
+    let elsewhere = ON_EC2.replacen("[github]", "[coordinator]\ndevelopment = true\n[github]", 1);
+    let elsewhere = elsewhere.replacen(
+        "region =",
+        "endpoint_url = \"http://192.0.2.1\"\nregion =",
+        1,
+    );
+    parse(&elsewhere).unwrap();
+    let other = "[accounts.other]\nmax_instances = 1\naws_account_id = \"210987654321\"\n\
+                 region = \"eu-west-1\"\n[[pool]]";
+    let told = errors(&elsewhere.replacen("[[pool]]", other, 1));
+    let expected = "[accounts.other]: endpoint_url is another than account main's; it stands for STS too, \
+                    which all share";
     assert!(told.contains(expected), "{told}");
 }

@@ -21,6 +21,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub(crate) use ec2::is_known_region;
 pub use error::{ConfigErrors, Problem};
 pub use secrets::{FileError, read_secret, verify_files};
 pub use settings::{

@@ -77,7 +77,7 @@ pub(super) fn fleet(
 type Accounts = (BTreeMap<AccountName, u32>, Vec<Ec2Account>);
 
 fn accounts(section: &Section<'_>, whole: &Whole<'_>) -> Option<Accounts> {
-    let mut accounts = Some((BTreeMap::new(), Vec::new()));
+    let mut accounts: Option<Accounts> = Some((BTreeMap::new(), Vec::new()));
     let mut taken = BTreeSet::new();
     for (name, _, value) in section.entries() {
         if !is_word(name, 32, |c| {
@@ -98,6 +98,15 @@ fn accounts(section: &Section<'_>, whole: &Whole<'_>) -> Option<Accounts> {
             ec2::account(&mut account, name, whole, &mut taken).map(Some)
         };
         account.finish();
+        if let (Some(Some(one)), Some((_, all))) = (&on_ec2, &accounts)
+            && let Some(first) = all.first()
+            && first.settings.endpoint != one.settings.endpoint
+        {
+            let first = &first.settings.name;
+            account.refuse(format_args!(
+                "endpoint_url is another than account {first}'s; it stands for STS too, which all share"
+            ));
+        }
         match (most, on_ec2, &mut accounts) {
             (Some(most), Some(on_ec2), Some((accounts, all))) => {
                 accounts.insert(AccountName::from(name), most);

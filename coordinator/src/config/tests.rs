@@ -8,6 +8,7 @@ use rstest::rstest;
 use secrecy::ExposeSecret as _;
 
 use super::{Config, ConfigErrors, SecretSource, verify_files};
+use crate::aws::Given;
 use crate::secrets::Reader;
 
 const EXAMPLE: &str = include_str!("../../muster.example.toml");
@@ -388,7 +389,11 @@ fn on_disk() -> (tempfile::TempDir, Config) {
 async fn secrets_are_read_without_their_line_end_and_never_shown() {
     let (_directory, config) = on_disk();
     verify_files(&config).unwrap();
-    let secrets = Reader::new(&config).await.read().await.unwrap();
+    let secrets = Reader::new(&config, Given::default())
+        .await
+        .read()
+        .await
+        .unwrap();
     assert_eq!(secrets.app_key.expose_secret(), "key");
     assert_eq!(secrets.webhook[0].expose_secret(), "hush");
     let shown = format!("{secrets:?} {config:?}");

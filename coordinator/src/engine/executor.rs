@@ -253,6 +253,15 @@ impl Executor {
             }
             Err(LaunchError::Failed { failure, detail }) => {
                 self.metrics.launch(Err(failure));
+                if failure == LaunchFailure::Permanent {
+                    tracing::warn!(
+                        launch = launch.as_str(),
+                        pool = pool.as_str(),
+                        account = spec.account.as_str(),
+                        reason = detail,
+                        "a launch fails until somebody changes something; the pool is held back"
+                    );
+                }
                 failed(failure, detail)
             }
             Err(LaunchError::Unknown(reason)) => Err(Again {

@@ -27,6 +27,7 @@ use tower::Service as _;
 use tracing::{debug, info, warn};
 
 use super::authorize::{self, Caller, Role};
+use super::per_address::PerAddress;
 use super::time::until;
 use crate::identity::peer::Peer;
 use crate::identity::serving::PresentTls;
@@ -52,6 +53,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Most connections; more wait in the kernel's queue.
     pub connections: usize,
+    /// Most connections of one address, those in their handshake included; more are closed at once.
+    pub per_address: usize,
     /// Most calls at a time on one connection.
     pub streams: u32,
     /// Age at which a connection takes no new call. Streams that are open go on until they end, or
@@ -70,6 +73,8 @@ impl Limits {
     pub fn of(role: Role) -> Self {
         let common = Self {
             connections: 25_000,
+            // Behind a load balancer that hides addresses, all agents have the same few.
+            per_address: usize::MAX,
             streams: 4,
             age: Duration::from_secs(40 * 60),
             anonymous_age: Duration::from_secs(90),
@@ -79,6 +84,8 @@ impl Limits {
             Role::Agent => common,
             Role::Newcomer => Self {
                 connections: 4_096,
+                // A quarter of the handshakes.
+                per_address: HANDSHAKES / 4,
                 age: Duration::from_secs(60),
                 ..common
             },
@@ -156,6 +163,7 @@ impl Listener {
 async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let connections = Arc::new(Semaphore::new(shared.limits.connections));
+    let addresses = PerAddress::new(shared.limits.per_address);
     loop {
         // Neither semaphore is ever closed.
         let Ok(connection) = Arc::clone(&connections).acquire_owned().await else {
@@ -166,11 +174,15 @@ async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
         };
         match socket.accept().await {
             Ok((tcp, address)) => {
+                let Some(share) = addresses.take(address.ip()) else {
+                    debug!(role = ?shared.role, %address, "an address has too many connections");
+                    continue;
+                };
                 let shared = Arc::clone(shared);
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
                     serve_connection(&shared, tcp, address, handshake).await;
-                    drop(connection);
+                    drop((connection, share));
                 });
             }
             Err(error) => {

@@ -4,6 +4,7 @@ pub mod authorize;
 pub mod enrollment;
 pub mod listen;
 pub mod operator;
+mod per_address;
 pub mod session;
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret as _;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
@@ -73,6 +73,27 @@ pub(super) fn channel(
     identity: Option<ClientIdentity>,
     connections: Arc<AtomicUsize>,
 ) -> Channel {
+    counted_channel("0.0.0.0", address, authority, identity, connections)
+}
+
+/// A client that connects from an address of this machine.
+pub(super) fn channel_from(
+    from: &str,
+    address: SocketAddr,
+    authority: &Authority,
+    identity: Option<ClientIdentity>,
+) -> Channel {
+    counted_channel(from, address, authority, identity, Arc::default())
+}
+
+fn counted_channel(
+    from: &str,
+    address: SocketAddr,
+    authority: &Authority,
+    identity: Option<ClientIdentity>,
+    connections: Arc<AtomicUsize>,
+) -> Channel {
+    let from = SocketAddr::new(from.parse().unwrap(), 0);
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -92,7 +113,9 @@ pub(super) fn channel(
         connections.fetch_add(1, Ordering::SeqCst);
         let connector = connector.clone();
         async move {
-            let tcp = TcpStream::connect(address).await?;
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(from)?;
+            let tcp = socket.connect(address).await?;
             let name = "localhost".try_into().map_err(std::io::Error::other)?;
             Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
         }

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use self::parameters::Parameters;
 pub use self::watch::{Applied, watch};
+use crate::aws::Given;
 use crate::config::{Config, SecretSource, UrlSource, read_secret};
 
 /// The secrets. `Debug` shows none of them.
@@ -76,12 +77,13 @@ enum What {
 
 impl Reader {
     /// A reader; reads nothing and calls nobody yet.
-    pub async fn new(config: &Config) -> Self {
+    pub async fn new(config: &Config, given: Given) -> Self {
         Self {
             wanted: wanted(config),
             parameters: match &config.secrets.region {
                 Some(region) => {
-                    Some(Parameters::new(region, config.secrets.endpoint.as_ref()).await)
+                    let endpoint = config.secrets.endpoint.as_ref();
+                    Some(Parameters::new(region, endpoint, given).await)
                 }
                 None => None,
             },

@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ssm::Client;
-use aws_smithy_types::retry::RetryConfig;
-use aws_smithy_types::timeout::TimeoutConfig;
 use secrecy::SecretString;
 use url::Url;
 
+use crate::aws::{Given, Watched, own_config};
 use crate::compute::ec2::{CallKind, call_error};
 
 /// How long a call may take.
@@ -34,17 +32,13 @@ pub(super) struct Got {
 }
 
 impl Parameters {
-    pub(super) async fn new(region: &str, endpoint: Option<&Url>) -> Self {
-        let timeouts = TimeoutConfig::builder().operation_timeout(CALL).build();
-        let mut config = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(region.to_owned()))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts);
-        if let Some(endpoint) = endpoint {
-            config = config.endpoint_url(endpoint.as_str().trim_end_matches('/'));
-        }
+    pub(super) async fn new(region: &str, endpoint: Option<&Url>, given: Given) -> Self {
+        let config = own_config(region, endpoint, CALL, &given).await;
+        let config = aws_sdk_ssm::config::Builder::from(&config)
+            .interceptor(Watched::new(given.metrics))
+            .build();
         Self {
-            client: Client::new(&config.load().await),
+            client: Client::from_conf(config),
             region: region.to_owned(),
         }
     }

@@ -103,6 +103,10 @@ fn parse(level: &str) -> Option<LevelFilter> {
     }
 }
 
+/// Where the SDK dumps what each place for credentials said, raw answers included, at each failed call. We say
+/// in our own words that there are none.
+const CREDENTIALS: &str = "aws_config::meta::credentials";
+
 /// Ours at this level. Libraries only warn, lest HTTP/2 frames and SQL statements drown what matters;
 /// at `trace` they say everything too.
 fn targets(level: LevelFilter) -> Targets {
@@ -110,8 +114,13 @@ fn targets(level: LevelFilter) -> Targets {
         LevelFilter::TRACE => LevelFilter::TRACE,
         other => other.min(LevelFilter::WARN),
     };
+    let credentials = match level {
+        LevelFilter::TRACE => LevelFilter::TRACE,
+        other => other.min(LevelFilter::ERROR),
+    };
     Targets::new()
         .with_default(libraries)
+        .with_target(CREDENTIALS, credentials)
         .with_target(OURS, level)
 }
 
@@ -192,6 +201,18 @@ mod tests {
             assert_eq!(error, LogError::UnknownLevel("loud".to_owned()));
             assert_eq!(logs.level(), LevelFilter::WARN);
         });
+    }
+
+    #[test]
+    fn the_sdk_dumps_no_answers_of_places_without_credentials() {
+        let lines = logged(LevelFilter::DEBUG, |logs| {
+            tracing::warn!(target: "aws_config::meta::credentials::chain", "raw answers");
+            tracing::warn!(target: "aws_config::imds", "trouble");
+            logs.set_level("trace").unwrap();
+            tracing::warn!(target: "aws_config::meta::credentials::chain", "asked for");
+        });
+        let messages: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
+        assert_eq!(messages, ["trouble", "asked for"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::outcomes::{EnrolmentOutcome, WebhookAnswer};
+use super::outcomes::{AwsOutcome, EnrolmentOutcome, WebhookAnswer};
 
 /// Upper bounds of the buckets of waits, in seconds.
 const WAIT_BUCKETS: [f64; 13] = [
@@ -24,6 +24,20 @@ const WAIT_BUCKETS: [f64; 13] = [
 
 /// Waits of one pool that are kept for the next emission to CloudWatch; older ones give way.
 const WAITS_KEPT: usize = 1_000;
+
+/// The calls to AWS that there are, each with its service: all their series are there from the start.
+const AWS_CALLS: [(&str, &str); 10] = [
+    ("ec2", "CreateFleet"),
+    ("ec2", "DescribeInstanceTypes"),
+    ("ec2", "DescribeInstances"),
+    ("ec2", "DescribeSubnets"),
+    ("ec2", "TerminateInstances"),
+    ("sqs", "DeleteMessageBatch"),
+    ("sqs", "ReceiveMessage"),
+    ("ssm", "GetParameters"),
+    ("sts", "AssumeRole"),
+    ("sts", "GetCallerIdentity"),
+];
 
 /// The figures of one coordinator. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,6 +49,7 @@ pub struct Metrics {
     job_wait: HistogramVec,
     webhooks: IntCounterVec,
     github_requests: IntCounterVec,
+    aws_calls: IntCounterVec,
     launches: IntCounterVec,
     troubles: IntCounterVec,
     differences: IntCounterVec,
@@ -78,6 +93,13 @@ impl Metrics {
                 "muster_github_requests_total",
                 "Requests to GitHub, by class of status; error is no answer.",
                 "status",
+            )?,
+            aws_calls: IntCounterVec::new(
+                Opts::new(
+                    "muster_aws_calls_total",
+                    "Calls to AWS, by service, call and outcome; unanswered is no answer.",
+                ),
+                &["service", "call", "outcome"],
             )?,
             launches: counter("muster_launches_total", "Launches, by outcome.", "outcome")?,
             troubles: counter(
@@ -125,6 +147,7 @@ impl Metrics {
         registry.register(Box::new(self.job_wait.clone()))?;
         registry.register(Box::new(self.webhooks.clone()))?;
         registry.register(Box::new(self.github_requests.clone()))?;
+        registry.register(Box::new(self.aws_calls.clone()))?;
         registry.register(Box::new(self.launches.clone()))?;
         registry.register(Box::new(self.troubles.clone()))?;
         registry.register(Box::new(self.differences.clone()))?;
@@ -145,7 +168,14 @@ impl Metrics {
         for status in ["2xx", "3xx", "4xx", "5xx", "error"] {
             self.github_requests.with_label_values(&[status]);
         }
-        for outcome in ["launched", "capacity", "throttled", "permanent"] {
+        for (service, call) in AWS_CALLS {
+            for outcome in AwsOutcome::ALL {
+                self.aws_calls
+                    .with_label_values(&[service, call, outcome.label()]);
+            }
+        }
+        // No provider gives up a launch because of a throttle.
+        for outcome in ["launched", "capacity", "quota", "permanent"] {
             self.launches.with_label_values(&[outcome]);
         }
         for outcome in EnrolmentOutcome::ALL {
@@ -222,6 +252,13 @@ impl Metrics {
             Some(_) | None => "error",
         };
         self.github_requests.with_label_values(&[class]).inc();
+    }
+
+    /// A call to AWS ended so.
+    pub fn aws_call(&self, service: &str, call: &str, outcome: AwsOutcome) {
+        self.aws_calls
+            .with_label_values(&[service, call, outcome.label()])
+            .inc();
     }
 
     /// A launch had this outcome.
@@ -360,6 +397,7 @@ mod tests {
         metrics.github_request(Some(201));
         metrics.github_request(Some(502));
         metrics.github_request(None);
+        metrics.aws_call("ec2", "CreateFleet", AwsOutcome::Throttled);
         metrics.launch(Ok(()));
         metrics.launch(Err(LaunchFailure::Capacity));
         metrics.trouble(Trouble::Disk);
@@ -379,11 +417,15 @@ mod tests {
             "muster_webhooks_total{answer=\"unavailable\"} 0",
             "muster_github_requests_total{status=\"5xx\"} 0",
             "muster_launches_total{outcome=\"capacity\"} 0",
+            "muster_launches_total{outcome=\"quota\"} 0",
+            "muster_aws_calls_total{call=\"CreateFleet\",outcome=\"throttled\",service=\"ec2\"} 0",
+            "muster_aws_calls_total{call=\"GetCallerIdentity\",outcome=\"unanswered\",service=\"sts\"} 0",
             "muster_troubles_total{kind=\"out_of_memory_kill\"} 0",
             "muster_enrolments_total{outcome=\"second\"} 0",
         ] {
             assert!(text.contains(series), "{series} is not in\n{text}");
         }
+        assert!(!text.contains("muster_launches_total{outcome=\"throttled\"}"));
     }
 
     #[test]

@@ -8,4 +8,4 @@ mod outcomes;
 
 pub use logs::{LogError, Logs};
 pub use metrics::Metrics;
-pub use outcomes::{EnrolmentOutcome, WebhookAnswer};
+pub use outcomes::{AwsOutcome, EnrolmentOutcome, WebhookAnswer};

@@ -73,3 +73,38 @@ impl EnrolmentOutcome {
         }
     }
 }
+
+/// How a call to AWS ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AwsOutcome {
+    /// It was carried out.
+    Done,
+    /// AWS said that there are too many.
+    Throttled,
+    /// AWS said no: a permission, capacity, a request that is wrong.
+    Refused,
+    /// Something at AWS broke, or the answer can't be read.
+    Failed,
+    /// Nobody answered, or it could not be sent.
+    Unanswered,
+}
+
+impl AwsOutcome {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Done,
+        Self::Throttled,
+        Self::Refused,
+        Self::Failed,
+        Self::Unanswered,
+    ];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}

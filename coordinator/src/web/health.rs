@@ -1,7 +1,7 @@
 //! Probes and figures.
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
 
 use super::Web;
@@ -22,6 +22,15 @@ pub(super) async fn ready(State(web): State<Web>) -> (StatusCode, &'static str) 
         )
     } else {
         (StatusCode::OK, "ready\n")
+    }
+}
+
+/// The answer while the coordinator waits for what it can't start without.
+pub(super) async fn starting(asked: &Uri) -> (StatusCode, &'static str) {
+    if asked.path() == "/livez" {
+        (StatusCode::OK, live().await)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
     }
 }
 

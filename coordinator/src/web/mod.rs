@@ -7,12 +7,15 @@ mod tests;
 mod webhooks;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
+use axum::extract::Request;
+use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use secrecy::SecretString;
 use tokio::sync::watch;
+use tower::ServiceExt as _;
 
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -42,6 +45,20 @@ impl fmt::Debug for Web {
             .field("ready", &*self.ready.borrow())
             .finish_non_exhaustive()
     }
+}
+
+/// The listener before there is anything behind it: the process lives and is not ready. Once `rest` is set it
+/// takes all requests.
+pub fn front(rest: Arc<OnceLock<Router>>) -> Router {
+    Router::new().fallback(move |request: Request| {
+        let rest = rest.get().cloned();
+        async move {
+            match rest {
+                Some(rest) => rest.oneshot(request).await.into_response(),
+                None => health::starting(request.uri()).await.into_response(),
+            }
+        }
+    })
 }
 
 /// All routes of the listener.

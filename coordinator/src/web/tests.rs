@@ -34,6 +34,33 @@ struct Listener {
     _directory: tempfile::TempDir,
 }
 
+/// Before there is a store, and with it: a probe must not have the process killed for waiting.
+#[tokio::test]
+async fn a_process_that_waits_lives_and_is_not_ready() {
+    let rest = Arc::new(OnceLock::new());
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    let cancel = CancellationToken::new();
+    let server = tokio::spawn(serve(socket, front(Arc::clone(&rest)), cancel.clone()));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |path: &str| {
+        let answer = client.get(format!("{url}{path}")).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    for (path, status) in [("/livez", 200), ("/readyz", 503), ("/metrics", 503)] {
+        assert_eq!(ask(path).await, status, "{path}");
+    }
+    let hook = client.post(format!("{url}/webhooks/github")).body("{}");
+    assert_eq!(hook.send().await.unwrap().status(), 503, "GitHub keeps it");
+    let all = Router::new().route("/readyz", get(async || "all"));
+    rest.set(all).unwrap();
+    for (path, status) in [("/readyz", 200), ("/livez", 404)] {
+        assert_eq!(ask(path).await, status, "the rest has {path}");
+    }
+    cancel.cancel();
+    server.await.unwrap();
+}
+
 async fn listen() -> Listener {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("muster.db");

@@ -86,6 +86,15 @@ impl Coordinator {
     /// # Errors
     /// When it ends or doesn't come up in time; the message has the end of its log.
     pub async fn start_again(&self) -> anyhow::Result<()> {
+        self.start_slowly().await?;
+        self.is_up(START).await
+    }
+
+    /// Starts it as [`Coordinator::start_again`] does, and does not wait until it is up.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub async fn start_slowly(&self) -> anyhow::Result<()> {
         let killed = lock(&self.killed).take();
         if let Some(mut killed) = killed {
             // It holds its database until it is dead.
@@ -103,7 +112,7 @@ impl Coordinator {
             .create(true)
             .append(true)
             .open(self.dir.join("coordinator.emf"))?;
-        let mut process = Command::new(build::binary("muster-coordinator")?)
+        let process = Command::new(build::binary("muster-coordinator")?)
             // As an operator would, from beside the file: what is relative in it must stay right.
             .current_dir(&self.dir)
             .args(["run", "--config", "muster.toml"])
@@ -114,20 +123,33 @@ impl Coordinator {
             .kill_on_drop(true)
             .spawn()
             .context("start the coordinator")?;
-        let until = Instant::now() + START;
+        *self.process() = Some(process);
+        Ok(())
+    }
+
+    /// Waits until it is up.
+    ///
+    /// # Errors
+    /// When it ends or is not up in time; the message has the end of its log.
+    pub async fn is_up(&self, within: Duration) -> anyhow::Result<()> {
+        let ports = self.dir.join("ports.json");
+        let until = Instant::now() + within;
         while !ports.exists() {
-            if let Some(status) = process.try_wait()? {
+            let ended = match self.process().as_mut() {
+                Some(process) => process.try_wait()?,
+                None => bail!("the coordinator was not started"),
+            };
+            if let Some(status) = ended {
                 bail!("the coordinator ended: {status}\n{}", self.log_tail());
             }
             if Instant::now() >= until {
                 bail!(
-                    "the coordinator did not come up within {START:?}\n{}",
+                    "the coordinator did not come up within {within:?}\n{}",
                     self.log_tail()
                 );
             }
             tokio::time::sleep(LOOK).await;
         }
-        *self.process() = Some(process);
         Ok(())
     }
 

@@ -172,6 +172,7 @@ async fn start(
     let given = Given {
         http: Some(aws.http_client()),
         credentials: Some(SharedCredentialsProvider::new(key)),
+        ..Given::default()
     };
     let started = Ec2Provider::start(settings.clone(), store.clone(), given, tasks, stop).await;
     Provider::Ec2(started.unwrap())

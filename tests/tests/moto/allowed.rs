@@ -88,7 +88,7 @@ async fn what_is_allowed_is_what_is_done() {
 }
 
 /// Each action of each statement was needed, and each resource pattern.
-fn all_of_it_was_used(file: &str, account: &str, decisions: &[&Decision]) {
+pub(crate) fn all_of_it_was_used(file: &str, account: &str, decisions: &[&Decision]) {
     let document: Document = serde_json::from_value(filled(file, account, REGION)).unwrap();
     for statement in document.statement {
         let by_it: Vec<_> = decisions

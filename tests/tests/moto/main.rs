@@ -22,4 +22,5 @@ mod policies;
 mod proxy;
 mod reference;
 mod restart;
+mod secrets;
 mod world;

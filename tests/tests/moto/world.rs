@@ -81,6 +81,7 @@ impl World {
                     "policies": {
                         "account": filled("account.json", ACCOUNT, REGION),
                         "accounts": filled("coordinator-accounts.json", ACCOUNT, REGION),
+                        "secrets": filled("coordinator-secrets.json", ACCOUNT, REGION),
                         "instance-role": filled("pass-instance-role.json", ACCOUNT, REGION),
                     },
                 },

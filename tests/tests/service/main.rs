@@ -20,4 +20,5 @@ mod refusals;
 mod rotation;
 mod secrets;
 mod tls;
+mod unreachable;
 mod webhooks;

@@ -2,20 +2,15 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_sts::types::Tag;
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use aws_smithy_types::retry::RetryConfig;
-use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::error;
 use super::settings::{Ec2Settings, RoleSettings};
+use crate::aws::{Given, Watched, own_config};
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(3);
 /// How long a call may take. CreateFleet answers once it has looked for capacity everywhere.
 const CALL: Duration = Duration::from_secs(60);
 /// How long credentials of a role live: the shortest that AWS allows is 15 minutes.
@@ -28,17 +23,23 @@ pub(super) struct Clients {
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) sqs: aws_sdk_sqs::Client,
     pub(super) ssm: aws_sdk_ssm::Client,
+    /// With the coordinator's own credentials.
+    pub(super) sts: aws_sdk_sts::Client,
 }
 
 impl Clients {
     /// Makes the clients; calls nobody.
     pub(super) async fn new(settings: &Ec2Settings, given: Given) -> Self {
-        let own = own_config(settings, given).await;
+        let endpoint = settings.endpoint.as_ref();
+        let own = own_config(&settings.region, endpoint, CALL, &given).await;
+        let watched = Watched::new(given.metrics);
+        let sts = aws_sdk_sts::config::Builder::from(&own).interceptor(watched.clone());
+        let sts = aws_sdk_sts::Client::from_conf(sts.build());
         let config = match &settings.role {
             None => own,
             Some(role) => {
                 let assumed = AssumedRole {
-                    sts: aws_sdk_sts::Client::new(&own),
+                    sts: sts.clone(),
                     role: role.clone(),
                     coordinator: settings.coordinator.clone(),
                 };
@@ -47,44 +48,16 @@ impl Clients {
                     .build()
             }
         };
+        let ec2 = aws_sdk_ec2::config::Builder::from(&config).interceptor(watched.clone());
+        let sqs = aws_sdk_sqs::config::Builder::from(&config).interceptor(watched.clone());
+        let ssm = aws_sdk_ssm::config::Builder::from(&config).interceptor(watched);
         Self {
-            ec2: aws_sdk_ec2::Client::new(&config),
-            sqs: aws_sdk_sqs::Client::new(&config),
-            ssm: aws_sdk_ssm::Client::new(&config),
+            ec2: aws_sdk_ec2::Client::from_conf(ec2.build()),
+            sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
+            ssm: aws_sdk_ssm::Client::from_conf(ssm.build()),
+            sts,
         }
     }
-}
-
-/// What the SDK is given in place of what it would find by itself.
-#[derive(Clone, Debug, Default)]
-pub struct Given {
-    /// Its HTTP client.
-    pub http: Option<SharedHttpClient>,
-    /// The coordinator's own credentials.
-    pub credentials: Option<SharedCredentialsProvider>,
-}
-
-/// The coordinator's own credentials, by the chain that all SDKs share.
-async fn own_config(settings: &Ec2Settings, given: Given) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
-        .operation_timeout(CALL)
-        .build();
-    let mut config = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(settings.region.clone()))
-        // Who knows what may be repeated is our own code.
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts);
-    if let Some(endpoint) = &settings.endpoint {
-        config = config.endpoint_url(endpoint.as_str().trim_end_matches('/'));
-    }
-    if let Some(http) = given.http {
-        config = config.http_client(http);
-    }
-    if let Some(credentials) = given.credentials {
-        config = config.credentials_provider(credentials);
-    }
-    config.load().await
 }
 
 /// Credentials of a role that is assumed. The SDK keeps them until they are about to expire.

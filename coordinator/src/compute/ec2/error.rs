@@ -89,6 +89,11 @@ pub(super) fn kind(code: &str) -> Option<Kind> {
     })
 }
 
+/// Whether a code means that there were too many calls.
+pub(crate) fn is_throttle(code: &str) -> bool {
+    kind(code) == Some(Kind::Throttled)
+}
+
 /// Starts of codes that say what somebody must change.
 const PERMANENT: [&str; 14] = [
     "AuthFailure",
@@ -151,6 +156,15 @@ where
     (error.text, error.kind)
 }
 
+/// Words of the SDK that only name a kind.
+const NOISE: [&str; 5] = [
+    "dispatch failure",
+    "other",
+    "io error",
+    "timeout error",
+    "an error occurred while loading credentials",
+];
+
 /// An error with its causes, which the SDK's own text leaves out. Room for a message of AWS's and what
 /// led to it.
 fn chain(error: &dyn std::error::Error) -> String {
@@ -159,7 +173,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     while let Some(error) = next {
         let text = error.to_string();
         // What says nothing once there is a cause, and what the one before ends with.
-        let noise = ["dispatch failure", "other"].contains(&text.as_str());
+        let noise = NOISE.contains(&text.as_str());
         let told = texts.last().is_some_and(|last| last.ends_with(&text));
         next = error.source();
         if told || (noise && next.is_some()) {

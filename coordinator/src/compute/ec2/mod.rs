@@ -24,6 +24,7 @@ mod launched;
 mod launcher;
 mod notices;
 mod plan;
+mod reach;
 mod settings;
 mod terminate;
 
@@ -40,8 +41,7 @@ use self::batch::Batch;
 use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
-pub use self::clients::Given;
-pub(crate) use self::error::{Kind as CallKind, call_error};
+pub(crate) use self::error::{Kind as CallKind, call_error, is_throttle};
 use self::knowledge::Knowledge;
 use self::launched::LaunchedInstances;
 use self::launcher::{Caller, Launcher, Order, Waiter};
@@ -51,6 +51,7 @@ pub use self::settings::{
 use super::{
     InstanceFacts, InstanceState, LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError,
 };
+pub use crate::aws::Given;
 use crate::clock;
 use crate::store::{Store, StoreError};
 

@@ -60,7 +60,10 @@ pub(super) async fn receive(
         .visibility_timeout(VISIBILITY_SECS)
         .send()
         .await
-        .map_err(|error| ProviderError(error::of_call("ReceiveMessage", &error).text))?;
+        .map_err(|error| {
+            let error = error::of_call("ReceiveMessage", &error);
+            ProviderError(format!("queue {queue} in {region}: {}", error.text))
+        })?;
     let mut received = Received::default();
     for message in output.messages() {
         match notice(message, account, region) {

@@ -212,7 +212,7 @@ impl Shared {
             AttestError::Unavailable(reason) => {
                 warn!(
                     reason,
-                    "STS can't be asked; the machine is told to come again"
+                    "STS can't say who an instance is; it is told to come again"
                 );
                 Status::unavailable("STS can't be asked at present")
             }

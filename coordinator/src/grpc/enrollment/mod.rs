@@ -25,6 +25,7 @@ pub use self::aws::{AwsEnrollment, Describe};
 use self::aws::{Signed, Turns};
 use self::proof::{Means, check_begin, check_proof};
 use super::listen::PeerAddress;
+use super::per_address::PerAddress;
 use super::time::to_wire;
 use crate::engine::Engine;
 use crate::identity::ca::{Authority, Issued};
@@ -34,16 +35,31 @@ use crate::identity::spiffe::{AgentId, TrustDomain};
 use crate::store::Store;
 use crate::telemetry::{EnrolmentOutcome, Metrics};
 
-/// How long a challenge can be answered, and how long an exchange may take in all.
-pub const EXCHANGE: Duration = Duration::from_secs(60);
-/// How long an exchange may take to begin, so that idle streams don't keep machines out.
-const BEGIN: Duration = Duration::from_secs(10);
+/// How long an exchange may take in all; most of it is for STS, EC2 and the ledger.
+const EXCHANGE: Duration = Duration::from_secs(60);
 /// Most exchanges at a time; more are told to come back.
 const EXCHANGES: usize = 1_024;
 /// Most bytes of one message.
 const MAX_MESSAGE: usize = 16 * 1024;
 /// Bytes of a challenge's nonce.
 const NONCE_BYTES: usize = 32;
+
+/// What a machine may hold up that can't enrol, so that it keeps none out that can.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// How long an exchange may take to begin, and then a challenge may wait for its proof. An agent has
+    /// its credentials before it comes, so that both take it milliseconds.
+    pub(super) message: Duration,
+    /// Exchanges of one address at a time; more are told to come back. A machine has one. Behind a load
+    /// balancer that hides addresses all come from a few, each with as many as STS is asked at a time.
+    pub(super) per_address: usize,
+}
+
+/// The usual patience.
+pub(super) const PATIENCE: Patience = Patience {
+    message: Duration::from_secs(10),
+    per_address: 64,
+};
 
 /// Enrols machines.
 #[derive(Clone, Debug)]
@@ -75,7 +91,9 @@ pub struct Parts {
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
+    patience: Patience,
     exchanges: Semaphore,
+    addresses: PerAddress,
     turns: Turns,
 }
 
@@ -85,10 +103,16 @@ impl Enrollment {
     /// A service of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        Self::with_patience(parts, PATIENCE)
+    }
+
+    pub(super) fn with_patience(parts: Parts, patience: Patience) -> Self {
         Self {
             shared: Arc::new(Shared {
                 parts,
+                patience,
                 exchanges: Semaphore::new(EXCHANGES),
+                addresses: PerAddress::new(patience.per_address),
                 turns: Turns::default(),
             }),
         }
@@ -146,14 +170,20 @@ impl Shared {
         peer: Option<IpAddr>,
         answers: &Answers,
     ) -> Result<EnrollIssued, Status> {
+        // None without the listener's word on who calls: then there is nobody to tell from others.
+        let _share = match peer.map(|peer| self.addresses.take(peer)) {
+            Some(None) => {
+                return Err(Status::resource_exhausted(
+                    "too many enrolments from this address at a time: come again",
+                ));
+            }
+            share => share,
+        };
         let _permit = self
             .exchanges
             .try_acquire()
             .map_err(|_| Status::resource_exhausted("too many enrolments at a time"))?;
-        let begin = tokio::time::timeout(BEGIN, next(&mut requests))
-            .await
-            .map_err(|_| Status::deadline_exceeded("no begin in time"))?;
-        let Some(Asked::Begin(begin)) = begin? else {
+        let Some(Asked::Begin(begin)) = self.next(&mut requests, "no begin in time").await? else {
             return Err(Status::invalid_argument("the first message must be begin"));
         };
         check_begin(&begin)?;
@@ -164,13 +194,13 @@ impl Shared {
                 nonce: nonce.to_vec(),
                 audience: self.parts.audience.clone(),
                 server_time: Some(to_wire(now)),
-                expires_at: Some(to_wire(now + EXCHANGE)),
+                expires_at: Some(to_wire(now + self.patience.message)),
             })),
         };
         answers
             .try_send(Ok(challenge))
             .map_err(|_| Status::cancelled("the machine has left"))?;
-        let Some(Asked::Proof(proof)) = next(&mut requests).await? else {
+        let Some(Asked::Proof(proof)) = self.next(&mut requests, "no proof in time").await? else {
             return Err(Status::invalid_argument("the second message must be proof"));
         };
         // All that can be wrong with the request itself comes first: after that, its one use is used.
@@ -189,6 +219,18 @@ impl Shared {
             }
         };
         self.admit(&admitted, &key, &begin).await
+    }
+
+    /// The next message, if it comes in time.
+    async fn next(
+        &self,
+        requests: &mut Streaming<EnrollRequest>,
+        late: &'static str,
+    ) -> Result<Option<Asked>, Status> {
+        let message = tokio::time::timeout(self.patience.message, requests.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded(late))?;
+        Ok(message?.and_then(|request| request.step))
     }
 
     /// Issues the certificate, and lets it go once the ledger has taken the event.
@@ -265,10 +307,6 @@ fn outcome_of<T>(outcome: &Result<T, Status>) -> EnrolmentOutcome {
         Code::Cancelled | Code::DeadlineExceeded | Code::Unknown => EnrolmentOutcome::BrokenOff,
         _ => EnrolmentOutcome::Refused,
     }
-}
-
-async fn next(requests: &mut Streaming<EnrollRequest>) -> Result<Option<Asked>, Status> {
-    Ok(requests.message().await?.and_then(|request| request.step))
 }
 
 fn nonce() -> Result<[u8; NONCE_BYTES], Status> {

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
+use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
@@ -10,7 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::*;
-use crate::grpc::sample::{ClientIdentity, agent_id, channel, operator_identity};
+use crate::grpc::sample::{ClientIdentity, agent_id, channel, channel_from, operator_identity};
 use crate::identity::ca::Authority;
 use crate::identity::ca::fixtures::Pair;
 use crate::identity::csr::RequestedKey;
@@ -258,4 +259,24 @@ async fn refusal(channel: &Channel) -> Status {
     tokio::time::timeout(Duration::from_secs(10), refused)
         .await
         .expect("calls are still served")
+}
+
+#[tokio::test]
+async fn connections_of_one_address_are_bounded_and_leave_the_others_theirs() {
+    let limits = Limits {
+        per_address: 3,
+        ..Limits::of(Role::Operator)
+    };
+    let world = World::serving(Role::Operator, limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(world.address).await.unwrap());
+    }
+    // One more is closed at once, though the server waits for the others.
+    let mut more = TcpStream::connect(world.address).await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(5), more.read(&mut [0])).await;
+    assert!(matches!(closed.unwrap(), Ok(0) | Err(_)));
+    let operator = Some(world.operator());
+    let other = channel_from("127.0.0.2", world.address, &world.authority, operator);
+    check(&other).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! Pools, with what they hold and lack.
 
-use muster_core::{Fleet, PoolName};
+use muster_core::{Fleet, PoolName, Stage};
 use muster_proto::v1;
 use tonic::Status;
 
@@ -60,11 +60,21 @@ pub(super) fn filter(fleet: &Fleet, name: &str) -> Result<Option<PoolName>, Vec<
 
 fn shown(fleet: &Fleet, name: &PoolName, now: jiff::Timestamp) -> Option<v1::Pool> {
     let spec = fleet.pool(name)?;
-    Some(convert::pool(
-        spec,
-        &fleet.pool_state(name),
-        &fleet.figures(name, now),
-    ))
+    let mut figures = fleet.figures(name, now);
+    figures.limited_by = figures.limited_by.or_else(|| held_up(fleet, name));
+    Some(convert::pool(spec, &fleet.pool_state(name), &figures))
+}
+
+/// What the provider says of the launch that has waited longest for its instance, if it waits for
+/// something.
+fn held_up(fleet: &Fleet, pool: &PoolName) -> Option<String> {
+    let launching = fleet
+        .runners()
+        .filter(|runner| runner.pool == *pool && runner.stage() == Stage::Launching);
+    let told = launching.filter(|runner| runner.held_up.is_some());
+    let first = told.min_by_key(|runner| runner.marks.created_at)?;
+    let reason = first.held_up.as_deref().unwrap_or_default();
+    Some(format!("launches wait: {reason}"))
 }
 
 fn pool_names(fleet: &Fleet) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The agents' service: what they say becomes events, what the core wants goes down to them.
 
 mod events;
+mod renewals;
 mod stream;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
+use self::renewals::Renewals;
 use self::stream::Session;
 use super::authorize::{self, Validity};
 use super::time::to_wire;
@@ -68,6 +70,7 @@ struct Shared {
     presence: Presence,
     authority: PresentAuthority,
     settings: AgentSettings,
+    renewals: Renewals,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -87,6 +90,7 @@ impl Agents {
             shared: Arc::new(Shared {
                 engine,
                 presence,
+                renewals: Renewals::new(authority.get().agent_ttl()),
                 authority,
                 settings,
                 stop,
@@ -131,6 +135,12 @@ impl AgentService for Agents {
     ) -> Result<Response<RenewCertificateResponse>, Status> {
         let (launch, _) = self.shared.caller(&request).await?;
         let (id, _) = authorize::agent(&request)?;
+        if !self.shared.renewals.take(&launch) {
+            warn!(%launch, "an agent renews its certificate again and again; it has to wait");
+            return Err(Status::resource_exhausted(
+                "the certificate was renewed often enough for now",
+            ));
+        }
         let key = RequestedKey::from_csr(&request.get_ref().csr_der)
             .map_err(|error| Status::invalid_argument(format!("csr_der: {error}")))?;
         let authority = self.shared.authority.get();

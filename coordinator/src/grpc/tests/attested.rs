@@ -1,7 +1,7 @@
 //! Enrolment of instances of EC2. STS is a fake that verifies signatures; EC2 is a closure.
 
 use std::collections::VecDeque;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use muster_core::{Instance, InstanceId, Outcome, Registration, Stage};
 use muster_proto::v1::{AwsStsEvidence, Hello};
@@ -62,18 +62,28 @@ impl Aws {
     }
 
     async fn with(runners: Vec<Runner>, change: impl FnOnce(&mut AttestSettings)) -> Self {
-        let sts = FakeSts::start().await;
-        let who = Credentials::of_instance(ACCOUNT, INSTANCE);
-        sts.know(&who);
-        let mut settings = AttestSettings::new(vec![account("main", ACCOUNT)]);
-        settings.endpoint = Some(sts.url.clone());
-        change(&mut settings);
         let said = Arc::<Mutex<VecDeque<Facts>>>::default();
         let next = Arc::clone(&said);
         let describe = Describe::new(move |_, _| {
             let said = next.lock().unwrap().pop_front();
             Box::pin(async { said.unwrap_or_else(|| Ok(Some(facts()))) })
         });
+        let aws = Self::described_by(runners, change, describe).await;
+        Self { said, ..aws }
+    }
+
+    /// One whose EC2 is another.
+    async fn described_by(
+        runners: Vec<Runner>,
+        change: impl FnOnce(&mut AttestSettings),
+        describe: Describe,
+    ) -> Self {
+        let sts = FakeSts::start().await;
+        let who = Credentials::of_instance(ACCOUNT, INSTANCE);
+        sts.know(&who);
+        let mut settings = AttestSettings::new(vec![account("main", ACCOUNT)]);
+        settings.endpoint = Some(sts.url.clone());
+        change(&mut settings);
         let aws = AwsEnrollment {
             attestor: Attestor::new(settings).unwrap(),
             describe,
@@ -83,7 +93,7 @@ impl Aws {
             world,
             sts,
             who,
-            said,
+            said: Arc::default(),
         }
     }
 
@@ -325,9 +335,10 @@ async fn cve_2021_27099_an_account_that_is_no_segment_gets_no_certificate() {
 #[tokio::test]
 async fn the_caller_learns_little_and_whether_to_come_again() {
     let aws = Aws::new().await;
-    let stranger = Credentials::of_instance(ACCOUNT, "i-00000000000000009");
     let key = KeyPair::generate().unwrap();
-    let refused = aws.enroll_as(&stranger, &key).await.unwrap_err();
+    let mut forged = aws.who.clone();
+    forged.secret.push('x');
+    let refused = aws.enroll_as(&forged, &key).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert_eq!(refused.message(), "the evidence is not accepted");
     aws.sts.play([Play::Answer(500, String::new())]);
@@ -345,6 +356,56 @@ async fn the_caller_learns_little_and_whether_to_come_again() {
         (aws.count("refused"), aws.count("unavailable")),
         ("2".to_owned(), "1".to_owned())
     );
+}
+
+/// Of a host that has just booted STS may not know yet.
+#[tokio::test]
+async fn a_key_that_sts_does_not_know_yet_may_come_again() {
+    let aws = Aws::new().await;
+    let newborn = Credentials::of_instance(ACCOUNT, "i-00000000000000009");
+    let key = KeyPair::generate().unwrap();
+    let later = aws.enroll_as(&newborn, &key).await.unwrap_err();
+    assert_eq!(later.code(), Code::Unavailable, "{later}");
+}
+
+#[tokio::test]
+async fn an_enrolment_that_comes_too_late_for_its_launch_gets_no_certificate() {
+    // EC2's answer comes when the launch has just ended.
+    let engine = Arc::new(OnceLock::<Engine>::new());
+    let of_world = Arc::clone(&engine);
+    let describe = Describe::new(move |_, _| {
+        let engine = of_world.get().unwrap().clone();
+        Box::pin(async move {
+            engine.submit(end()).await.unwrap();
+            Ok(Some(facts()))
+        })
+    });
+    let aws = Aws::described_by(vec![of_account("main")], |_| {}, describe).await;
+    engine.set(aws.world.engine.clone()).unwrap();
+    let expected = "the launch is over".to_owned();
+    assert_eq!(aws.refusal().await, (Code::FailedPrecondition, expected));
+    assert_eq!(aws.count("enrolled"), "0");
+}
+
+#[tokio::test]
+async fn the_same_key_gets_no_second_certificate_once_a_registration_is_made() {
+    let aws = Aws::new().await;
+    let key = KeyPair::generate().unwrap();
+    let issued = aws.enroll_as(&aws.who, &key).await.unwrap();
+    let certificate = CertificateDer::from(issued.certificate_der);
+    let identity = (
+        certificate,
+        PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+    );
+    let channel = aws.world.connect(aws.world.agents, Some(identity));
+    let _stream = session::Stream::greeted(&channel, Hello::default()).await;
+    aws.world
+        .until("registered", |it| it.registration != Registration::None)
+        .await;
+    let refused = aws.enroll_as(&aws.who, &key).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    assert!(aws.world.runner().await.is_over());
+    assert_eq!(aws.count("second"), "1");
 }
 
 #[tokio::test]

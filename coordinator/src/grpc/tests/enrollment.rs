@@ -97,3 +97,54 @@ async fn a_large_message_is_refused() {
     let refused = world.enroll(&"x".repeat(20_000)).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
 }
+
+/// Few exchanges of one address, and little time for each.
+const SHORT: Patience = Patience {
+    message: Duration::from_millis(300),
+    per_address: 3,
+};
+
+#[tokio::test]
+async fn one_address_can_not_keep_the_others_from_enrolling() {
+    let patience = Patience {
+        message: SOON,
+        ..SHORT
+    };
+    let world = World::with_patience(vec![booting()], None, patience).await;
+    let mut held = Vec::new();
+    for _ in 0..patience.per_address {
+        held.push(
+            Challenged::new(world.connect(world.enroll, None))
+                .await
+                .unwrap(),
+        );
+    }
+    let one_more = Challenged::new(world.connect(world.enroll, None)).await;
+    assert_eq!(one_more.err().unwrap().code(), Code::ResourceExhausted);
+    let token = world.token(SOON).await;
+    let other = channel_from("127.0.0.2", world.enroll, &world.authority, None);
+    enroll(other, token.expose_secret()).await.unwrap();
+    // What is given back can be had again.
+    drop(held.pop());
+    let again = async {
+        while let Err(refused) = Challenged::new(world.connect(world.enroll, None)).await {
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, again).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_challenge_is_not_held_open_for_whoever_does_not_answer() {
+    let world = World::with_patience(vec![booting()], None, SHORT).await;
+    let mut silent = Challenged::new(world.connect(world.enroll, None))
+        .await
+        .unwrap();
+    let (now, end) = (Timestamp::now(), silent.challenge.expires_at.unwrap());
+    assert!(end.seconds <= now.as_second() + 1, "{end:?}");
+    let ended = tokio::time::timeout(SOON, silent.answers.message()).await;
+    let ended = ended.unwrap().unwrap_err();
+    assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended}");
+    assert_eq!(ended.message(), "no proof in time");
+}

@@ -33,10 +33,12 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::authorize::Role;
-use super::enrollment::{AwsEnrollment, Enrollment, Parts as EnrollmentParts};
+use super::enrollment::{AwsEnrollment, Enrollment, PATIENCE, Parts as EnrollmentParts, Patience};
 use super::listen::{Limits, Listener};
 use super::operator::{LogLevel, Operators};
-use super::sample::{ClientIdentity, INSTANCE, channel, operator_identity, pool, runner};
+use super::sample::{
+    ClientIdentity, INSTANCE, channel, channel_from, operator_identity, pool, runner,
+};
 use super::session::{AgentSettings, Agents};
 use crate::engine::{Engine, Executor, Parts, Vault};
 use crate::github::survey::Surveys;
@@ -93,6 +95,14 @@ impl World {
     }
 
     async fn with_aws(runners: Vec<Runner>, aws: Option<AwsEnrollment>) -> Self {
+        Self::with_patience(runners, aws, PATIENCE).await
+    }
+
+    async fn with_patience(
+        runners: Vec<Runner>,
+        aws: Option<AwsEnrollment>,
+        patience: Patience,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("muster.db"))
             .await
@@ -127,7 +137,7 @@ impl World {
         let authority = Arc::new(authority());
         let domain = TrustDomain::new("muster.test").unwrap();
         let tasks = TaskTracker::new();
-        let enrollment = Enrollment::new(EnrollmentParts {
+        let parts = EnrollmentParts {
             engine: engine.clone(),
             store: store.clone(),
             authority: serving.authority(),
@@ -136,7 +146,8 @@ impl World {
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             aws,
-        });
+        };
+        let enrollment = Enrollment::with_patience(parts, patience);
         let agents = Agents::new(
             engine.clone(),
             presence.clone(),
@@ -227,11 +238,15 @@ impl World {
     }
 
     async fn end_the_launch(&self) {
-        let terminate = Event::OperatorTerminate {
-            launch: LAUNCH.into(),
-            reason: "test".to_owned(),
-        };
-        self.engine.submit(terminate).await.unwrap();
+        self.engine.submit(end()).await.unwrap();
+    }
+}
+
+/// An operator ends the launch.
+fn end() -> Event {
+    Event::OperatorTerminate {
+        launch: LAUNCH.into(),
+        reason: "test".to_owned(),
     }
 }
 

@@ -27,6 +27,21 @@ async fn queue(world: &World, id: i64) {
 }
 
 #[tokio::test]
+async fn a_pool_whose_launches_wait_says_what_for() {
+    let mut waiting = booting();
+    waiting.instance = muster_core::Instance::Requested;
+    waiting.held_up = Some("CreateFleet: nobody answers".to_owned());
+    let world = World::with(vec![waiting]).await;
+    let mut client = OperatorServiceClient::new(world.as_operator());
+    let pools = client.list_pools(v1::ListPoolsRequest::default()).await;
+    let pools = pools.unwrap().into_inner().pools;
+    assert_eq!(
+        pools[0].limited_by,
+        "launches wait: CreateFleet: nobody answers"
+    );
+}
+
+#[tokio::test]
 async fn lists_and_records_are_useful_without_any_field() {
     let (world, mut client) = world().await;
     queue(&world, 11).await;

@@ -257,6 +257,29 @@ async fn a_certificate_of_an_ended_launch_opens_and_renews_nothing() {
 }
 
 #[tokio::test]
+async fn an_agent_that_renews_again_and_again_has_to_wait() {
+    let world = World::with(vec![booting()]).await;
+    let mut client = AgentServiceClient::new(world.as_agent().await);
+    let csr_der = csr(&KeyPair::generate().unwrap());
+    let mut renewed = 0;
+    let refused = loop {
+        let request = RenewCertificateRequest {
+            csr_der: csr_der.clone(),
+        };
+        match client.renew_certificate(request).await {
+            Ok(_) => renewed += 1,
+            Err(refused) => break refused,
+        }
+        assert!(renewed < 100, "no end of it");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(
+        renewed >= 4,
+        "lost answers must not keep an agent from its certificate"
+    );
+}
+
+#[tokio::test]
 async fn the_stream_of_a_launch_that_is_over_ends_though_the_agent_goes_on() {
     let world = World::with(vec![booting()]).await;
     let channel = world.as_agent().await;

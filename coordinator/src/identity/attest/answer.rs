@@ -3,10 +3,12 @@
 //! CVE-2020-16250 was the opposite: a lenient parser found the answer it looked for inside of another one
 //! (<https://googleprojectzero.blogspot.com/2020/10/enter-the-vault-auth-issues-hashicorp-vault.html>).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
@@ -25,25 +27,24 @@ struct Root {
     response: Object<Response>,
 }
 
+/// Below the root, what STS may add one day is left aside, unless it is one of our keys in another case.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Response {
     #[serde(rename = "GetCallerIdentityResult")]
     result: Object<Answer>,
-    #[serde(rename = "ResponseMetadata", default)]
-    _metadata: Option<Object<Metadata>>,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase")]
 struct Answer {
     account: String,
     arn: String,
     user_id: String,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
-
-#[derive(Deserialize)]
-struct Metadata {}
 
 /// A structure that is written as an object. Of itself serde takes a list of its fields too.
 struct Object<T>(T);
@@ -71,11 +72,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 /// The identity in an answer, or what is wrong with it, for the log.
 pub(super) fn parse(body: &[u8]) -> Result<CallerIdentity, String> {
     let root: Object<Root> = serde_json::from_slice(body).map_err(|error| describe(&error))?;
+    let Response { result, others } = root.0.response.0;
+    without(&others, &["GetCallerIdentityResult"])?;
     let Answer {
         account,
         arn,
         user_id,
-    } = root.0.response.0.result.0;
+        others,
+    } = result.0;
+    without(&others, &["Account", "Arn", "UserId"])?;
     if account.is_empty() || arn.is_empty() || user_id.is_empty() {
         return Err("STS's answer has an empty part".to_owned());
     }
@@ -84,6 +89,15 @@ pub(super) fn parse(body: &[u8]) -> Result<CallerIdentity, String> {
         arn,
         user_id,
     })
+}
+
+/// That none of these differs from one of ours in case only: another reader may take it for that.
+fn without(others: &BTreeMap<String, IgnoredAny>, ours: &[&str]) -> Result<(), String> {
+    let similar = |key: &String| ours.iter().any(|our| key.eq_ignore_ascii_case(our));
+    if others.keys().any(similar) {
+        return Err("STS's answer has one key twice, in different cases".to_owned());
+    }
+    Ok(())
 }
 
 /// The parser's words could repeat the body's, which may be anything.

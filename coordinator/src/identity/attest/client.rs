@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, DATE};
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
 use muster_proto::sts;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Proxy, Response};
@@ -13,6 +15,7 @@ use url::Url;
 
 use super::request::Rebuilt;
 use super::{AttestSettings, SetupError};
+use crate::telemetry::{AwsOutcome, Metrics};
 
 /// Questions at a time. Many more machines than this seldom boot in one second, and one that has to
 /// wait waits for milliseconds.
@@ -28,12 +31,18 @@ const THROTTLES: [&str; 4] = [
     "ServiceUnavailable",
 ];
 
+/// From where on a refusal is the fault of our clock. STS allows five minutes, of which the request has
+/// used some.
+const CLOCK_OFF: Duration = Duration::from_secs(4 * 60);
+/// Code for a key that STS doesn't know, which may be one that EC2 gave out just now.
+const UNKNOWN_KEY: &str = "InvalidClientTokenId";
+
 /// No answer that says who it was.
 #[derive(Debug)]
 pub(super) enum CallError {
     /// STS doesn't accept the signature.
     Refused(String),
-    /// STS can't be reached, has too much to do, or is broken.
+    /// STS can't be reached, has too much to do, is broken, or can't know yet.
     Unavailable(String),
 }
 
@@ -44,6 +53,16 @@ pub(super) struct Sts {
     endpoint: Option<Url>,
     calls: Semaphore,
     time_limit: Duration,
+    metrics: Option<Metrics>,
+}
+
+/// What STS said, whatever it is.
+#[derive(Debug)]
+struct Said {
+    status: StatusCode,
+    body: Vec<u8>,
+    /// How far its clock is ahead of ours, if it says what time it is.
+    ahead: Option<SignedDuration>,
 }
 
 impl Sts {
@@ -64,17 +83,30 @@ impl Sts {
             endpoint: settings.endpoint.clone(),
             calls: Semaphore::new(CALLS),
             time_limit: settings.time_limit,
+            metrics: settings.metrics.clone(),
         })
     }
 
     /// The body of STS's answer, if that is a success.
     pub(super) async fn ask(&self, request: Rebuilt) -> Result<Vec<u8>, CallError> {
-        tokio::time::timeout(self.time_limit, self.exchange(request))
+        let host = request.host.clone();
+        let said = tokio::time::timeout(self.time_limit, self.exchange(request))
             .await
-            .unwrap_or_else(|_| Err(too_slow(self.time_limit)))
+            .unwrap_or_else(|_| Err(too_slow(self.time_limit)));
+        let outcome = said.as_ref().map_or(AwsOutcome::Unanswered, Said::outcome);
+        if let Some(metrics) = &self.metrics {
+            metrics.aws_call("sts", "GetCallerIdentity", outcome);
+        }
+        said.and_then(Said::into_answer)
+            .map_err(|error| match error {
+                CallError::Unavailable(reason) => {
+                    CallError::Unavailable(format!("{host}: {reason}"))
+                }
+                refused @ CallError::Refused(_) => refused,
+            })
     }
 
-    async fn exchange(&self, request: Rebuilt) -> Result<Vec<u8>, CallError> {
+    async fn exchange(&self, request: Rebuilt) -> Result<Said, CallError> {
         // Never closed. The wait counts: the limit is around all of this.
         let _permit = self.calls.acquire().await;
         let url = match &self.endpoint {
@@ -94,17 +126,73 @@ impl Sts {
             .await
             .map_err(unreachable)?;
         let status = response.status();
+        let ahead = ahead_of_us(&response, Timestamp::now());
         let body = read(response).await?;
-        match status {
-            StatusCode::OK => Ok(body),
-            StatusCode::TOO_MANY_REQUESTS => Err(unavailable(status, &body)),
-            _ if status.is_server_error() => Err(unavailable(status, &body)),
-            _ if code(&body).is_some_and(|code| THROTTLES.contains(&code.as_str())) => {
-                Err(unavailable(status, &body))
-            }
-            _ => Err(CallError::Refused(told(status, &body))),
+        Ok(Said {
+            status,
+            body,
+            ahead,
+        })
+    }
+}
+
+impl Said {
+    fn outcome(&self) -> AwsOutcome {
+        match self.status {
+            StatusCode::OK => AwsOutcome::Done,
+            _ if self.is_throttle() => AwsOutcome::Throttled,
+            status if status.is_client_error() => AwsOutcome::Refused,
+            _ => AwsOutcome::Failed,
         }
     }
+
+    fn is_throttle(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS
+            || code(&self.body).is_some_and(|code| THROTTLES.contains(&code.as_str()))
+    }
+
+    fn into_answer(self) -> Result<Vec<u8>, CallError> {
+        let Self {
+            status,
+            ref body,
+            ahead,
+        } = self;
+        match status {
+            StatusCode::OK => Ok(self.body),
+            _ if status.is_server_error() || self.is_throttle() => {
+                Err(CallError::Unavailable(told(status, body)))
+            }
+            _ if status.is_client_error() => Err(refusal(status, body, ahead)),
+            _ => Err(CallError::Refused(told(status, body))),
+        }
+    }
+}
+
+/// How far STS's clock is ahead of ours, if it says what time it is.
+fn ahead_of_us(response: &Response, now: Timestamp) -> Option<SignedDuration> {
+    let date = response.headers().get(DATE)?.to_str().ok()?;
+    let theirs = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+    Some(theirs.duration_since(now))
+}
+
+/// Why STS refuses: a proof that is wrong, or what is not the instance's fault and may pass.
+fn refusal(status: StatusCode, body: &[u8], ahead: Option<SignedDuration>) -> CallError {
+    let told = told(status, body);
+    if let Some(ahead) = ahead.filter(|ahead| ahead.unsigned_abs() > CLOCK_OFF) {
+        let seconds = ahead.unsigned_abs().as_secs();
+        let how = if ahead.is_positive() {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        return CallError::Unavailable(format!(
+            "{told}; this coordinator's clock is {seconds} s {how} STS's, and instances sign with it: set it"
+        ));
+    }
+    if code(body).is_some_and(|code| code == UNKNOWN_KEY) {
+        return CallError::Unavailable(format!("{told}: it may not know a key that is new"));
+    }
+    CallError::Refused(told)
 }
 
 async fn read(mut response: Response) -> Result<Vec<u8>, CallError> {
@@ -141,10 +229,6 @@ fn unreachable(error: reqwest::Error) -> CallError {
 
 fn too_slow(limit: Duration) -> CallError {
     CallError::Unavailable(format!("no answer within {limit:?}"))
-}
-
-fn unavailable(status: StatusCode, body: &[u8]) -> CallError {
-    CallError::Unavailable(told(status, body))
 }
 
 /// What STS said, as far as it may be logged: the message repeats what was signed, token included.

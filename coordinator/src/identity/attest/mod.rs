@@ -28,6 +28,7 @@ pub use self::evidence::Evidence;
 use self::answer::CallerIdentity;
 use self::client::{CallError, Sts};
 use self::evidence::Checked;
+use crate::telemetry::Metrics;
 
 /// Longest time for one question to STS, the wait for a turn included.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -45,6 +46,8 @@ pub struct AttestSettings {
     pub proxy: Option<Url>,
     /// Longest time for one question to STS.
     pub time_limit: Duration,
+    /// Where questions to STS are counted.
+    pub metrics: Option<Metrics>,
     /// How old an instance may be when it enrols, by EC2's launch time.
     pub launched_within: Duration,
 }
@@ -75,6 +78,7 @@ impl AttestSettings {
             endpoint: None,
             proxy: None,
             time_limit: TIME_LIMIT,
+            metrics: None,
             launched_within: LAUNCHED_WITHIN,
         }
     }

@@ -61,6 +61,8 @@ pub(crate) enum Play {
     Answer(u16, String),
     /// The same, with more lines in its head.
     With(u16, String, String),
+    /// Pieces of a body, for as long as they are taken.
+    Endless,
     /// No answer at all.
     Silence,
     /// The connection is closed.
@@ -161,6 +163,14 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
             Some(Play::HangUp) => {
                 state.lock().unwrap().open -= 1;
                 return None;
+            }
+            Some(Play::Endless) => {
+                let head = "HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n";
+                stream.write_all(head.as_bytes()).await.ok()?;
+                loop {
+                    let piece = format!("400\r\n{}\r\n", " ".repeat(0x400));
+                    stream.write_all(piece.as_bytes()).await.ok()?;
+                }
             }
             Some(Play::Silence) => std::future::pending().await,
             None => {

@@ -67,7 +67,6 @@ async fn cve_2020_16250_two_roots_and_trailing_data_are_refused() {
 #[case::number("\"Account\":\"123456789012\"", "\"Account\":123456789012")]
 #[case::null("\"Account\":\"123456789012\"", "\"Account\":null")]
 #[case::another_account("\"Account\":\"123456789012\"", "\"Account\":\"210987654321\"")]
-#[case::unknown("\"Account\":", "\"Evil\":1,\"Account\":")]
 #[case::second_result(
     "\"GetCallerIdentityResult\":",
     "\"GetCallerIdentityResult\":{},\"GetCallerIdentityResult\":"
@@ -105,7 +104,7 @@ async fn cve_2022_2385_nothing_is_believed_of_the_access_key() {
     world.sts.know(&victim);
     fields.access_key_id = victim.access_key_id;
     let error = world.attest(&fields).await.unwrap_err();
-    assert!(matches!(error, AttestError::Refused(_)), "{error}");
+    assert!(error.to_string().contains("STS answered 403"), "{error}");
     world.sts.play([Play::Answer(200, answer())]);
     let attested = world.attest(&fields).await.unwrap();
     assert_eq!(attested.instance.as_str(), INSTANCE);

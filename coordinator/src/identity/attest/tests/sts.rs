@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use rstest::rstest;
 
 use super::fake::{Play, failure, success};
@@ -21,8 +22,25 @@ async fn an_instance_is_who_sts_says() {
     assert_eq!(names, ["main"]);
 }
 
+/// A new field of STS's must not stop all enrolment.
+#[rstest]
+#[case::in_the_result("\"Account\":", "\"SourceIdentity\":{\"a\":[1]},\"Account\":")]
+#[case::beside_the_result("\"ResponseMetadata\":", "\"Notice\":null,\"ResponseMetadata\":")]
+#[tokio::test]
+async fn what_sts_adds_to_its_answer_is_left_aside(#[case] part: &str, #[case] instead: &str) {
+    let world = World::new().await;
+    let body = success(&world.who);
+    assert!(body.contains(part), "{body}");
+    world
+        .sts
+        .play([Play::Answer(200, body.replacen(part, instead, 1))]);
+    let attested = world.attest(&world.fields()).await.unwrap();
+    assert_eq!(attested.instance.as_str(), INSTANCE);
+}
+
 #[rstest]
 #[case::throttle(400, failure("Throttling"))]
+#[case::too_new(403, failure("InvalidClientTokenId"))]
 #[case::too_many(429, String::new())]
 #[case::broken(500, failure("InternalFailure"))]
 #[case::busy(503, "<html>busy</html>".to_owned())]
@@ -38,8 +56,8 @@ async fn an_sts_that_cannot_say_is_asked_again_later(#[case] status: u16, #[case
 #[rstest]
 #[case::forbidden(
     403,
-    failure("InvalidClientTokenId"),
-    "403 Forbidden, InvalidClientTokenId"
+    failure("SignatureDoesNotMatch"),
+    "403 Forbidden, SignatureDoesNotMatch"
 )]
 #[case::expired(403, failure("ExpiredToken"), "ExpiredToken")]
 #[case::bad(400, failure("IncompleteSignature"), "IncompleteSignature")]
@@ -106,6 +124,42 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
     let error = world.attest(&world.fields()).await.unwrap_err();
     assert!(error.to_string().contains("more than 65536"), "{error}");
     world.attest(&world.fields()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_in_pieces_without_end_is_not_read_to_its_end() {
+    let world = World::with(|settings| settings.time_limit = Duration::from_secs(5)).await;
+    world.sts.play([Play::Endless]);
+    let error = world.attest(&world.fields()).await.unwrap_err();
+    assert!(error.to_string().contains("more than 65536"), "{error}");
+}
+
+/// The agent signs with the time that it is told, which is ours: STS refuses all of them if that is off.
+#[rstest]
+#[case::behind(SignedDuration::from_mins(6), "s behind STS's")]
+#[case::ahead(SignedDuration::from_mins(-6), "s ahead of STS's")]
+#[tokio::test]
+async fn a_clock_of_ours_that_is_off_is_said_and_no_fault_of_the_instance(
+    #[case] off: SignedDuration,
+    #[case] told: &str,
+) {
+    let world = World::new().await;
+    let refused = |at: Timestamp| {
+        let date = at.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n");
+        Play::With(403, date.to_string(), failure("SignatureDoesNotMatch"))
+    };
+    let now = Timestamp::now();
+    world.sts.play([refused(now + off), refused(now)]);
+    let error = world.attest(&world.fields()).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    let shown = error.to_string();
+    assert!(
+        shown.contains("this coordinator's clock is") && shown.contains(told),
+        "{shown}"
+    );
+    // With a clock that is right, it is the signature that is wrong.
+    let error = world.attest(&world.fields()).await.unwrap_err();
+    assert!(matches!(error, AttestError::Refused(_)), "{error}");
 }
 
 #[tokio::test]

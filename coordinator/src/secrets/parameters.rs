@@ -10,7 +10,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::compute::ec2::{CallKind, call_error};
+use crate::compute::ec2::call_error;
 
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(10);
@@ -71,7 +71,7 @@ impl Parameters {
                 Err(error) => {
                     let (text, kind) = call_error("GetParameters", &error);
                     let text = format!("can't be read from SSM in {}: {text}", self.region);
-                    got.failed = Some((text, kind != CallKind::Permanent));
+                    got.failed = Some((text, !kind.stays()));
                 }
             }
         }

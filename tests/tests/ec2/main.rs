@@ -11,5 +11,6 @@ mod faults;
 mod kit;
 mod launching;
 mod listing;
+mod replay;
 mod restart;
 mod spot;

@@ -12,7 +12,7 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::error;
-use super::settings::{Ec2Settings, RoleSettings};
+use super::settings::{Ec2Settings, Pace, RoleSettings};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -55,13 +55,15 @@ impl Clients {
     }
 }
 
-/// What the SDK is given in place of what it would find by itself.
+/// What is given in place of what the SDK would find by itself and the provider would choose.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     /// Its HTTP client.
     pub http: Option<SharedHttpClient>,
     /// The coordinator's own credentials.
     pub credentials: Option<SharedCredentialsProvider>,
+    /// How often AWS is asked again.
+    pub pace: Pace,
 }
 
 /// The coordinator's own credentials, by the chain that all SDKs share.

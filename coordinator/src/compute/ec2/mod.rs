@@ -40,11 +40,11 @@ use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
 pub use self::clients::Given;
-pub(crate) use self::error::{Kind as CallKind, call_error};
+pub(crate) use self::error::call_error;
 use self::knowledge::Knowledge;
 use self::launcher::{Caller, Launcher, Order, Waiter};
 pub use self::settings::{
-    Ec2Pool, Ec2Settings, ImageSource, RoleSettings, SpotStrategy, Template, TemplateKey,
+    Ec2Pool, Ec2Settings, ImageSource, Pace, RoleSettings, SpotStrategy, Template, TemplateKey,
 };
 use super::{
     InstanceFacts, InstanceState, LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError,
@@ -86,6 +86,7 @@ impl Ec2Provider {
         stop: &CancellationToken,
     ) -> Result<Self, StoreError> {
         let settings = Arc::new(settings);
+        let pace = given.pace;
         let clients = Clients::new(&settings, given).await;
         let budgets = Arc::new(Budgets::new());
         let batches = stored_batches(&settings, &store).await?;
@@ -103,6 +104,7 @@ impl Ec2Provider {
             clients: clients.clone(),
             budgets: Arc::clone(&budgets),
             store,
+            pace,
         };
         let launcher = Launcher::new(Arc::clone(&settings), caller, knowledge, batches);
         tasks.spawn(launcher.run(taken, stop.clone()));
@@ -176,12 +178,7 @@ impl Ec2Provider {
 
     pub(super) async fn list(&self) -> Result<Listed, ProviderError> {
         // Asked before the list: what is settled in between is in the ledger by the next one.
-        let (answer, open) = oneshot::channel();
-        let stopping = || ProviderError("the coordinator is stopping".to_owned());
-        let sent = self.orders.send(Order::Open(answer)).await;
-        sent.map_err(|_| stopping())?;
-        let open = open.await.map_err(|_| stopping())?;
-
+        let open = self.ask(Order::Open).await?;
         let name = format!("tag:{}", describe::TAG_COORDINATOR);
         let values = vec![self.settings.coordinator.clone()];
         let seen = describe::describe(&self.clients.ec2, &self.budgets, &name, values)
@@ -198,6 +195,18 @@ impl Ec2Provider {
             }
         }
         Ok(listed)
+    }
+
+    /// Asks the launcher.
+    async fn ask<A>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<A>) -> Order,
+    ) -> Result<A, ProviderError> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || ProviderError("the coordinator is stopping".to_owned());
+        let sent = self.orders.send(question(answer)).await;
+        sent.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())
     }
 
     pub(super) async fn notices(&self) -> Result<Vec<Notice>, ProviderError> {

@@ -73,7 +73,7 @@ pub(super) async fn terminate(
 
 /// Whether an error can be the fault of one instance among several.
 fn one_of_them(kind: Kind) -> bool {
-    !matches!(kind, Kind::Throttled | Kind::Unknown)
+    kind.refuses()
 }
 
 async fn call(

@@ -189,6 +189,7 @@ async fn start(
         http: Some(aws.http_client()),
         credentials: Some(SharedCredentialsProvider::new(key)),
         pace: Pace {
+            images: Duration::from_millis(100),
             look: Duration::from_millis(20),
         },
     };

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use muster_coordinator::compute::ec2::ImageSource;
-use muster_core::{InstanceId, Market, Shape};
-use muster_tests::fakes::aws::{self, Image, ParameterKind};
+use muster_core::{Market, Shape};
+use muster_tests::fakes::aws;
 
 use crate::kit::{COORDINATOR, Home, id};
 
@@ -75,67 +74,5 @@ async fn a_size_that_is_asked_for_chooses_the_type() {
     assert_eq!(kept.offering.unwrap().market, Market::OnDemand);
     let instance = home.aws.instance(kept.instance.as_str()).unwrap();
     assert_eq!(instance.market, aws::Market::OnDemand);
-    home.no_violations();
-}
-
-#[tokio::test]
-async fn a_new_image_goes_to_new_launches_only() {
-    let home = Home::of_pool(|pool| {
-        pool.image = ImageSource::Parameter("/muster/ami/linux".to_owned());
-    })
-    .await;
-    let old = home.aws.image(&home.place, "x86_64").unwrap();
-    let put = |image: &str| {
-        let name = "/muster/ami/linux";
-        home.aws
-            .put_parameter(&home.place, name, ParameterKind::Image, image)
-    };
-    put(&old);
-    let launched = home.launch("l-1").await.unwrap();
-    let image_of =
-        |home: &Home, instance: &InstanceId| home.aws.instance(instance.as_str()).unwrap().image_id;
-    assert_eq!(image_of(&home, &launched.instance), old);
-
-    let new = "ami-0fedcba9876543210";
-    let image = Image {
-        id: new.to_owned(),
-        architecture: "x86_64".to_owned(),
-    };
-    home.aws.add_image(&home.place, image);
-    put(new);
-    // The parameter is read each minute; a coordinator that starts reads it at once.
-    let home = home.crash().await;
-    let later = home.launch("l-2").await.unwrap();
-    assert_eq!(image_of(&home, &later.instance), new);
-    assert_eq!(image_of(&home, &launched.instance), old);
-    home.no_violations();
-}
-
-#[tokio::test]
-async fn an_image_that_no_parameter_names_keeps_launches_waiting_with_a_reason() {
-    let home = Home::of_pool(|pool| {
-        pool.image = ImageSource::Parameter("/muster/ami/none".to_owned());
-    })
-    .await;
-    let (events, mut told) = tokio::sync::mpsc::channel(8);
-    let mut order = crate::kit::order("l-1", Shape::default());
-    order.held_up = muster_coordinator::compute::HeldUp::of("l-1".into(), events);
-    let launch = home.provider.launch(order);
-    let waits = async {
-        loop {
-            let Some(muster_core::Event::HeldUp { reason, .. }) = told.recv().await else {
-                panic!("nobody tells why");
-            };
-            if reason.contains("SSM has no parameter /muster/ami/none") {
-                let image = home.aws.image(&home.place, "x86_64").unwrap();
-                let name = "/muster/ami/none";
-                home.aws
-                    .put_parameter(&home.place, name, ParameterKind::Image, &image);
-                return;
-            }
-        }
-    };
-    let (launched, ()) = tokio::join!(launch, waits);
-    launched.unwrap();
     home.no_violations();
 }

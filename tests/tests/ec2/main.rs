@@ -8,6 +8,7 @@
 mod capacity;
 mod ending;
 mod faults;
+mod images;
 mod kit;
 mod launching;
 mod listing;

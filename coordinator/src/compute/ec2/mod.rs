@@ -41,7 +41,7 @@ use self::budget::Budgets;
 use self::clients::Clients;
 pub use self::clients::Given;
 pub(crate) use self::error::call_error;
-use self::knowledge::Knowledge;
+use self::knowledge::{Knowledge, Learner};
 use self::launcher::{Caller, Launcher, Order, Waiter};
 pub use self::settings::{
     Ec2Pool, Ec2Settings, ImageSource, Pace, RoleSettings, SpotStrategy, Template, TemplateKey,
@@ -92,13 +92,14 @@ impl Ec2Provider {
         let batches = stored_batches(&settings, &store).await?;
 
         let (known, knowledge) = watch::channel(Knowledge::default());
-        tasks.spawn(knowledge::learn(
-            Arc::clone(&settings),
-            clients.clone(),
-            Arc::clone(&budgets),
+        let learner = Learner {
+            settings: Arc::clone(&settings),
+            clients: clients.clone(),
+            budgets: Arc::clone(&budgets),
             known,
-            stop.clone(),
-        ));
+            every: pace.images,
+        };
+        tasks.spawn(learner.run(stop.clone()));
         let (orders, taken) = mpsc::channel(ORDERS);
         let caller = Caller {
             clients: clients.clone(),

@@ -100,6 +100,8 @@ pub enum SpotStrategy {
 /// How often AWS is asked for what it says late. Only tests are in more of a hurry than the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
+    /// How often parameters are read: a new image is launched from so long after it is published.
+    pub images: Duration,
     /// The least time between two looks for what a call without an answer made.
     pub look: Duration,
 }
@@ -107,6 +109,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
+            images: Duration::from_secs(60),
             look: Duration::from_secs(1),
         }
     }

@@ -26,7 +26,7 @@ use self::resting::Resting;
 use super::batch::{Batch, Failed, Made, Outcome};
 use super::closed::Closed;
 use super::knowledge::Knowledge;
-use super::settings::{Ec2Settings, ImageSource};
+use super::settings::Ec2Settings;
 use crate::compute::HeldUp;
 
 /// A launch waits this long for others like it, and in a stream of them this long in all.
@@ -178,18 +178,8 @@ impl Launcher {
 
     /// Why nothing can be planned for a pool yet.
     fn unready(&self, pool: &PoolName) -> Option<String> {
-        let known = self.known.borrow();
-        let waits = match self.settings.pools.get(pool).map(|pool| &pool.image) {
-            _ if known.catalog.is_none() => {
-                "EC2 has not yet said which subnets and types there are"
-            }
-            Some(ImageSource::Parameter(name)) if !known.images.contains_key(name) => {
-                "SSM has not yet said which image the pool launches"
-            }
-            _ => return None,
-        };
-        let trouble = known.trouble.as_deref();
-        Some(trouble.map_or_else(|| waits.to_owned(), |why| format!("{waits}: {why}")))
+        let pool = self.settings.pools.get(pool);
+        self.known.borrow().lacks(pool.map(|pool| &pool.image))
     }
 
     fn tell_trouble(&self) {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use muster_core::{Market, Shape};
-use muster_tests::fakes::aws;
+use muster_coordinator::compute::HeldUp;
+use muster_core::{Event, Market, Shape};
+use muster_tests::fakes::aws::{self, Effect, Fault};
 
 use crate::kit::{COORDINATOR, Home, id};
 
@@ -74,5 +75,34 @@ async fn a_size_that_is_asked_for_chooses_the_type() {
     assert_eq!(kept.offering.unwrap().market, Market::OnDemand);
     let instance = home.aws.instance(kept.instance.as_str()).unwrap();
     assert_eq!(instance.market, aws::Market::OnDemand);
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn no_call_asks_for_more_than_five_hundred() {
+    let home = Home::start().await;
+    home.aws
+        .inject(Fault::times("DescribeSubnets", u32::MAX, Effect::HangUp));
+    let home = home.crash().await;
+    let (events, mut told) = tokio::sync::mpsc::channel(4_096);
+    let launches = (0..501).map(|n| {
+        let mut order = crate::kit::order(&format!("l-{n:05}"), Shape::default());
+        order.held_up = HeldUp::of(order.launch.clone(), events.clone());
+        home.provider.launch(order)
+    });
+    let all_wait = async {
+        let mut waiting = BTreeSet::new();
+        while waiting.len() < 501 {
+            if let Some(Event::HeldUp { launch, .. }) = told.recv().await {
+                waiting.insert(launch);
+            }
+        }
+        home.aws.clear_faults();
+    };
+    let (launched, ()) = tokio::join!(futures::future::join_all(launches), all_wait);
+    assert!(launched.iter().all(Result::is_ok));
+    let mut targets: Vec<_> = home.aws.fleets().iter().map(|it| it.target).collect();
+    targets.sort_unstable();
+    assert_eq!(targets, [1, 500]);
     home.no_violations();
 }

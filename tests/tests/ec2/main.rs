@@ -5,6 +5,7 @@
     reason = "a test that can't go on fails"
 )]
 
+mod buckets;
 mod capacity;
 mod ending;
 mod faults;

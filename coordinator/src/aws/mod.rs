@@ -15,6 +15,7 @@ use url::Url;
 
 pub(crate) use self::calls::Watched;
 use self::credentials::Own;
+use crate::compute::ec2::Pace;
 use crate::telemetry::Metrics;
 
 /// How long a connection may take.
@@ -29,6 +30,8 @@ pub struct Given {
     pub credentials: Option<SharedCredentialsProvider>,
     /// Where calls are counted.
     pub metrics: Option<Metrics>,
+    /// How often EC2 and SSM are asked again.
+    pub pace: Pace,
 }
 
 /// The SDK's configuration for a region, with the coordinator's own credentials, found by the chain that

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::aws::{Given, Watched, own_config};
-use crate::compute::ec2::{CallKind, call_error};
+use crate::compute::ec2::call_error;
 
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ impl Parameters {
                 Err(error) => {
                     let (text, kind) = call_error("GetParameters", &error);
                     let text = format!("can't be read from SSM in {}: {text}", self.region);
-                    got.failed = Some((text, kind != CallKind::Permanent));
+                    got.failed = Some((text, !kind.stays()));
                 }
             }
         }

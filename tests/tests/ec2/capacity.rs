@@ -2,10 +2,10 @@
 
 use muster_coordinator::compute::LaunchError;
 use muster_core::{LaunchFailure, Market};
-use muster_tests::fakes::aws::{self, Capacity, Effect, Fault, Offering};
+use muster_tests::fakes::aws::{self, Answer, Capacity, Effect, Fault, Offering};
 use rstest::rstest;
 
-use crate::kit::Home;
+use crate::kit::{Home, refusal};
 
 fn refused(code: &str) -> Capacity {
     Capacity::Refused(code.to_owned())
@@ -151,5 +151,92 @@ async fn a_template_that_is_gone_is_named() {
     home.aws.remove_template(&home.place, "muster");
     let error = home.launch("l-1").await.unwrap_err().to_string();
     assert!(error.contains("InvalidLaunchTemplate"), "{error}");
+    home.no_violations();
+}
+
+#[rstest]
+#[case::throttled("RequestLimitExceeded")]
+#[case::broken("InternalError")]
+#[tokio::test]
+async fn an_offering_that_ec2_is_too_busy_for_is_asked_for_again_in_the_same_market(
+    #[case] code: &str,
+) {
+    let home = Home::start().await;
+    let spot = Offering::market(aws::Market::Spot);
+    home.aws.set_capacity(&home.place, spot, refused(code));
+    let (events, mut told) = tokio::sync::mpsc::channel(64);
+    let mut order = crate::kit::order("l-1", muster_core::Shape::default());
+    order.held_up = muster_coordinator::compute::HeldUp::of("l-1".into(), events);
+    let busy = async {
+        let asked = || home.served("CreateFleet") >= 4;
+        home.until("some calls", asked).await;
+        home.aws.clear_capacity(&home.place);
+    };
+    let (launched, ()) = tokio::join!(home.provider.launch(order), busy);
+    assert_eq!(launched.unwrap().offering.unwrap().market, Market::Spot);
+    let mut reasons = Vec::new();
+    while let Ok(muster_core::Event::HeldUp { reason, .. }) = told.try_recv() {
+        reasons.push(reason);
+    }
+    let says = |reason: &String| reason.contains(code);
+    assert!(reasons.iter().any(says), "{reasons:?}");
+    let calls = home.aws.calls_of("CreateFleet");
+    for call in &calls {
+        let capacity = &call.parameters["TargetCapacitySpecification"];
+        assert_eq!(capacity["DefaultTargetCapacityType"], "spot");
+    }
+    if code == "RequestLimitExceeded" {
+        // The bucket is known to be empty: five calls a second are left.
+        for two in calls.windows(2) {
+            let gap = two[1].at.duration_since(two[0].at);
+            assert!(gap.as_millis() >= 195, "{gap:?}");
+        }
+    }
+    home.no_violations();
+}
+
+#[rstest]
+#[case::quota("MaxSpotInstanceCountExceeded")]
+#[case::capacity("InsufficientInstanceCapacity")]
+#[case::addresses("InsufficientFreeAddressesInSubnet")]
+#[tokio::test]
+async fn a_call_that_is_refused_as_a_whole_closes_what_it_asked_for(#[case] code: &str) {
+    let home = Home::start().await;
+    home.aws.inject(Fault::next("CreateFleet", refusal(code)));
+    for launch in ["l-1", "l-2"] {
+        let launched = home.launch(launch).await.unwrap().offering.unwrap();
+        assert_eq!(launched.market, Market::OnDemand, "{launch}");
+    }
+    assert_eq!(home.aws.calls_of("CreateFleet").len(), 3);
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn a_launch_that_gets_nothing_from_call_to_call_ends_with_ec2s_words() {
+    let home = Home::start().await;
+    // EC2 speaks of one offering only; the others stay open.
+    let subnet = &home.aws.subnets(&home.place)[0];
+    let answer = format!(
+        "<CreateFleetResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
+         <requestId>r</requestId><fleetId>fleet-1</fleetId><errorSet><item>\
+         <launchTemplateAndOverrides><overrides><instanceType>m7i.large</instanceType>\
+         <subnetId>{}</subnetId></overrides></launchTemplateAndOverrides>\
+         <lifecycle>spot</lifecycle><errorCode>UnfulfillableCapacity</errorCode>\
+         <errorMessage>in its own words</errorMessage></item></errorSet>\
+         <fleetInstanceSet/></CreateFleetResponse>",
+        subnet.id
+    );
+    let answer = Answer::new(200, "text/xml", answer);
+    home.aws
+        .inject(Fault::times("CreateFleet", 4, Effect::Answer(answer)));
+    let error = home.launch("l-1").await.unwrap_err();
+    let LaunchError::Failed { failure, detail } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(failure, LaunchFailure::Capacity);
+    assert_eq!(
+        detail,
+        "EC2 gave nothing in 4 calls; at last: UnfulfillableCapacity: in its own words"
+    );
     home.no_violations();
 }

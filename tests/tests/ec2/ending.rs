@@ -1,9 +1,11 @@
 //! How instances end.
 
-use futures::future::join_all;
-use muster_tests::fakes::aws::Options;
+use std::time::Duration;
 
-use crate::kit::{Home, id};
+use futures::future::join_all;
+use muster_tests::fakes::aws::{Fault, Options, Stages};
+
+use crate::kit::{Home, id, refusal};
 
 #[tokio::test]
 async fn ends_share_calls_and_skip_the_shutdown_where_nothing_is_left() {
@@ -57,9 +59,9 @@ async fn one_that_ec2_refuses_does_not_keep_the_others() {
 
 #[tokio::test]
 async fn that_ec2_does_not_know_an_instance_is_no_proof_of_its_end() {
-    let stages = muster_tests::fakes::aws::Stages {
-        unknown: std::time::Duration::from_millis(400),
-        ..muster_tests::fakes::aws::Stages::default()
+    let stages = Stages {
+        unknown: Duration::from_secs(3_600),
+        ..Stages::default()
     };
     let options = Options {
         stages,
@@ -72,14 +74,47 @@ async fn that_ec2_does_not_know_an_instance_is_no_proof_of_its_end() {
     let gone = home.provider.terminate(&instance, true).await.unwrap();
     assert!(!gone);
     assert_eq!(home.aws.alive().len(), 1, "it runs still");
-    let known = || home.aws.calls_of("TerminateInstances").len();
-    assert_eq!(known(), 1);
-    loop {
-        home.provider.terminate(&instance, true).await.unwrap();
-        if home.aws.alive().is_empty() {
-            break;
-        }
-        assert!(known() < 500, "it is never ended");
+    assert_eq!(home.aws.calls_of("TerminateInstances").len(), 1);
+    home.aws.reveal(instance.as_str());
+    home.provider.terminate(&instance, true).await.unwrap();
+    assert!(home.aws.alive().is_empty());
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn where_nothing_may_be_ended_few_calls_find_that_out() {
+    let home = Home::start().await;
+    let launched = home.launch_many(64).await;
+    let denied = refusal("UnauthorizedOperation");
+    home.aws
+        .inject(Fault::times("TerminateInstances", u32::MAX, denied));
+    let ends = launched.iter().map(|one| {
+        let (instance, provider) = (id(one), home.provider.clone());
+        async move { provider.terminate(&instance, true).await }
+    });
+    for end in join_all(ends).await {
+        let error = end.unwrap_err().to_string();
+        assert!(error.contains("UnauthorizedOperation"), "{error}");
     }
+    let calls = home.aws.calls_of("TerminateInstances").len();
+    assert_eq!(calls, 1 + 2 + 4, "in quarters, not one by one");
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn one_that_may_not_be_ended_keeps_a_quarter_at_most() {
+    let home = Home::start().await;
+    let launched = home.launch_many(16).await;
+    // The call, the half and the quarter that have it are denied.
+    let denied = refusal("UnauthorizedOperation");
+    home.aws
+        .inject(Fault::times("TerminateInstances", 3, denied));
+    let ends = launched.iter().map(|one| {
+        let (instance, provider) = (id(one), home.provider.clone());
+        async move { provider.terminate(&instance, true).await }
+    });
+    let ends = join_all(ends).await;
+    assert_eq!(ends.iter().filter(|end| end.is_err()).count(), 4);
+    assert_eq!(home.aws.alive().len(), 4);
     home.no_violations();
 }

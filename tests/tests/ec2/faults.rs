@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_tests::fakes::aws::{Answer, Effect, Fault};
 use rstest::rstest;
 
-use crate::kit::{Home, id};
+use crate::kit::{Home, id, refusal};
 
 #[rstest]
 #[case::lost(Effect::LoseAnswer)]
@@ -80,4 +80,52 @@ async fn a_wrong_key_is_named_and_passes_once_it_is_right() {
     let error = home.provider.list().await.unwrap_err().to_string();
     assert!(error.starts_with("DescribeInstances: "), "{error}");
     assert!(error.contains("xpired"), "{error}");
+}
+
+#[rstest]
+#[case::session("ExpiredToken")]
+#[case::key("InvalidClientTokenId")]
+#[case::signature("SignatureDoesNotMatch")]
+#[case::client("UnrecognizedClientException")]
+#[tokio::test]
+async fn a_key_that_is_not_taken_is_no_reason_to_give_up(#[case] code: &str) {
+    let home = Home::start().await;
+    home.aws
+        .inject(Fault::times("CreateFleet", 2, refusal(code)));
+    id(&home.launch("l-1").await);
+    assert_eq!(home.aws.instances().len(), 1);
+    home.no_violations();
+}
+
+#[rstest]
+#[case::permission("UnauthorizedOperation")]
+#[case::capacity("InsufficientInstanceCapacity")]
+#[case::key("ExpiredToken")]
+#[tokio::test]
+async fn a_refusal_after_a_lost_answer_throws_nothing_away(#[case] code: &str) {
+    let home = Home::start().await;
+    home.aws
+        .inject(Fault::next("CreateFleet", Effect::LoseAnswer));
+    home.aws.inject(Fault::next("CreateFleet", refusal(code)));
+    let instance = id(&home.launch("l-1").await);
+    let alive = home.aws.alive();
+    assert_eq!(alive.len(), 1);
+    assert_eq!(alive[0].id, instance.as_str());
+    assert_eq!(
+        home.aws.calls_of("CreateFleet").len(),
+        if code == "ExpiredToken" { 3 } else { 2 }
+    );
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_call_that_did_not_get_through_is_one() {
+    let home = Home::start().await;
+    home.aws.inject(Fault::next("CreateFleet", Effect::HangUp));
+    let denied = refusal("UnauthorizedOperation");
+    home.aws.inject(Fault::next("CreateFleet", denied));
+    let error = home.launch("l-1").await.unwrap_err().to_string();
+    assert!(error.contains("UnauthorizedOperation"), "{error}");
+    assert!(home.aws.instances().is_empty());
+    home.no_violations();
 }

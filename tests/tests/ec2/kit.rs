@@ -8,12 +8,13 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use futures::future::join_all;
 use muster_coordinator::compute::ec2::{
-    Ec2Pool, Ec2Provider, Ec2Settings, Given, ImageSource, SpotStrategy, Template, TemplateKey,
+    Ec2Pool, Ec2Provider, Ec2Settings, Given, ImageSource, Pace, SpotStrategy, Template,
+    TemplateKey,
 };
 use muster_coordinator::compute::{HeldUp, LaunchError, LaunchOrder, Launched, Provider};
 use muster_coordinator::store::Store;
 use muster_core::{InstanceId, Market, Shape};
-use muster_tests::fakes::aws::{FakeAws, Options, Place};
+use muster_tests::fakes::aws::{Effect, FakeAws, Options, Place};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,7 +30,7 @@ pub(crate) struct Home {
     pub(crate) place: Place,
     pub(crate) provider: Provider,
     pub(crate) settings: Ec2Settings,
-    store: Store,
+    pub(crate) store: Store,
     _dir: TempDir,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -131,6 +132,12 @@ impl Home {
         self.aws.served(call)
     }
 
+    /// Waits until AWS has come to a state.
+    pub(crate) async fn until(&self, what: &str, look: impl Fn() -> bool) {
+        let look = || look().then_some(());
+        self.aws.wait_for(what, PATIENCE, look).await.unwrap();
+    }
+
     /// What every test ends with.
     pub(crate) fn no_violations(&self) {
         assert_eq!(self.aws.violations(), [""; 0]);
@@ -144,6 +151,15 @@ pub(crate) fn order(launch: &str, shape: Shape) -> LaunchOrder {
         shape,
         lifetime: Duration::from_secs(3_600),
         held_up: HeldUp::nobody(),
+    }
+}
+
+/// An error of a whole call.
+pub(crate) fn refusal(code: &str) -> Effect {
+    Effect::Error {
+        status: 400,
+        code: code.to_owned(),
+        message: "in EC2's words".to_owned(),
     }
 }
 
@@ -172,6 +188,10 @@ async fn start(
     let given = Given {
         http: Some(aws.http_client()),
         credentials: Some(SharedCredentialsProvider::new(key)),
+        pace: Pace {
+            images: Duration::from_millis(100),
+            look: Duration::from_millis(20),
+        },
         ..Given::default()
     };
     let started = Ec2Provider::start(settings.clone(), store.clone(), given, tasks, stop).await;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use muster_coordinator::compute::ec2::ImageSource;
-use muster_core::{InstanceId, Market, Shape};
-use muster_tests::fakes::aws::{self, Image, ParameterKind};
+use muster_coordinator::compute::HeldUp;
+use muster_core::{Event, Market, Shape};
+use muster_tests::fakes::aws::{self, Effect, Fault};
 
 use crate::kit::{COORDINATOR, Home, id};
 
@@ -79,75 +79,30 @@ async fn a_size_that_is_asked_for_chooses_the_type() {
 }
 
 #[tokio::test]
-async fn a_new_image_goes_to_new_launches_only() {
-    let home = Home::of_pool(|pool| {
-        pool.image = ImageSource::Parameter("/muster/ami/linux".to_owned());
-    })
-    .await;
-    let old = home.aws.image(&home.place, "x86_64").unwrap();
-    let put = |image: &str| {
-        let name = "/muster/ami/linux";
-        home.aws
-            .put_parameter(&home.place, name, ParameterKind::Image, image)
-    };
-    put(&old);
-    let launched = home.launch("l-1").await.unwrap();
-    let image_of =
-        |home: &Home, instance: &InstanceId| home.aws.instance(instance.as_str()).unwrap().image_id;
-    assert_eq!(image_of(&home, &launched.instance), old);
-
-    let new = "ami-0fedcba9876543210";
-    let image = Image {
-        id: new.to_owned(),
-        architecture: "x86_64".to_owned(),
-    };
-    home.aws.add_image(&home.place, image);
-    put(new);
-    // The parameter is read each minute; a coordinator that starts reads it at once.
+async fn no_call_asks_for_more_than_five_hundred() {
+    let home = Home::start().await;
+    home.aws
+        .inject(Fault::times("DescribeSubnets", u32::MAX, Effect::HangUp));
     let home = home.crash().await;
-    let later = home.launch("l-2").await.unwrap();
-    assert_eq!(image_of(&home, &later.instance), new);
-    assert_eq!(image_of(&home, &launched.instance), old);
-    // Nor is an instance that enrols measured by what the parameter says by then.
-    let mut batches = Vec::new();
-    for (instance, image) in [(&launched.instance, old.as_str()), (&later.instance, new)] {
-        let facts = home.provider.describe(instance).await.unwrap().unwrap();
-        let launched_as = facts.launched_as.unwrap();
-        assert_eq!(launched_as.image.as_deref(), Some(image));
-        assert_eq!(facts.image, image);
-        assert!(launched_as.subnets.contains(&facts.subnet.unwrap()));
-        assert_eq!(facts.batch.as_ref(), Some(&launched_as.batch));
-        batches.push(launched_as.batch);
-    }
-    assert_ne!(batches[0], batches[1]);
-    home.no_violations();
-}
-
-#[tokio::test]
-async fn an_image_that_no_parameter_names_keeps_launches_waiting_with_a_reason() {
-    let home = Home::of_pool(|pool| {
-        pool.image = ImageSource::Parameter("/muster/ami/none".to_owned());
-    })
-    .await;
-    let (events, mut told) = tokio::sync::mpsc::channel(8);
-    let mut order = crate::kit::order("l-1", Shape::default());
-    order.held_up = muster_coordinator::compute::HeldUp::of("l-1".into(), events);
-    let launch = home.provider.launch(order);
-    let waits = async {
-        loop {
-            let Some(muster_core::Event::HeldUp { reason, .. }) = told.recv().await else {
-                panic!("nobody tells why");
-            };
-            if reason.contains("SSM has no parameter /muster/ami/none") {
-                let image = home.aws.image(&home.place, "x86_64").unwrap();
-                let name = "/muster/ami/none";
-                home.aws
-                    .put_parameter(&home.place, name, ParameterKind::Image, &image);
-                return;
+    let (events, mut told) = tokio::sync::mpsc::channel(4_096);
+    let launches = (0..501).map(|n| {
+        let mut order = crate::kit::order(&format!("l-{n:05}"), Shape::default());
+        order.held_up = HeldUp::of(order.launch.clone(), events.clone());
+        home.provider.launch(order)
+    });
+    let all_wait = async {
+        let mut waiting = BTreeSet::new();
+        while waiting.len() < 501 {
+            if let Some(Event::HeldUp { launch, .. }) = told.recv().await {
+                waiting.insert(launch);
             }
         }
+        home.aws.clear_faults();
     };
-    let (launched, ()) = tokio::join!(launch, waits);
-    launched.unwrap();
+    let (launched, ()) = tokio::join!(futures::future::join_all(launches), all_wait);
+    assert!(launched.iter().all(Result::is_ok));
+    let mut targets: Vec<_> = home.aws.fleets().iter().map(|it| it.target).collect();
+    targets.sort_unstable();
+    assert_eq!(targets, [1, 500]);
     home.no_violations();
 }

@@ -68,3 +68,20 @@ async fn an_instance_can_be_described_among_many() {
     assert_eq!(nobody.unwrap(), None);
     home.no_violations();
 }
+
+#[tokio::test]
+async fn a_stopped_instance_is_still_there() {
+    let home = Home::start().await;
+    let mut template = home.aws.template(&home.place, "muster").unwrap();
+    template.versions[0].ends_on_shutdown = false;
+    home.aws.put_template(&home.place, template);
+    let instance = id(&home.launch("l-1").await);
+    home.aws.power_off(instance.as_str());
+    let state = || home.aws.instance(instance.as_str()).unwrap().state;
+    let stopped = || state() == InstanceState::Stopped;
+    home.until("the stop", stopped).await;
+    // Its disk is paid for, and only we end it.
+    let listed = home.provider.list().await.unwrap();
+    assert_eq!(listed.alive, [(instance, None)]);
+    home.no_violations();
+}

@@ -5,12 +5,16 @@
     reason = "a test that can't go on fails"
 )]
 
+mod buckets;
 mod capacity;
+mod early;
 mod ending;
 mod faults;
+mod images;
 mod kit;
 mod launching;
 mod listing;
+mod replay;
 mod restart;
 mod spot;
 mod withdrawing;

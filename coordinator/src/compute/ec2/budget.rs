@@ -38,14 +38,20 @@ pub(super) struct Budgets {
 impl Budgets {
     pub(super) fn new() -> Self {
         Self {
-            create_fleet: Budget::new(50.0, 5.0),
-            terminate: Budget::new(100.0, 5.0),
-            describe: Budget::new(100.0, 20.0),
+            create_fleet: Budget::within(50.0, 5.0),
+            terminate: Budget::within(100.0, 5.0),
+            describe: Budget::within(100.0, 20.0),
         }
     }
 }
 
 impl Budget {
+    /// A budget within a bucket of EC2's. What comes in in a second is left out: a call that is late on
+    /// its way reaches EC2 just before the next one.
+    fn within(most: f64, per_second: f64) -> Self {
+        Self::new(most - per_second, per_second)
+    }
+
     fn new(most: f64, per_second: f64) -> Self {
         let level = Level {
             tokens: most,

@@ -31,8 +31,24 @@ pub(crate) enum Kind {
     NotFound,
     /// The same token was used for another request.
     TokenReused,
+    /// Our credentials can't be had, or are not taken. Nothing was done; the next ones may do.
+    Credentials,
+    /// We are not allowed to do it, to this or to anything.
+    Denied,
     /// It can't go until somebody changes something.
     Permanent,
+}
+
+impl Kind {
+    /// Whether it stays as it is until somebody changes something.
+    pub(crate) fn stays(self) -> bool {
+        matches!(self, Self::Denied | Self::Permanent)
+    }
+
+    /// Whether a call that ended so was refused, and the same one would be again.
+    pub(super) fn refuses(self) -> bool {
+        !matches!(self, Self::Throttled | Self::Unknown | Self::Credentials)
+    }
 }
 
 /// A call that failed.
@@ -84,7 +100,9 @@ pub(super) fn kind(code: &str) -> Option<Kind> {
         | "RequestExpired" | "RequestTimeout" => Kind::Unknown,
         "InvalidInstanceID.NotFound" => Kind::NotFound,
         "IdempotentParameterMismatch" | "IdempotentInstanceTerminated" => Kind::TokenReused,
-        code if PERMANENT.iter().any(|prefix| code.starts_with(prefix)) => Kind::Permanent,
+        code if starts(code, &CREDENTIALS) => Kind::Credentials,
+        code if starts(code, &DENIED) => Kind::Denied,
+        code if starts(code, &PERMANENT) => Kind::Permanent,
         _ => return None,
     })
 }
@@ -94,9 +112,25 @@ pub(crate) fn is_throttle(code: &str) -> bool {
     kind(code) == Some(Kind::Throttled)
 }
 
-/// Starts of codes that say what somebody must change.
-const PERMANENT: [&str; 14] = [
-    "AuthFailure",
+fn starts(code: &str, with: &[&str]) -> bool {
+    with.iter().any(|prefix| code.starts_with(prefix))
+}
+
+/// Starts of codes that say that a key is not taken: it has run out, or is rotated just now
+/// (<https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>).
+const CREDENTIALS: [&str; 5] = [
+    "ExpiredToken",
+    "InvalidClientTokenId",
+    "InvalidSignature",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClient",
+];
+
+/// Starts of codes that say that we are not allowed to.
+const DENIED: [&str; 3] = ["AccessDenied", "AuthFailure", "UnauthorizedOperation"];
+
+/// Starts of other codes that say what somebody must change.
+const PERMANENT: [&str; 11] = [
     "Blocked",
     "DryRunOperation",
     "Encrypted",
@@ -106,9 +140,7 @@ const PERMANENT: [&str; 14] = [
     "NotExportable",
     "OptInRequired",
     "PendingVerification",
-    "UnauthorizedOperation",
     "UnknownParameter",
-    "AccessDenied",
     "OperationNotPermitted",
 ];
 
@@ -140,7 +172,7 @@ where
         }
         // Nothing was sent: the credentials can't be had, or the request can't be made.
         SdkError::ConstructionFailure(_) => CallError {
-            kind: Kind::Unknown,
+            kind: Kind::Credentials,
             text: format!("{what}: {}", chain(error)),
         },
         _ => CallError::unknown(format!("{what}: {}", chain(error))),
@@ -221,7 +253,14 @@ mod tests {
     #[case::internal("InternalError", Kind::Unknown)]
     #[case::not_found("InvalidInstanceID.NotFound", Kind::NotFound)]
     #[case::token("IdempotentParameterMismatch", Kind::TokenReused)]
-    #[case::permission("UnauthorizedOperation", Kind::Permanent)]
+    #[case::permission("UnauthorizedOperation", Kind::Denied)]
+    #[case::permission_of_ssm("AccessDeniedException", Kind::Denied)]
+    #[case::key("AuthFailure", Kind::Denied)]
+    #[case::expired("ExpiredToken", Kind::Credentials)]
+    #[case::expired_of_ssm("ExpiredTokenException", Kind::Credentials)]
+    #[case::key_of_sts("InvalidClientTokenId", Kind::Credentials)]
+    #[case::key_of_ssm("UnrecognizedClientException", Kind::Credentials)]
+    #[case::signature("SignatureDoesNotMatch", Kind::Credentials)]
     #[case::template("InvalidLaunchTemplateId.NotFound", Kind::Permanent)]
     #[case::image("InvalidAMIID.NotFound", Kind::Permanent)]
     #[case::parameter("InvalidParameterValue", Kind::Permanent)]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{Filter, InstanceType, MemoryInfo, VCpuInfo};
+use aws_sdk_ssm::operation::get_parameters::GetParametersOutput;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budgets;
@@ -15,8 +17,6 @@ use super::error;
 use super::settings::{Ec2Settings, ImageSource};
 use crate::backoff::Backoff;
 
-/// How often parameters are read: a new image is launched from a minute after it is published.
-const IMAGES: Duration = Duration::from_secs(60);
 /// How often subnets and types are read.
 const CATALOG: Duration = Duration::from_secs(60 * 60);
 /// Waits after a failure.
@@ -34,65 +34,107 @@ pub(super) struct Knowledge {
     pub(super) catalog: Option<Arc<Catalog>>,
     /// Image of each parameter.
     pub(super) images: BTreeMap<String, String>,
-    /// Why something could not be learnt, if so.
-    pub(super) trouble: Option<String>,
+    /// Why subnets and types could not be learnt, if so.
+    trouble: Option<String>,
+    /// Parameters whose image could not be learnt, with the reason.
+    troubles: BTreeMap<String, String>,
 }
 
-/// Learns, and keeps learning until it is told to stop.
-pub(super) async fn learn(
-    settings: Arc<Ec2Settings>,
-    clients: Clients,
-    budgets: Arc<Budgets>,
-    known: watch::Sender<Knowledge>,
-    stop: CancellationToken,
-) {
-    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    let mut catalog_at = None;
-    loop {
-        let due = catalog_at.is_none_or(|at: tokio::time::Instant| at.elapsed() >= CATALOG);
-        let learnt = stop
-            .run_until_cancelled(learn_once(&settings, &clients, &budgets, &known, due))
-            .await;
-        let wait = match learnt {
-            None => return,
-            Some(Ok(())) => {
-                if due {
-                    catalog_at = Some(tokio::time::Instant::now());
-                }
-                backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-                known.send_modify(|known| known.trouble = None);
-                IMAGES
-            }
-            Some(Err(trouble)) => {
-                tracing::warn!(
-                    account = settings.name.as_str(),
-                    region = settings.region,
-                    reason = trouble,
-                    "AWS can't be asked what may be launched"
-                );
-                known.send_modify(|known| known.trouble = Some(trouble));
-                backoff.wait()
-            }
+impl Knowledge {
+    /// Why nothing of this image can be launched yet; none if it can.
+    pub(super) fn lacks(&self, image: Option<&ImageSource>) -> Option<String> {
+        let (waits, trouble) = match image {
+            _ if self.catalog.is_none() => (
+                "EC2 has not yet said which subnets and types there are",
+                self.trouble.as_ref(),
+            ),
+            Some(ImageSource::Parameter(name)) if !self.images.contains_key(name) => (
+                "SSM has not yet said which image the pool launches",
+                self.troubles.get(name),
+            ),
+            _ => return None,
         };
-        if stop
-            .run_until_cancelled(tokio::time::sleep(wait))
-            .await
-            .is_none()
-        {
-            return;
-        }
+        Some(trouble.map_or_else(|| waits.to_owned(), |why| format!("{waits}: {why}")))
+    }
+
+    /// All that could not be learnt.
+    fn all_trouble(&self) -> Option<String> {
+        let all: BTreeSet<&str> = self
+            .trouble
+            .iter()
+            .chain(self.troubles.values())
+            .map(String::as_str)
+            .collect();
+        (!all.is_empty()).then(|| Vec::from_iter(all).join("; "))
     }
 }
 
-async fn learn_once(
-    settings: &Ec2Settings,
-    clients: &Clients,
-    budgets: &Budgets,
-    known: &watch::Sender<Knowledge>,
-    catalog_due: bool,
-) -> Result<(), String> {
-    if catalog_due {
-        let catalog = catalog(settings, clients, budgets).await?;
+/// Who learns it.
+#[derive(Debug)]
+pub(super) struct Learner {
+    pub(super) settings: Arc<Ec2Settings>,
+    pub(super) clients: Clients,
+    pub(super) budgets: Arc<Budgets>,
+    pub(super) known: watch::Sender<Knowledge>,
+    /// How often parameters are read.
+    pub(super) every: Duration,
+}
+
+impl Learner {
+    /// Learns, and keeps learning until it is told to stop.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let _ = stop.run_until_cancelled(self.learn()).await;
+    }
+
+    async fn learn(&self) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut catalog_at: Option<Instant> = None;
+        let mut told = None;
+        loop {
+            if catalog_at.is_none_or(|at| at.elapsed() >= CATALOG) && self.learn_catalog().await {
+                catalog_at = Some(Instant::now());
+            }
+            self.learn_images().await;
+            let trouble = self.known.borrow().all_trouble();
+            let wait = if trouble.is_some() {
+                backoff.wait().min(self.every)
+            } else {
+                backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+                self.every
+            };
+            if trouble != told {
+                self.tell(trouble.as_deref());
+                told = trouble;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn tell(&self, trouble: Option<&str>) {
+        let account = self.settings.name.as_str();
+        let region = self.settings.region.as_str();
+        match trouble {
+            Some(reason) => tracing::warn!(
+                account,
+                region,
+                reason,
+                "AWS can't be asked what may be launched"
+            ),
+            None => tracing::info!(account, region, "AWS says again what may be launched"),
+        }
+    }
+
+    /// Learns subnets and types; false if that is to be tried again.
+    async fn learn_catalog(&self) -> bool {
+        let settings = &self.settings;
+        let catalog = match catalog(settings, &self.clients, &self.budgets).await {
+            Ok(catalog) => catalog,
+            Err(trouble) => {
+                self.known
+                    .send_modify(|known| known.trouble = Some(trouble));
+                return false;
+            }
+        };
         let pools = settings.pools.values();
         let lacking = catalog.lacking(
             pools.clone().flat_map(|pool| &pool.subnets),
@@ -106,21 +148,30 @@ async fn learn_once(
                 "EC2 doesn't have all that the pools name"
             );
         }
-        known.send_modify(|known| known.catalog = Some(Arc::new(catalog)));
+        self.known.send_modify(|known| {
+            known.catalog = Some(Arc::new(catalog));
+            known.trouble = None;
+        });
+        true
     }
-    let images = images(settings, clients).await?;
-    known.send_if_modified(|known| {
-        let mut changed = false;
-        for (parameter, image) in images {
-            if known.images.get(&parameter) != Some(&image) {
-                tracing::info!(account = settings.name.as_str(), parameter, image, "image");
-                known.images.insert(parameter, image);
-                changed = true;
+
+    /// Learns the images of those parameters that have one.
+    async fn learn_images(&self) {
+        let Read { images, troubles } = read_images(&self.settings, &self.clients).await;
+        self.known.send_if_modified(|known| {
+            let mut changed = known.troubles != troubles;
+            known.troubles = troubles;
+            for (parameter, image) in images {
+                if known.images.get(&parameter) != Some(&image) {
+                    let account = self.settings.name.as_str();
+                    tracing::info!(account, parameter, image, "image");
+                    known.images.insert(parameter, image);
+                    changed = true;
+                }
             }
-        }
-        changed
-    });
-    Ok(())
+            changed
+        });
+    }
 }
 
 async fn catalog(
@@ -183,10 +234,15 @@ async fn catalog(
     Ok(catalog)
 }
 
-async fn images(
-    settings: &Ec2Settings,
-    clients: &Clients,
-) -> Result<BTreeMap<String, String>, String> {
+/// What was read of parameters.
+#[derive(Debug, Default)]
+struct Read {
+    images: BTreeMap<String, String>,
+    /// Why the others have none.
+    troubles: BTreeMap<String, String>,
+}
+
+async fn read_images(settings: &Ec2Settings, clients: &Clients) -> Read {
     let parameters: BTreeSet<&String> = settings
         .pools
         .values()
@@ -195,37 +251,48 @@ async fn images(
             ImageSource::Template | ImageSource::Id(_) => None,
         })
         .collect();
-    let mut images = BTreeMap::new();
-    let mut bad = Vec::new();
-    for some in Vec::from_iter(parameters).chunks(PARAMETERS) {
-        let names = some.iter().map(|name| (*name).clone()).collect();
-        let output = clients
-            .ssm
-            .get_parameters()
-            .set_names(Some(names))
-            .send()
-            .await
-            .map_err(|error| error::of_call("GetParameters", &error).text)?;
-        for name in output.invalid_parameters() {
-            bad.push(format!("SSM has no parameter {name}"));
-        }
-        for parameter in output.parameters() {
-            match (parameter.name(), parameter.value()) {
-                (Some(name), Some(value)) if value.starts_with("ami-") => {
-                    images.insert(name.to_owned(), value.to_owned());
+    let parameters = Vec::from_iter(parameters);
+    let mut asks: Vec<&[&String]> = parameters.chunks(PARAMETERS).collect();
+    let mut read = Read::default();
+    while let Some(names) = asks.pop() {
+        let asked = names.iter().map(|name| (*name).clone()).collect();
+        let output = clients.ssm.get_parameters().set_names(Some(asked));
+        match output.send().await {
+            Ok(output) => read.take(&output),
+            Err(error) => {
+                let error = error::of_call("GetParameters", &error);
+                // One that we may not read fails the call for all.
+                if names.len() > 1 && error.kind.refuses() {
+                    asks.extend(names.chunks(1));
+                    continue;
                 }
-                (name, value) => bad.push(format!(
-                    "parameter {} names no image: {:?}",
-                    name.unwrap_or_default(),
-                    error::shortened(value.unwrap_or_default())
-                )),
+                let troubled = names.iter().map(|name| (*name).clone());
+                read.troubles
+                    .extend(troubled.map(|name| (name, error.text.clone())));
             }
         }
     }
-    if bad.is_empty() {
-        Ok(images)
-    } else {
-        Err(bad.join("; "))
+    read
+}
+
+impl Read {
+    fn take(&mut self, output: &GetParametersOutput) {
+        for name in output.invalid_parameters() {
+            let trouble = format!("SSM has no parameter {name}");
+            self.troubles.insert(name.clone(), trouble);
+        }
+        for parameter in output.parameters() {
+            let name = parameter.name().unwrap_or_default();
+            let name = format!("{name}{}", parameter.selector().unwrap_or_default());
+            let value = parameter.value().unwrap_or_default();
+            if value.starts_with("ami-") {
+                self.images.insert(name, value.to_owned());
+            } else {
+                let value = error::shortened(value);
+                let trouble = format!("parameter {name} names no image: {value:?}");
+                self.troubles.insert(name, trouble);
+            }
+        }
     }
 }
 

@@ -41,12 +41,12 @@ use self::batch::Batch;
 use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
-pub(crate) use self::error::{Kind as CallKind, call_error, is_throttle};
-use self::knowledge::Knowledge;
+pub(crate) use self::error::{call_error, is_throttle};
+use self::knowledge::{Knowledge, Learner};
 use self::launched::LaunchedInstances;
 use self::launcher::{Caller, Launcher, Order, Waiter};
 pub use self::settings::{
-    Ec2Pool, Ec2Settings, ImageSource, RoleSettings, SpotStrategy, Template, TemplateKey,
+    Ec2Pool, Ec2Settings, ImageSource, Pace, RoleSettings, SpotStrategy, Template, TemplateKey,
 };
 use super::{
     InstanceFacts, InstanceState, LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError,
@@ -90,18 +90,20 @@ impl Ec2Provider {
         stop: &CancellationToken,
     ) -> Result<Self, StoreError> {
         let settings = Arc::new(settings);
+        let pace = given.pace;
         let clients = Clients::new(&settings, given).await;
         let budgets = Arc::new(Budgets::new());
         let batches = stored_batches(&settings, &store).await?;
 
         let (known, knowledge) = watch::channel(Knowledge::default());
-        tasks.spawn(knowledge::learn(
-            Arc::clone(&settings),
-            clients.clone(),
-            Arc::clone(&budgets),
+        let learner = Learner {
+            settings: Arc::clone(&settings),
+            clients: clients.clone(),
+            budgets: Arc::clone(&budgets),
             known,
-            stop.clone(),
-        ));
+            every: pace.images,
+        };
+        tasks.spawn(learner.run(stop.clone()));
         let (orders, taken) = mpsc::channel(ORDERS);
         let launched = LaunchedInstances::restore(&batches);
         let caller = Caller {
@@ -109,6 +111,7 @@ impl Ec2Provider {
             budgets: Arc::clone(&budgets),
             store,
             launched: launched.clone(),
+            pace,
         };
         let launcher = Launcher::new(Arc::clone(&settings), caller, knowledge, batches);
         tasks.spawn(launcher.run(taken, stop.clone()));
@@ -187,12 +190,7 @@ impl Ec2Provider {
 
     pub(super) async fn list(&self) -> Result<Listed, ProviderError> {
         // Asked before the list: what is settled in between is in the ledger by the next one.
-        let (answer, open) = oneshot::channel();
-        let stopping = || ProviderError("the coordinator is stopping".to_owned());
-        let sent = self.orders.send(Order::Open(answer)).await;
-        sent.map_err(|_| stopping())?;
-        let open = open.await.map_err(|_| stopping())?;
-
+        let open = self.ask(Order::Open).await?;
         let name = format!("tag:{}", describe::TAG_COORDINATOR);
         let values = vec![self.settings.coordinator.clone()];
         let seen = describe::describe(&self.clients.ec2, &self.budgets, &name, values)
@@ -209,6 +207,38 @@ impl Ec2Provider {
             }
         }
         Ok(listed)
+    }
+
+    /// Asks the launcher.
+    async fn ask<A>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<A>) -> Order,
+    ) -> Result<A, ProviderError> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || ProviderError("the coordinator is stopping".to_owned());
+        let sent = self.orders.send(question(answer)).await;
+        sent.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())
+    }
+
+    pub(super) async fn may_be_ours_soon(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<bool, ProviderError> {
+        let asked = instance.clone();
+        let dealt = |answer| Order::DealtLately(asked, answer);
+        if self.ask(dealt).await? {
+            return Ok(true);
+        }
+        let open = self.ask(Order::Open).await?;
+        if open.is_empty() {
+            return Ok(false);
+        }
+        Ok(match self.describe(instance).await? {
+            Some(facts) => facts.batch.is_some_and(|token| open.contains(&token)),
+            // Not known, yet or any more.
+            None => true,
+        })
     }
 
     pub(super) async fn notices(&self) -> Result<Vec<Notice>, ProviderError> {

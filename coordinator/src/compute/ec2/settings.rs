@@ -1,6 +1,7 @@
 //! What the EC2 provider is told: an account, and what its pools launch.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use muster_core::{AccountName, Market, PoolName};
 use serde::{Deserialize, Serialize};
@@ -94,4 +95,22 @@ pub enum SpotStrategy {
     PriceCapacityOptimized,
     /// Least likely to be taken back: for jobs of hours.
     CapacityOptimized,
+}
+
+/// How often AWS is asked for what it says late. Only tests are in more of a hurry than the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How often parameters are read: a new image is launched from so long after it is published.
+    pub images: Duration,
+    /// The least time between two looks for what a call without an answer made.
+    pub look: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            images: Duration::from_secs(60),
+            look: Duration::from_secs(1),
+        }
+    }
 }

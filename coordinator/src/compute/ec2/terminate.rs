@@ -29,8 +29,13 @@ pub(super) struct End {
 /// True if the instance is known to be gone; false if its end was accepted, or nobody knows it.
 pub(super) type Answer = Result<bool, CallError>;
 
+/// How often a call that is not allowed is halved. One instance that carries another's tag denies it for
+/// all, and those who ask again come in other company; where nothing may be ended, each half is a call
+/// that real ends wait for.
+const DENIALS: u32 = 2;
+
 /// Ends instances and answers each. One that EC2 refuses fails its whole call; so what is refused is
-/// halved until it stands alone.
+/// halved until it stands alone, or is not allowed.
 pub(super) async fn terminate(
     client: Client,
     budgets: Arc<Budgets>,
@@ -39,8 +44,8 @@ pub(super) async fn terminate(
     let (at_once, orderly): (Vec<_>, Vec<_>) =
         batch.into_iter().partition(|asked| asked.question.at_once);
     for (skip_shutdown, group) in [(true, at_once), (false, orderly)] {
-        let mut groups = vec![group];
-        while let Some(mut group) = groups.pop() {
+        let mut groups = vec![(group, 0)];
+        while let Some((mut group, denials)) = groups.pop() {
             if group.is_empty() {
                 continue;
             }
@@ -52,9 +57,10 @@ pub(super) async fn terminate(
                         let _ = asked.answer.send(Ok(gone));
                     }
                 }
-                Err(error) if group.len() > 1 && one_of_them(error.kind) => {
+                Err(error) if group.len() > 1 && one_of_them(error.kind, denials) => {
+                    let denials = denials + u32::from(error.kind == Kind::Denied);
                     let half = group.split_off(group.len() / 2);
-                    groups.extend([group, half]);
+                    groups.extend([(group, denials), (half, denials)]);
                 }
                 Err(error) => {
                     let answer = match error.kind {
@@ -71,9 +77,9 @@ pub(super) async fn terminate(
     }
 }
 
-/// Whether an error can be the fault of one instance among several.
-fn one_of_them(kind: Kind) -> bool {
-    !matches!(kind, Kind::Throttled | Kind::Unknown)
+/// Whether an error can be the fault of one instance among several that were denied so often before.
+fn one_of_them(kind: Kind, denials: u32) -> bool {
+    kind.refuses() && (kind != Kind::Denied || denials < DENIALS)
 }
 
 async fn call(

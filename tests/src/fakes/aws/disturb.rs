@@ -83,6 +83,17 @@ impl FakeAws {
         });
     }
 
+    /// Lets all calls know an instance from now on, whatever [`Stages::unknown`] says.
+    ///
+    /// [`Stages::unknown`]: super::Stages::unknown
+    pub fn reveal(&self, instance_id: &str) {
+        self.shared.change(|state, now| {
+            if let Some(it) = state.instance_mut(instance_id) {
+                it.reveal(now);
+            }
+        });
+    }
+
     /// The next `count` instances end right after their launch, as when a volume's key can't be used.
     pub fn doom(&self, place: &Place, count: u32) {
         self.region(place, |region| region.doomed = count);

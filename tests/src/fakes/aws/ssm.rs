@@ -29,6 +29,8 @@ pub enum ParameterKind {
     Secret,
     /// The id of a machine image.
     Image,
+    /// One that nobody may read: a call that names it is refused.
+    Denied,
 }
 
 impl Parameters {
@@ -110,6 +112,11 @@ pub(super) fn get_parameters(state: &mut State, call: &Admitted) -> Result<Value
     let known = state.parameters.get(&call.place);
     let (mut found, mut unknown) = (Vec::new(), Vec::new());
     for name in names {
+        let latest = known.and_then(|all| all.latest(name));
+        if latest.is_some_and(|it| it.kind == ParameterKind::Denied) {
+            let message = format!("not authorized to perform: ssm:GetParameters on {name}");
+            return Err(AwsError::client("AccessDeniedException", message));
+        }
         match known.and_then(|all| all.answer(&call.place, name, decrypt)) {
             Some(answer) => found.push(answer),
             None => unknown.push(json!(name)),

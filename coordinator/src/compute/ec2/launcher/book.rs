@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use muster_core::LaunchId;
+use muster_core::{InstanceId, LaunchId};
 use tokio::time::Instant;
 
 use super::Waiter;
+use super::call::Standing;
 use crate::backoff::Backoff;
 use crate::compute::ec2::batch::{Batch, Made, Outcome};
 
@@ -21,8 +22,7 @@ const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) batch: Batch,
-    /// Whether it is in the store, and so may have been called.
-    pub(super) stored: bool,
+    standing: Standing,
     waiters: HashMap<LaunchId, Waiter>,
     backoff: Backoff,
     /// When it is called next; none while it is being called.
@@ -58,7 +58,7 @@ impl Book {
                     let token = batch.token.clone();
                     book.begin(batch, Vec::new());
                     if let Some(open) = book.open.get_mut(&token) {
-                        open.stored = true;
+                        open.standing = Standing::Unanswered;
                         open.call_at = Some(Instant::now());
                     }
                 }
@@ -108,7 +108,7 @@ impl Book {
         let waiters = waiters.into_iter();
         let open = Open {
             batch,
-            stored: false,
+            standing: Standing::New,
             waiters: waiters.map(|one| (one.launch.clone(), one)).collect(),
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             call_at: None,
@@ -117,9 +117,9 @@ impl Book {
     }
 
     /// A batch could not be called, or gave no answer: it is called again, and those who wait hear why.
-    pub(super) fn again(&mut self, token: &str, stored: bool, reason: &str) {
+    pub(super) fn again(&mut self, token: &str, standing: Standing, reason: &str) {
         if let Some(open) = self.open.get_mut(token) {
-            open.stored |= stored;
+            open.standing = open.standing.max(standing);
             open.call_at = Some(Instant::now() + open.backoff.wait());
             for waiter in open.waiters.values() {
                 waiter.held_up.tell(reason);
@@ -148,7 +148,7 @@ impl Book {
     }
 
     /// Batches that are to be called now; they count as being called from here on.
-    pub(super) fn due(&mut self, most: usize) -> Vec<(Batch, bool)> {
+    pub(super) fn due(&mut self, most: usize) -> Vec<(Batch, Standing)> {
         let now = Instant::now();
         self.open
             .values_mut()
@@ -156,7 +156,7 @@ impl Book {
             .take(most)
             .map(|open| {
                 open.call_at = None;
-                (open.batch.clone(), open.stored)
+                (open.batch.clone(), open.standing)
             })
             .collect()
     }
@@ -164,6 +164,12 @@ impl Book {
     /// When the next batch is to be called.
     pub(super) fn next_call(&self) -> Option<Instant> {
         self.open.values().filter_map(|open| open.call_at).min()
+    }
+
+    /// Whether an instance was dealt a short while ago.
+    pub(super) fn dealt_lately(&self, instance: &InstanceId) -> bool {
+        let mut dealt = self.dealt.values();
+        dealt.any(|(made, _)| made.instance == *instance)
     }
 
     /// Tokens of the open batches.
@@ -203,10 +209,14 @@ mod tests {
         book.begin(batch.clone(), vec![one, two]);
         assert_eq!(book.find(&"l-1".into()), Place::Open);
         assert!(book.due(9).is_empty(), "it is being called");
-        book.again(&batch.token, true, "no answer");
+        book.again(&batch.token, Standing::Unanswered, "no answer");
         tokio::time::advance(FIRST_WAIT).await;
-        assert_eq!(book.due(9), [(batch.clone(), true)]);
+        assert_eq!(book.due(9), [(batch.clone(), Standing::Unanswered)]);
         assert!(book.due(9).is_empty());
+        book.again(&batch.token, Standing::Stored, "too many calls");
+        tokio::time::advance(2 * FIRST_WAIT).await;
+        let still = [(batch.clone(), Standing::Unanswered)];
+        assert_eq!(book.due(9), still, "the call before has no answer yet");
 
         let dealt = BTreeMap::from([(LaunchId::from("l-1"), made("i-1"))]);
         let without = book.settle(&batch.token, &dealt);
@@ -216,6 +226,8 @@ mod tests {
         assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")));
         assert_eq!(book.find(&"l-2".into()), Place::Nowhere);
         assert!(book.tokens().is_empty());
+        assert!(book.dealt_lately(&"i-1".into()));
+        assert!(!book.dealt_lately(&"i-2".into()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,7 +239,7 @@ mod tests {
         assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")));
         assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")), "again");
         assert_eq!(book.find(&"l-2".into()), Place::Nowhere);
-        assert_eq!(book.due(9), [(open.clone(), true)]);
+        assert_eq!(book.due(9), [(open.clone(), Standing::Unanswered)]);
 
         // The answer comes before anybody has asked.
         let dealt = BTreeMap::from([(LaunchId::from("l-3"), made("i-3"))]);

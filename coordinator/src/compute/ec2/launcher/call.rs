@@ -12,11 +12,18 @@ use crate::compute::ec2::describe::{self, TAG_BATCH};
 use crate::compute::ec2::error::{CallError, Kind};
 use crate::compute::ec2::fleet::{self, Failure};
 use crate::compute::ec2::launched::LaunchedInstances;
+use crate::compute::ec2::settings::Pace;
 use crate::store::Store;
 
 /// How long a call without an answer is made again with its token; EC2 remembers tokens for longer than
 /// this. After it, what carries the batch's tag is all there is.
 const REPLAY: jiff::SignedDuration = jiff::SignedDuration::from_mins(30);
+/// How much later what the last call made is in EC2's lists: the longest call, and as much again. From
+/// then on a list without it is proof.
+const LISTED: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
+/// How often EC2's lists are asked again before what they lack counts as not made: they lag behind by
+/// seconds (<https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html>).
+const LOOKS: u32 = 4;
 /// How often an outcome is stored before it is left to the next call.
 const STORE_TRIES: u32 = 5;
 
@@ -28,6 +35,18 @@ pub(in crate::compute::ec2) struct Caller {
     pub(in crate::compute::ec2) store: Store,
     /// Where it is kept what came of calls.
     pub(in crate::compute::ec2) launched: LaunchedInstances,
+    pub(in crate::compute::ec2) pace: Pace,
+}
+
+/// What may have come of a batch so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// It is not in the store, and nobody was called.
+    New,
+    /// It is in the store, and no call was carried out.
+    Stored,
+    /// A call has no answer, perhaps one of a process that was killed: it may have been carried out.
+    Unanswered,
 }
 
 /// How a call ended.
@@ -39,88 +58,126 @@ pub(super) struct Ended {
 
 #[derive(Debug)]
 pub(super) enum Result {
-    /// It is to be made again. `stored` tells whether the batch is in the store.
-    Again { stored: bool, reason: String },
-    /// EC2 made these, and says this of what it didn't make.
+    /// It is to be made again.
+    Again { standing: Standing, reason: String },
+    /// EC2 made these, and says this of what it didn't make. None if its answer is not known, and what
+    /// it made was found by its tag.
     Dealt {
         batch: Batch,
-        failures: Vec<Failure>,
+        failures: Option<Vec<Failure>>,
     },
     /// EC2 made nothing.
     Refused { batch: Batch, error: CallError },
 }
 
+/// What a batch made, as far as EC2 says.
+struct Found {
+    made: Vec<Made>,
+    failures: Option<Vec<Failure>>,
+}
+
 impl Caller {
     /// Stores the batch if it is not, calls EC2, and stores what came of it.
-    pub(super) async fn call(self, batch: Batch, stored: bool) -> Ended {
+    pub(super) async fn call(self, batch: Batch, standing: Standing) -> Ended {
         let token = batch.token.clone();
-        let result = self.call_once(batch, stored).await;
+        let result = self.call_once(batch, standing).await;
         Ended { token, result }
     }
 
-    async fn call_once(&self, batch: Batch, stored: bool) -> Result {
-        let again = |stored, reason: String| Result::Again { stored, reason };
-        if !stored && let Err(error) = self.put(&batch).await {
-            return again(false, format!("the launch can't be stored: {error}"));
+    async fn call_once(&self, batch: Batch, standing: Standing) -> Result {
+        let again = |standing, reason: String| Result::Again { standing, reason };
+        if standing == Standing::New
+            && let Err(error) = self.put(&batch).await
+        {
+            let reason = format!("the launch can't be stored: {error}");
+            return again(Standing::New, reason);
         }
-        let age = clock::now().duration_since(batch.created_at);
-        let answered = if age > REPLAY {
-            self.adopt(&batch).await
-        } else {
-            self.budgets.create_fleet.spend().await;
-            let answered = fleet::create(&self.clients.ec2, &batch).await;
-            match answered {
-                Err(error) if error.kind == Kind::TokenReused => self.adopt(&batch).await,
-                answered => answered,
-            }
-        };
-        match answered {
-            Ok(answer) => {
-                let dealt = Outcome::Dealt(batch.deal(answer.made));
+        let stored = standing.max(Standing::Stored);
+        match self.ask(&batch, stored).await {
+            Ok(found) => {
+                let dealt = Outcome::Dealt(batch.deal(found.made));
                 match self.settle(batch, dealt).await {
                     Ok(batch) => Result::Dealt {
                         batch,
-                        failures: answer.failures,
+                        failures: found.failures,
                     },
-                    Err(reason) => again(true, reason),
+                    Err(reason) => again(Standing::Unanswered, reason),
                 }
             }
-            Err(error) if error.kind == Kind::Throttled => {
-                self.budgets.create_fleet.refused();
-                again(true, error.text)
-            }
-            Err(error) if error.kind == Kind::Unknown => again(true, error.text),
-            Err(error) => {
+            Err(error) if error.kind.refuses() => {
                 let refused = Outcome::Refused(error.text.clone());
                 match self.settle(batch, refused).await {
                     Ok(batch) => Result::Refused { batch, error },
-                    Err(reason) => again(true, reason),
+                    Err(reason) => again(stored, reason),
                 }
+            }
+            Err(error) if error.kind == Kind::Unknown => again(Standing::Unanswered, error.text),
+            Err(error) => again(stored, error.text),
+        }
+    }
+
+    /// Calls EC2; where its answer doesn't say what an earlier call made, looks for that.
+    async fn ask(
+        &self,
+        batch: &Batch,
+        standing: Standing,
+    ) -> std::result::Result<Found, CallError> {
+        let age = clock::now().duration_since(batch.created_at);
+        if age > REPLAY {
+            let looks = if age > REPLAY + LISTED { 0 } else { LOOKS };
+            return self.adopt(batch, looks).await;
+        }
+        self.budgets.create_fleet.spend().await;
+        match fleet::create(&self.clients.ec2, batch).await {
+            Ok(answer) => {
+                let throttled = |failed: &Failure| failed.kind == Some(Kind::Throttled);
+                if answer.failures.iter().any(throttled) {
+                    self.budgets.create_fleet.refused();
+                }
+                Ok(Found {
+                    made: answer.made,
+                    failures: Some(answer.failures),
+                })
+            }
+            Err(error) if error.kind == Kind::TokenReused => self.adopt(batch, LOOKS).await,
+            Err(error) if error.kind.refuses() && standing == Standing::Unanswered => {
+                // That this call is refused says nothing of the one before.
+                let found = self.adopt(batch, LOOKS).await?;
+                if found.made.is_empty() {
+                    return Err(error);
+                }
+                Ok(found)
+            }
+            Err(error) => {
+                if error.kind == Kind::Throttled {
+                    self.budgets.create_fleet.refused();
+                }
+                Err(error)
             }
         }
     }
 
-    /// Finds what a batch made by its tag.
-    async fn adopt(&self, batch: &Batch) -> std::result::Result<fleet::Answer, CallError> {
+    /// Finds what a batch made by its tag, and looks `looks` times more while there is nothing.
+    async fn adopt(&self, batch: &Batch, looks: u32) -> std::result::Result<Found, CallError> {
         let name = format!("tag:{TAG_BATCH}");
-        let values = vec![batch.token.clone()];
-        let seen = describe::describe(&self.clients.ec2, &self.budgets, &name, values).await?;
-        if seen.is_empty() {
-            return Err(CallError {
-                kind: Kind::Permanent,
-                text: "EC2 did not answer the call, and has no instance of it".to_owned(),
-            });
-        }
-        Ok(fleet::Answer {
-            made: seen
-                .into_iter()
-                .map(|seen| Made {
+        let mut backoff = Backoff::new(self.pace.look, 8 * self.pace.look);
+        loop {
+            let values = vec![batch.token.clone()];
+            let seen = describe::describe(&self.clients.ec2, &self.budgets, &name, values).await;
+            // Whatever the reason: what was made is not known.
+            let seen = seen.map_err(|error| CallError::unknown(error.text))?;
+            if !seen.is_empty() || backoff.tries() >= looks {
+                let made = seen.into_iter().map(|seen| Made {
                     instance: seen.id,
                     offering: seen.offering,
-                })
-                .collect(),
-            failures: Vec::new(),
-        })
+                });
+                return Ok(Found {
+                    made: made.collect(),
+                    failures: None,
+                });
+            }
+            tokio::time::sleep(backoff.wait_at_least(self.pace.look)).await;
+        }
     }
 
     async fn settle(&self, batch: Batch, outcome: Outcome) -> std::result::Result<Batch, String> {

@@ -1,4 +1,4 @@
-//! What EC2's answers teach: which capacity has nothing for a while, and when nothing is left to try.
+//! What EC2's answers teach: which capacity has nothing for a while, and what is left to try.
 
 use std::time::Duration;
 
@@ -12,64 +12,88 @@ use super::super::fleet::Failure;
 /// How long offerings rest after EC2 gave fewer than asked and did not say why.
 const UNEXPLAINED: Duration = Duration::from_secs(30);
 
-/// Closes what the answer says has nothing.
-pub(super) fn from_answer(closed: &mut Closed, batch: &Batch, failures: &[Failure], short: bool) {
-    let market = batch.request.market;
+/// What becomes of those who got nothing.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Nothing is left to try.
+    GiveUp(Failed),
+    /// They try what is open now. The reason is EC2's.
+    TryOthers(String),
+    /// They try the same after a while: EC2 was too busy to say what it has.
+    TryLater(String),
+}
+
+/// Closes what the answer says has nothing. `failures` is none if the answer itself is not known;
+/// `got` is the number of instances that were made.
+pub(super) fn from_answer(
+    closed: &mut Closed,
+    batch: &Batch,
+    failures: Option<&[Failure]>,
+    got: usize,
+) -> Verdict {
+    let Some(failures) = failures else {
+        return Verdict::TryOthers(
+            "EC2 gave no answer in time, and has nothing of the call".to_owned(),
+        );
+    };
     let mut learnt = false;
     for failure in failures {
-        let why = failure.text.as_str();
-        learnt |= match (failure.kind, &failure.offering, &failure.subnet) {
-            (Some(Kind::Subnet(duration)), _, Some(subnet)) => {
-                closed.close_subnet(subnet.clone(), duration, why);
-                true
-            }
-            (Some(Kind::Market(duration)), _, _) => {
-                closed.close_market(market, duration, why);
-                true
-            }
-            (Some(Kind::Offering(duration)), Some(offering), _) => {
-                closed.close_offering(offering.clone(), duration, why);
-                true
-            }
-            (_, Some(offering), _) => {
-                closed.close_offering(offering.clone(), UNEXPLAINED, why);
-                true
-            }
-            _ => false,
-        };
+        learnt |= close(closed, batch, failure);
     }
-    if short && !learnt {
-        let why = match failures.first() {
-            Some(failure) => failure.text.clone(),
-            None => "EC2 gave fewer than asked and did not say why".to_owned(),
-        };
+    let busy = |failure: &&Failure| failure.kind.is_some_and(|kind| !kind.refuses());
+    if let Some(busy) = failures.iter().find(busy) {
+        return Verdict::TryLater(busy.text.clone());
+    }
+    let why = match failures.first() {
+        Some(failure) => failure.text.clone(),
+        None => "EC2 gave fewer than asked and did not say why".to_owned(),
+    };
+    if got < batch.launches.len() && !learnt {
         close_all(closed, batch, UNEXPLAINED, &why);
+    }
+    match hopeless(failures) {
+        Some(failed) if got == 0 => Verdict::GiveUp(failed),
+        _ => Verdict::TryOthers(why),
     }
 }
 
-/// Closes what a refusal says has nothing; gives the failure if nothing is left to try.
-pub(super) fn from_refusal(
-    closed: &mut Closed,
-    batch: &Batch,
-    error: &CallError,
-) -> Option<Failed> {
+/// Closes what a failure is about; false if it is about nothing that can be closed.
+fn close(closed: &mut Closed, batch: &Batch, failure: &Failure) -> bool {
+    let why = failure.text.as_str();
+    match (failure.kind, &failure.offering, &failure.subnet) {
+        (Some(kind), _, _) if !kind.refuses() => return false,
+        (Some(Kind::Subnet(duration)), _, Some(subnet)) => {
+            closed.close_subnet(subnet.clone(), duration, why);
+        }
+        (Some(Kind::Market(duration)), _, _) => {
+            closed.close_market(batch.request.market, duration, why);
+        }
+        (Some(Kind::Offering(duration)), Some(offering), _) => {
+            closed.close_offering(offering.clone(), duration, why);
+        }
+        (_, Some(offering), _) => closed.close_offering(offering.clone(), UNEXPLAINED, why),
+        _ => return false,
+    }
+    true
+}
+
+/// Closes what the refusal of a whole call says has nothing.
+pub(super) fn from_refusal(closed: &mut Closed, batch: &Batch, error: &CallError) -> Verdict {
     match error.kind {
         Kind::Market(duration) => {
-            let market = batch.request.market;
-            closed.close_market(market, duration, &error.text);
-            None
+            closed.close_market(batch.request.market, duration, &error.text);
         }
         Kind::Offering(duration) | Kind::Subnet(duration) => {
             close_all(closed, batch, duration, &error.text);
-            None
         }
-        Kind::Throttled | Kind::Unknown | Kind::NotFound | Kind::TokenReused | Kind::Permanent => {
-            Some(Failed {
+        _ => {
+            return Verdict::GiveUp(Failed {
                 failure: LaunchFailure::Permanent,
                 detail: error.text.clone(),
-            })
+            });
         }
     }
+    Verdict::TryOthers(error.text.clone())
 }
 
 fn close_all(closed: &mut Closed, batch: &Batch, duration: Duration, why: &str) {
@@ -80,14 +104,11 @@ fn close_all(closed: &mut Closed, batch: &Batch, duration: Duration, why: &str) 
 }
 
 /// The failure to tell if all that EC2 says is that somebody must change something.
-pub(super) fn hopeless(failures: &[Failure]) -> Option<Failed> {
-    let permanent = |failure: &&Failure| failure.kind == Some(Kind::Permanent);
-    let first = failures.iter().find(permanent)?;
-    failures
-        .iter()
-        .all(|failure| permanent(&failure))
-        .then(|| Failed {
-            failure: LaunchFailure::Permanent,
-            detail: first.text.clone(),
-        })
+fn hopeless(failures: &[Failure]) -> Option<Failed> {
+    let stays = |failure: &Failure| failure.kind.is_some_and(Kind::stays);
+    let first = failures.first()?;
+    failures.iter().all(stays).then(|| Failed {
+        failure: LaunchFailure::Permanent,
+        detail: first.text.clone(),
+    })
 }

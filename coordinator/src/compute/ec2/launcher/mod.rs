@@ -1,30 +1,32 @@
 //! Where launches are ordered: equal ones share a call, what has nothing is not asked again for a while,
 //! and what was asked without an answer is asked again as it was.
 
+mod ask;
 mod book;
 mod call;
 mod lessons;
+mod resting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_core::{LaunchFailure, LaunchId, Offering, PoolName, Shape};
+use muster_core::{InstanceId, LaunchFailure, LaunchId, Offering, PoolName, Shape};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::ask::batch_of;
 use self::book::{Book, Place};
 pub(super) use self::call::Caller;
-use self::call::{Ended, Result as CallResult};
-use super::batch::{Batch, Failed, FleetRequest, Made, Outcome, new_token};
+use self::call::{Ended, Result as CallResult, Standing};
+use self::lessons::Verdict;
+use self::resting::Resting;
+use super::batch::{Batch, Failed, Made, Outcome};
 use super::closed::Closed;
-use super::describe::{TAG_BATCH, TAG_COORDINATOR, TAG_POOL};
 use super::knowledge::Knowledge;
-use super::plan::{Plan, plan};
-use super::settings::{Ec2Settings, ImageSource};
-use crate::clock;
+use super::settings::Ec2Settings;
 use crate::compute::HeldUp;
 
 /// A launch waits this long for others like it, and in a stream of them this long in all.
@@ -69,6 +71,8 @@ pub(super) enum Order {
     TakenBack(Offering),
     /// Which batches have no known outcome?
     Open(oneshot::Sender<BTreeSet<String>>),
+    /// Was this instance dealt to a launch a short while ago?
+    DealtLately(InstanceId, oneshot::Sender<bool>),
 }
 
 /// Launches of one pool and shape that wait for a call.
@@ -86,6 +90,7 @@ pub(super) struct Launcher {
     caller: Caller,
     known: watch::Receiver<Knowledge>,
     closed: Closed,
+    resting: Resting,
     groups: BTreeMap<(PoolName, Shape), Group>,
     /// Launches that nobody needs, and when that was said.
     withdrawn: HashMap<LaunchId, Instant>,
@@ -108,6 +113,7 @@ impl Launcher {
             caller,
             known,
             closed: Closed::default(),
+            resting: Resting::default(),
             groups: BTreeMap::new(),
             withdrawn: HashMap::new(),
             book: Book::restore(batches),
@@ -161,6 +167,9 @@ impl Launcher {
                 // Nobody wants to know any more.
                 let _ = answer.send(self.book.tokens());
             }
+            Order::DealtLately(instance, answer) => {
+                let _ = answer.send(self.book.dealt_lately(&instance));
+            }
         }
     }
 
@@ -206,18 +215,8 @@ impl Launcher {
 
     /// Why nothing can be planned for a pool yet.
     fn unready(&self, pool: &PoolName) -> Option<String> {
-        let known = self.known.borrow();
-        let waits = match self.settings.pools.get(pool).map(|pool| &pool.image) {
-            _ if known.catalog.is_none() => {
-                "EC2 has not yet said which subnets and types there are"
-            }
-            Some(ImageSource::Parameter(name)) if !known.images.contains_key(name) => {
-                "SSM has not yet said which image the pool launches"
-            }
-            _ => return None,
-        };
-        let trouble = known.trouble.as_deref();
-        Some(trouble.map_or_else(|| waits.to_owned(), |why| format!("{waits}: {why}")))
+        let pool = self.settings.pools.get(pool);
+        self.known.borrow().lacks(pool.map(|pool| &pool.image))
     }
 
     fn tell_trouble(&self) {
@@ -240,7 +239,12 @@ impl Launcher {
         } else {
             (GATHER, GATHER_MOST)
         };
-        Some((group.last + gather).min(group.first + most))
+        let gathered = if group.waiters.len() >= MOST_IN_CALL {
+            group.first
+        } else {
+            (group.last + gather).min(group.first + most)
+        };
+        Some(self.resting.at_least(key, gathered))
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -252,15 +256,13 @@ impl Launcher {
 
     fn call_what_is_due(&mut self) {
         let now = Instant::now();
-        for (batch, stored) in self.book.due(CALLS.saturating_sub(self.calls.len())) {
-            self.call(batch, stored);
+        for (batch, standing) in self.book.due(CALLS.saturating_sub(self.calls.len())) {
+            self.call(batch, standing);
         }
         while self.calls.len() < CALLS {
             let mut groups = self.groups.iter();
-            let due = groups.find(|(key, group)| {
-                self.due_at(key, group).is_some_and(|at| at <= now)
-                    || group.waiters.len() >= MOST_IN_CALL && self.unready(&key.0).is_none()
-            });
+            let due =
+                groups.find(|(key, group)| self.due_at(key, group).is_some_and(|at| at <= now));
             let Some(key) = due.map(|(key, _)| key.clone()) else {
                 return;
             };
@@ -284,72 +286,30 @@ impl Launcher {
             };
             self.groups.insert(key.clone(), left);
         }
-        match self.make_batch(key, &waiters) {
+        let settings = &self.settings;
+        let made = batch_of(settings, &self.known.borrow(), &self.closed, key, &waiters);
+        match made {
             Ok(batch) => {
                 self.book.begin(batch.clone(), waiters);
-                self.call(batch, false);
+                self.call(batch, Standing::New);
             }
             Err(failed) => fail(waiters, &failed),
         }
     }
 
-    fn make_batch(&self, key: &(PoolName, Shape), waiters: &[Waiter]) -> Result<Batch, Failed> {
-        let permanent = |detail: String| Failed {
-            failure: LaunchFailure::Permanent,
-            detail,
-        };
-        let (name, shape) = key;
-        let known = self.known.borrow();
-        let (Some(pool), Some(catalog)) = (self.settings.pools.get(name), &known.catalog) else {
-            return Err(permanent(format!("pool {name} is not launched on EC2")));
-        };
-        let (market, choices) = match plan(pool, shape, catalog, &self.closed) {
-            Plan::Ask { market, choices } => (market, choices),
-            Plan::Nothing { failure, detail } => return Err(Failed { failure, detail }),
-        };
-        let token = new_token().ok_or_else(|| permanent("no random bytes".to_owned()))?;
-        let tags = [
-            (TAG_COORDINATOR, self.settings.coordinator.clone()),
-            (TAG_POOL, name.to_string()),
-            (TAG_BATCH, token.clone()),
-            ("Name", format!("muster {name}")),
-        ];
-        Ok(Batch {
-            token,
-            account: self.settings.name.clone(),
-            created_at: clock::now(),
-            pool: name.clone(),
-            shape: shape.clone(),
-            launches: waiters.iter().map(|waiter| waiter.launch.clone()).collect(),
-            request: FleetRequest {
-                market,
-                template: pool.template.clone(),
-                image: match &pool.image {
-                    ImageSource::Template => None,
-                    ImageSource::Id(id) => Some(id.clone()),
-                    ImageSource::Parameter(name) => known.images.get(name).cloned(),
-                },
-                strategy: pool.strategy,
-                choices,
-                tags: tags.map(|(key, value)| (key.to_owned(), value)).into(),
-            },
-            outcome: None,
-        })
-    }
-
-    fn call(&mut self, batch: Batch, stored: bool) {
+    fn call(&mut self, batch: Batch, standing: Standing) {
         let key = (batch.pool.clone(), batch.shape.clone());
         self.calling.insert(batch.token.clone(), key);
-        self.calls.spawn(self.caller.clone().call(batch, stored));
+        self.calls.spawn(self.caller.clone().call(batch, standing));
     }
 
     fn ended(&mut self, ended: Ended) {
         let Ended { token, result } = ended;
         self.calling.remove(&token);
         match result {
-            CallResult::Again { stored, reason } => {
+            CallResult::Again { standing, reason } => {
                 tracing::warn!(batch = token, reason, "launches have no answer yet");
-                self.book.again(&token, stored, &reason);
+                self.book.again(&token, standing, &reason);
             }
             CallResult::Dealt { batch, failures } => {
                 let Some(Outcome::Dealt(dealt)) = batch.outcome.clone() else {
@@ -362,13 +322,13 @@ impl Launcher {
                     asked,
                     got,
                     market = %batch.request.market,
-                    failures = failures.len(),
+                    failures = ?failures.as_ref().map(Vec::len),
                     "EC2 answered"
                 );
-                lessons::from_answer(&mut self.closed, &batch, &failures, got < asked);
+                let failures = failures.as_deref();
+                let verdict = lessons::from_answer(&mut self.closed, &batch, failures, got);
                 let without = self.book.settle(&token, &dealt);
-                let hopeless = lessons::hopeless(&failures).filter(|_| got == 0);
-                self.retry(without, hopeless);
+                self.go_on(without, verdict);
             }
             CallResult::Refused { batch, error } => {
                 tracing::warn!(
@@ -377,31 +337,48 @@ impl Launcher {
                     reason = error.text,
                     "EC2 launches nothing"
                 );
-                let hopeless = lessons::from_refusal(&mut self.closed, &batch, &error);
+                let verdict = lessons::from_refusal(&mut self.closed, &batch, &error);
                 let without = self.book.settle(&token, &BTreeMap::new());
-                self.retry(without, hopeless);
+                self.go_on(without, verdict);
             }
         }
     }
 
-    /// Lets those who got nothing try again with what is open now, unless that is hopeless.
-    fn retry(&mut self, waiters: Vec<Waiter>, hopeless: Option<Failed>) {
-        if let Some(failed) = hopeless {
-            fail(waiters, &failed);
+    /// Does with those of one batch who got nothing what its answer says.
+    fn go_on(&mut self, waiters: Vec<Waiter>, verdict: Verdict) {
+        let Some(first) = waiters.first() else {
             return;
-        }
-        for mut waiter in waiters {
-            waiter.attempts += 1;
-            if waiter.attempts >= ATTEMPTS {
-                let failed = Failed {
-                    failure: LaunchFailure::Capacity,
-                    detail: format!("EC2 had no capacity in {ATTEMPTS} calls"),
-                };
-                fail(vec![waiter], &failed);
-            } else {
-                self.queue(waiter);
+        };
+        let key = (first.pool.clone(), first.shape.clone());
+        match verdict {
+            Verdict::GiveUp(failed) => fail(waiters, &failed),
+            Verdict::TryOthers(why) => {
+                self.resting.wake(&key);
+                for waiter in waiters {
+                    self.try_others(waiter, &why);
+                }
+            }
+            Verdict::TryLater(why) => {
+                self.resting.rest(key);
+                for waiter in waiters {
+                    waiter.held_up.tell(&why);
+                    self.queue(waiter);
+                }
             }
         }
+    }
+
+    fn try_others(&mut self, mut waiter: Waiter, why: &str) {
+        waiter.attempts += 1;
+        if waiter.attempts < ATTEMPTS {
+            self.queue(waiter);
+            return;
+        }
+        let failed = Failed {
+            failure: LaunchFailure::Capacity,
+            detail: format!("EC2 gave nothing in {ATTEMPTS} calls; at last: {why}"),
+        };
+        fail(vec![waiter], &failed);
     }
 }
 

@@ -167,6 +167,11 @@ impl Instance {
         self.known_from <= now
     }
 
+    /// Lets calls know it.
+    pub(in crate::fakes::aws) fn reveal(&mut self, now: Timestamp) {
+        self.known_from = self.known_from.min(now);
+    }
+
     /// Begins to end it. Nothing happens to one that is ending.
     pub(in crate::fakes::aws) fn end(
         &mut self,

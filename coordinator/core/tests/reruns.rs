@@ -5,11 +5,13 @@
 
 mod kit;
 
-use kit::{Tester, at, ended, look, pool, report, started, webhook};
+use kit::{
+    Tester, at, calls, ended, finished, first_attempt, gone, look, pool, report, restart, running,
+    started, webhook,
+};
 use muster_core::{
-    Cause, Changes, Difference, Effect, Event, Fleet, GithubRunnerId, HostPhase, Interruption,
-    JobId, JobReport, LaunchId, Market, Outcome, Registered, Registration, Rerun, RerunAnswer,
-    RerunCall, RerunPolicy, RunAttempt, RunSeen, RunnerName, Scope, Stored,
+    Cause, Changes, Effect, Event, HostPhase, Interruption, JobId, JobReport, LaunchId, Market,
+    Outcome, Rerun, RerunAnswer, RerunCall, RerunPolicy, RunSeen,
 };
 use rstest::rstest;
 
@@ -23,50 +25,12 @@ fn tester() -> Tester {
     Tester::new(vec![linux])
 }
 
-/// A job that runs, and the runner that has it.
-fn running(tester: &mut Tester, id: i64) -> (LaunchId, RunnerName) {
-    let before = tester.launches("linux");
-    tester.tell(webhook(report(id)));
-    let launch = tester
-        .launches("linux")
-        .into_iter()
-        .find(|launch| !before.contains(launch))
-        .unwrap();
-    let name = tester.listens(&launch);
-    tester.tell(webhook(started(id, name.as_str(), 9)));
-    tester.phase(&launch, HostPhase::Running);
-    (launch, name)
-}
-
 fn spot(launch: &LaunchId) -> Event {
     Event::Interrupted {
         launch: launch.clone(),
         kind: Interruption::Spot,
         deadline: Some(at(130)),
         detail: String::new(),
-    }
-}
-
-fn finished(launch: &LaunchId, outcome: Outcome) -> Event {
-    Event::Finished {
-        launch: launch.clone(),
-        outcome,
-        reason: "as the agent says".into(),
-    }
-}
-
-fn gone(launch: &LaunchId) -> Event {
-    Event::InstanceGone {
-        launch: launch.clone(),
-        instance: Tester::instance(launch),
-    }
-}
-
-fn first_attempt() -> RunAttempt {
-    RunAttempt {
-        repository: report(1).repository,
-        run_id: 100,
-        attempt: 1,
     }
 }
 
@@ -91,16 +55,6 @@ fn answered(answer: RerunAnswer) -> Event {
 fn watches(changes: &Changes) -> usize {
     let watch = |effect: &&Effect| matches!(effect, Effect::WatchRun { .. });
     changes.effects.iter().filter(watch).count()
-}
-
-fn calls(changes: &Changes) -> Vec<&RerunCall> {
-    let effects = changes.effects.iter();
-    effects
-        .filter_map(|effect| match effect {
-            Effect::Rerun { call, .. } => Some(call),
-            _ => None,
-        })
-        .collect()
 }
 
 fn rerun(tester: &Tester, id: i64) -> Option<String> {
@@ -367,15 +321,6 @@ fn what_was_asked_is_remembered_over_restarts_and_hours() {
     let mut tester = tester();
     let name = interrupted(&mut tester, 1);
     tester.tell(completed("failure", vec![ended(1, &name, "failure", 20)]));
-    let restart = |tester: &mut Tester| {
-        let stored = Stored {
-            jobs: tester.fleet.jobs().cloned().collect(),
-            runners: tester.fleet.runners().cloned().collect(),
-            ..Stored::default()
-        };
-        tester.fleet = Fleet::restore(tester.spec.clone(), stored, 2);
-        tester.tell(Event::Restarted);
-    };
     restart(&mut tester);
     tester.pass(3 * 3_600);
     restart(&mut tester);
@@ -390,95 +335,4 @@ fn what_was_asked_is_remembered_over_restarts_and_hours() {
     tester.tell(look(again(3, 1, 3)));
     let lineage = &tester.job(3).lineage;
     assert_eq!((lineage.count, lineage.of, lineage.market), (1, None, None));
-}
-
-fn scope() -> Scope {
-    pool("linux").scope
-}
-
-fn listed(launch: &LaunchId, name: &RunnerName, busy: bool) -> Event {
-    let listed = vec![Registered {
-        name: name.clone(),
-        id: GithubRunnerId(7),
-        launch: launch.clone(),
-        busy,
-    }];
-    Event::RunnersListed {
-        scope: scope(),
-        listed,
-    }
-}
-
-fn deletes(changes: &Changes) -> usize {
-    let delete = |effect: &&Effect| matches!(effect, Effect::Deregister { .. });
-    changes.effects.iter().filter(delete).count()
-}
-
-#[test]
-fn a_registration_whose_launch_is_over_is_deleted_after_a_grace() {
-    let mut tester = tester();
-    let (launch, name) = running(&mut tester, 1);
-    assert_eq!(
-        deletes(&tester.tell(listed(&launch, &name, false))),
-        0,
-        "it lives"
-    );
-    tester.tell(finished(&launch, Outcome::Succeeded));
-    tester.second += 300;
-    assert_eq!(
-        deletes(&tester.tell(listed(&launch, &name, false))),
-        0,
-        "it is being deleted"
-    );
-    tester.tell(Event::Deregistered {
-        launch: launch.clone(),
-        name: name.clone(),
-        answer: muster_core::DeregisterAnswer::Absent,
-    });
-    assert_eq!(
-        deletes(&tester.tell(listed(&launch, &name, false))),
-        0,
-        "one list may lag"
-    );
-    tester.second += 120;
-    assert_eq!(
-        deletes(&tester.tell(listed(&launch, &name, true))),
-        0,
-        "it has a job"
-    );
-    assert_eq!(deletes(&tester.tell(listed(&launch, &name, false))), 0);
-    tester.second += 120;
-    let changes = tester.tell(listed(&launch, &name, false));
-    assert_eq!(deletes(&changes), 1);
-    assert_eq!(changes.differences, [Difference::LeftRunner]);
-    let forgotten = LaunchId::from("long-ago");
-    let old = RunnerName::from("muster-linux-long-ago");
-    tester.tell(listed(&forgotten, &old, false));
-    tester.second += 120;
-    assert_eq!(deletes(&tester.tell(listed(&forgotten, &old, false))), 1);
-}
-
-#[test]
-fn a_registration_that_is_missing_retires_its_idle_host_and_spares_a_busy_one() {
-    let mut tester = tester();
-    let (busy, busy_name) = running(&mut tester, 1);
-    let missing = |launch: &LaunchId, name: &RunnerName| Event::RunnerMissing {
-        launch: launch.clone(),
-        name: name.clone(),
-    };
-    let changes = tester.tell(missing(&busy, &busy_name));
-    assert_eq!((changes.effects.len(), changes.differences.len()), (0, 1));
-    tester.tell(webhook(report(2)));
-    let idle = tester.launches("linux").pop().unwrap();
-    let name = tester.listens(&idle);
-    let changes = tester.tell(missing(&idle, &name));
-    assert!(
-        changes
-            .effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Retire { .. }))
-    );
-    let runner = tester.fleet.runner(&idle).unwrap();
-    assert_eq!(runner.registration, Registration::Gone);
-    assert!(tester.tell(missing(&idle, &name)).is_empty());
 }

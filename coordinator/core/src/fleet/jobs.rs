@@ -182,11 +182,15 @@ impl Fleet {
         let mut expired = Vec::new();
         let mut passed_over = Vec::new();
         for job in self.open_jobs() {
+            // From when it was heard of here: of what is older, GitHub was asked.
             let too_old = match job.status() {
-                JobStatus::Queued => elapsed(job.queued_at(), now) >= LONGEST_QUEUED,
-                JobStatus::InProgress => job
-                    .started_at
-                    .is_some_and(|at| elapsed(at, now) >= LONGEST_RUN),
+                JobStatus::Queued => elapsed(job.known_at, now) >= LONGEST_QUEUED,
+                JobStatus::InProgress => {
+                    let since = job
+                        .started_at
+                        .map_or(job.known_at, |at| at.max(job.known_at));
+                    elapsed(since, now) >= LONGEST_RUN
+                }
                 JobStatus::Waiting | JobStatus::Completed => false,
             };
             if too_old {

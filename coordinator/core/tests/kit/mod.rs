@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use muster_core::{
     Changes, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId, Job, JobId,
-    JobReport, JobStatus, LaunchId, PoolSpec, Repository, RunnerName, Scope, SizeRules, Stored,
-    TimeLimits,
+    JobReport, JobStatus, LaunchId, Outcome, PoolSpec, Repository, RerunCall, RunAttempt,
+    RunnerName, Scope, SizeRules, Stored, TimeLimits,
 };
 
 /// A time, in seconds after the beginning.
@@ -192,4 +192,62 @@ pub(crate) fn told(changes: &Changes) -> Vec<&str> {
 pub(crate) fn launched(changes: &Changes) -> usize {
     let launch = |effect: &&Effect| matches!(effect, Effect::Launch { .. });
     changes.effects.iter().filter(launch).count()
+}
+
+pub(crate) fn finished(launch: &LaunchId, outcome: Outcome) -> Event {
+    Event::Finished {
+        launch: launch.clone(),
+        outcome,
+        reason: "as the agent says".into(),
+    }
+}
+
+pub(crate) fn gone(launch: &LaunchId) -> Event {
+    Event::InstanceGone {
+        launch: launch.clone(),
+        instance: Tester::instance(launch),
+    }
+}
+
+pub(crate) fn first_attempt() -> RunAttempt {
+    RunAttempt {
+        repository: report(1).repository,
+        run_id: 100,
+        attempt: 1,
+    }
+}
+
+pub(crate) fn calls(changes: &Changes) -> Vec<&RerunCall> {
+    let effects = changes.effects.iter();
+    effects
+        .filter_map(|effect| match effect {
+            Effect::Rerun { call, .. } => Some(call),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A job that runs, and the runner that has it.
+pub(crate) fn running(tester: &mut Tester, id: i64) -> (LaunchId, RunnerName) {
+    let before = tester.launches("linux");
+    tester.tell(webhook(report(id)));
+    let launch = tester
+        .launches("linux")
+        .into_iter()
+        .find(|launch| !before.contains(launch))
+        .unwrap();
+    let name = tester.listens(&launch);
+    tester.tell(webhook(started(id, name.as_str(), 9)));
+    tester.phase(&launch, HostPhase::Running);
+    (launch, name)
+}
+
+pub(crate) fn restart(tester: &mut Tester) {
+    let stored = Stored {
+        jobs: tester.fleet.jobs().cloned().collect(),
+        runners: tester.fleet.runners().cloned().collect(),
+        ..Stored::default()
+    };
+    tester.fleet = Fleet::restore(tester.spec.clone(), stored, 2);
+    tester.tell(Event::Restarted);
 }

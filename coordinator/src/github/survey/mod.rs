@@ -10,6 +10,7 @@
 //! Not surveyed: repositories of pools of an enterprise, whose installation can't list them. There, jobs are
 //! found by webhooks, by their redelivery, and by [`super::JobCheck`].
 
+mod news;
 mod owner;
 mod pace;
 mod place;

@@ -1,9 +1,9 @@
 //! The survey of one owner's repositories: one call after the other.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
-use muster_core::{Event, JobId, JobReport, JobStatus, Repository, Scope};
+use muster_core::{JobStatus, Repository, Scope};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +12,7 @@ use super::super::reconcile::jittered;
 use super::super::runs::Fetched;
 use super::pace::{Calls, Intervals};
 use super::place::{Key, Look, Place, key};
-use super::{Places, SurveyParts, Surveyed};
+use super::{Places, SurveyParts, Surveyed, news};
 use crate::clock;
 use crate::engine::Stopped;
 
@@ -23,11 +23,6 @@ const OPEN: [&str; 2] = ["queued", "in_progress"];
 const LIST_REPOSITORIES: Duration = Duration::from_secs(10);
 /// Repositories in one page of the list.
 const PAGE: usize = 100;
-/// A new job is left so long to its webhook, which comes within 2 s at the median and 3 s at the 90th
-/// percentile (<https://carbonrunner.io/stats>).
-const WEBHOOK_FIRST: Duration = Duration::from_secs(2);
-/// The same for the start or the end of a job, for which nobody waits.
-const WEBHOOK_FIRST_OF_MOVES: Duration = Duration::from_secs(5);
 /// Time between two looks at what the fleet knows and at the pace.
 const TAKE_STOCK: Duration = Duration::from_secs(2);
 /// Longest pause after a failure.
@@ -283,7 +278,7 @@ impl Owner {
             let answer = match answer {
                 // It was deleted, or taken from the app: the next list of repositories will say so.
                 Err(GithubError::NotFound(_)) => {
-                    self.tell_missing(&repository, None).await?;
+                    news::missing(&self.parts.engine, &repository, None).await?;
                     return Ok(calls);
                 }
                 other => other?,
@@ -331,7 +326,7 @@ impl Owner {
         let answer = match answer {
             Err(GithubError::NotFound(_)) => {
                 self.place.forget(run);
-                self.tell_missing(&repository, Some(run)).await?;
+                news::missing(&self.parts.engine, &repository, Some(run)).await?;
                 return Ok(1);
             }
             other => other?,
@@ -343,7 +338,7 @@ impl Owner {
                 if let Some(run) = self.place.runs.get_mut(&run) {
                     run.etag = etag;
                 }
-                self.hand_over(value).await?
+                news::hand_over(&self.parts.engine, value).await?
             }
         };
         match left {
@@ -352,86 +347,4 @@ impl Owner {
         }
         Ok(1)
     }
-
-    /// Tells the fleet that a repository is gone, or one run of it. Its jobs are asked for singly then,
-    /// before they count as ended.
-    async fn tell_missing(&self, of: &Repository, run: Option<i64>) -> Result<(), Stopped> {
-        let of = key(of);
-        let engine = &self.parts.engine;
-        let jobs: Vec<JobId> = engine
-            .query(move |fleet| {
-                let open = fleet
-                    .jobs()
-                    .filter(|job| job.status() != JobStatus::Completed);
-                open.filter(|job| job.missing_since.is_none())
-                    .filter(|job| run.is_none_or(|run| job.report.run_id == run))
-                    .filter(|job| key(&job.report.repository) == of)
-                    .map(muster_core::Job::id)
-                    .collect()
-            })
-            .await?;
-        for job in jobs {
-            engine.submit(Event::JobMissing { job }).await?;
-        }
-        Ok(())
-    }
-
-    /// Tells the fleet of jobs that it has other news of. Answers for how long some are left to their webhooks.
-    async fn hand_over(&self, jobs: Vec<JobReport>) -> Result<Option<Duration>, Stopped> {
-        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-        let known: BTreeMap<JobId, Known> = self
-            .parts
-            .engine
-            .query(move |fleet| {
-                let known = ids.into_iter().filter_map(|id| fleet.job(id));
-                known
-                    .map(|job| {
-                        let open = job.doubted || job.missing_since.is_some();
-                        let known = Known {
-                            status: job.status(),
-                            sure: !open && job.closed.is_none(),
-                        };
-                        (job.id(), known)
-                    })
-                    .collect()
-            })
-            .await?;
-        let mut left: Option<Duration> = None;
-        for report in jobs {
-            let news = match known.get(&report.id) {
-                Some(known) => !known.sure || report.status > known.status,
-                None => report.status != JobStatus::Completed,
-            };
-            if !news {
-                continue;
-            }
-            if let Some(fresh) = fresh_for(&report) {
-                left = Some(left.map_or(fresh, |left| left.min(fresh)));
-                continue;
-            }
-            self.parts
-                .engine
-                .submit(Event::JobFound(Box::new(report)))
-                .await?;
-        }
-        Ok(left)
-    }
-}
-
-/// What the fleet knows of a job.
-struct Known {
-    status: JobStatus,
-    sure: bool,
-}
-
-/// For how long what a job says is so new that its webhook is most likely still on its way; none if it isn't.
-fn fresh_for(report: &JobReport) -> Option<Duration> {
-    let (since, first) = match report.status {
-        JobStatus::Waiting | JobStatus::Queued => (report.created_at, WEBHOOK_FIRST),
-        JobStatus::InProgress => (report.started_at, WEBHOOK_FIRST_OF_MOVES),
-        JobStatus::Completed => (report.completed_at, WEBHOOK_FIRST_OF_MOVES),
-    };
-    // A clock that is behind GitHub's must not keep a job waiting.
-    let age = Duration::try_from(clock::now().duration_since(since?)).ok()?;
-    first.checked_sub(age).filter(|left| !left.is_zero())
 }

@@ -75,7 +75,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let (store, authority) = wiring::open(&config, secrets.ca.as_ref()).await?;
     let metrics = Metrics::new()?;
     let github = wiring::github(&config, &secrets, &metrics)?;
-    let sockets = Sockets::bind(&config).await?;
+    let sockets = Sockets::bind(&config)?;
     let addresses = sockets.addresses()?;
     let tasks = TaskTracker::new();
     let providers =

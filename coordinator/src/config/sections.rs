@@ -20,6 +20,11 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const TENTH: Duration = Duration::from_millis(100);
+/// What GitHub admits: 900 points a minute for an endpoint, five for each registration
+/// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
+const REGISTRATIONS: u32 = 180;
+/// Where nothing is limited, such as on GitHub Enterprise Server unless its administrators say otherwise.
+const MAX_REGISTRATIONS: u32 = 100_000;
 
 pub(super) fn coordinator(mut section: Section<'_>, base: &Path) -> Option<CoordinatorSettings> {
     let name = section.default("name", "muster".to_owned(), |value| {
@@ -148,6 +153,9 @@ pub(super) fn github(
         MINUTE,
         duration(Duration::ZERO, 24 * HOUR),
     );
+    let registrations = section.default("registrations_per_minute", REGISTRATIONS, |value| {
+        value.integer(1, MAX_REGISTRATIONS)
+    });
     section.finish();
     Some(GithubSettings {
         api_url: api_url?,
@@ -158,6 +166,7 @@ pub(super) fn github(
         proxy: proxy?,
         proxy_credentials_file: credentials?,
         redeliver_interval: Some(redeliver?).filter(|interval| !interval.is_zero()),
+        registrations_per_minute: registrations?,
     })
 }
 

@@ -100,6 +100,8 @@ pub struct GithubSettings {
     pub proxy_credentials_file: Option<PathBuf>,
     /// How often failed deliveries are looked for; none is never.
     pub redeliver_interval: Option<Duration>,
+    /// Most registrations of runners in any one minute.
+    pub registrations_per_minute: u32,
 }
 
 /// Certificates.

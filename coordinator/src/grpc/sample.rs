@@ -120,6 +120,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         held_up: None,
         silent_since: None,
         warnings: 0,
+        heard_through: 0,
         marks: Marks {
             created_at: at(100),
             launched_at: None,

@@ -141,6 +141,7 @@ pub(super) fn runner(launch: &str, salt: u32) -> Runner {
         held_up: None,
         silent_since: None,
         warnings: 0,
+        heard_through: 0,
         marks: Marks {
             created_at: at(0),
             launched_at: Some(at(1)),

@@ -55,6 +55,9 @@ pub struct Runner {
     /// Warnings and notices of its agent that the timeline has, and one more once some are left out.
     #[serde(default)]
     pub warnings: u32,
+    /// Number of the last of its agent's events that was taken; 0 before the first.
+    #[serde(default)]
+    pub heard_through: u64,
     /// When it passed each mark of its life.
     pub marks: Marks,
 }

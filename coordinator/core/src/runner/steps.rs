@@ -28,6 +28,7 @@ impl Runner {
             held_up: None,
             silent_since: None,
             warnings: 0,
+            heard_through: 0,
             marks: Marks {
                 created_at: now,
                 launched_at: None,

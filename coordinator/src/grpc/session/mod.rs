@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use self::stream::Session;
-use super::authorize;
+use super::authorize::{self, Refused};
 use super::time::to_wire;
 use crate::engine::{Engine, Stopped};
 use crate::identity::ca::Authority;
@@ -112,12 +112,17 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let (launch, not_after) = self.shared.caller(&request).await?;
+        let Caller {
+            launch,
+            not_after,
+            heard_through,
+        } = self.shared.caller(&request).await?;
         let (out, stream) = mpsc::channel(OUT_CAPACITY);
         let session = Session {
             shared: Arc::clone(&self.shared),
             launch,
             not_after,
+            heard_through,
             runner_name: String::new(),
             out,
         };
@@ -129,7 +134,7 @@ impl AgentService for Agents {
         &self,
         request: Request<RenewCertificateRequest>,
     ) -> Result<Response<RenewCertificateResponse>, Status> {
-        let (launch, _) = self.shared.caller(&request).await?;
+        let Caller { launch, .. } = self.shared.caller(&request).await?;
         let (id, _) = authorize::agent(&request)?;
         let key = RequestedKey::from_csr(&request.get_ref().csr_der)
             .map_err(|error| Status::invalid_argument(format!("csr_der: {error}")))?;
@@ -149,20 +154,38 @@ impl AgentService for Agents {
     }
 }
 
+/// What a call speaks for.
+struct Caller {
+    launch: LaunchId,
+    /// When its certificate expires.
+    not_after: Timestamp,
+    /// Number of the last of its agent's events that is stored.
+    heard_through: u64,
+}
+
 impl Shared {
-    /// The launch that a call speaks for, and until when.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<(LaunchId, Timestamp), Status> {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let (id, not_after) = authorize::agent(request)?;
         let name = id.to_string();
         let found = self
             .engine
-            .query(move |fleet| authorize::launch_of(fleet, &id))
+            .query(move |fleet| {
+                let launch = authorize::launch_of(fleet, &id)?;
+                let heard_through = fleet
+                    .runner(&launch)
+                    .map_or(0, |runner| runner.heard_through);
+                Ok::<_, Refused>((launch, heard_through))
+            })
             .await
             .map_err(|Stopped| stopping())?;
-        let launch = found.inspect_err(|refused| {
+        let (launch, heard_through) = found.inspect_err(|refused| {
             warn!(id = name, %refused, "a certificate was refused");
         })?;
-        Ok((launch, not_after))
+        Ok(Caller {
+            launch,
+            not_after,
+            heard_through,
+        })
     }
 }
 

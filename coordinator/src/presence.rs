@@ -82,6 +82,8 @@ struct Agent {
     sample: Option<Box<Sample>>,
     /// Highest sequence number of its events that is durable; none before the first.
     acknowledged: Option<u64>,
+    /// Its stream waits for us and is not read: its silence is ours.
+    unread: bool,
     /// Its work is over: it holds no stream any more, nor gets another one.
     revoked: bool,
     turn: Turn,
@@ -124,6 +126,7 @@ impl Presence {
         agent.newest += 1;
         agent.outbound = (!agent.revoked).then_some(outbound);
         agent.last_seen = now;
+        agent.unread = false;
         let connection = Connection {
             table: Arc::clone(&self.table),
             launch: launch.clone(),
@@ -193,7 +196,8 @@ impl Presence {
         for mut shard in self.shards() {
             for (launch, agent) in shard.iter_mut() {
                 let unheard = now.duration_since(agent.last_seen).unsigned_abs();
-                if agent.outbound.is_some() && agent.last_seen < now && unheard > silence {
+                let is_silent = agent.last_seen < now && unheard > silence && !agent.unread;
+                if agent.outbound.is_some() && is_silent {
                     agent.outbound = None;
                     silent.push(launch.clone());
                 }
@@ -231,6 +235,7 @@ impl Agent {
             last_seen: now,
             sample: None,
             acknowledged: None,
+            unread: false,
             revoked: false,
             turn: Arc::default(),
         }
@@ -249,6 +254,18 @@ impl Connection {
                 }
             }
         });
+    }
+
+    /// Waits for something of ours. Meanwhile the stream is not read, and the agent does not count as
+    /// silent; it counts as heard at the end.
+    pub async fn unread<T>(&self, work: impl Future<Output = T>) -> T {
+        self.newest(|agent| agent.unread = true);
+        let done = work.await;
+        self.newest(|agent| {
+            agent.unread = false;
+            agent.last_seen = Timestamp::now();
+        });
+        done
     }
 
     /// Highest sequence number that is durable; none if no event of this agent was seen since the

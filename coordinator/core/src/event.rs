@@ -155,6 +155,21 @@ pub enum Event {
         /// What.
         reason: String,
     },
+    /// An agent says something by a number. What was taken by this number or a higher one before changes
+    /// nothing.
+    Said {
+        /// The launch.
+        launch: LaunchId,
+        /// 1 for the agent's first event, then one more for each.
+        sequence: u64,
+        /// What it says.
+        event: Box<Event>,
+    },
+    /// An agent gives numbers from 1 again.
+    CountsAnew {
+        /// The launch.
+        launch: LaunchId,
+    },
     /// An agent opened its stream.
     AgentConnected {
         /// The launch.

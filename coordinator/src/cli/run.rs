@@ -71,7 +71,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new()?;
     let tasks = TaskTracker::new();
     // Who looks whether the process lives must find it while it waits for its secrets.
-    let web = wiring::bind("web", config.listen.web).await?;
+    let web = wiring::bind("web", config.listen.web)?;
     let web_address = web.local_addr()?;
     let routes = Arc::new(OnceLock::new());
     tasks.spawn(web::serve(
@@ -120,7 +120,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let authority = serving.authority();
     let github = wiring::github(&config, &secrets, &metrics)?;
-    let sockets = Sockets::bind(&config).await?;
+    let sockets = Sockets::bind(&config)?;
     let addresses = sockets.addresses(web_address)?;
     let providers = wiring::providers(
         &config, &store, &authority, &metrics, &addresses, &tasks, &stop,

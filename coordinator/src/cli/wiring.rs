@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use muster_core::AccountName;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +31,9 @@ use crate::telemetry::Metrics;
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "muster.db";
+/// Connections that may wait to be accepted; the kernel allows 4,096 at most (`net.core.somaxconn`). When all
+/// agents come back at once, those beyond it lose a second to a repeated SYN, or their whole try.
+const BACKLOG: u32 = 4_096;
 
 /// The sockets beside that of the web, bound.
 #[derive(Debug)]
@@ -50,19 +53,17 @@ pub(super) struct Addresses {
 }
 
 /// Binds one socket.
-pub(super) async fn bind(name: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listen.{name}: can't listen on {address}"))
+pub(super) fn bind(name: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen_on(address).with_context(|| format!("listen.{name}: can't listen on {address}"))
 }
 
 impl Sockets {
-    pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
         let listen = &config.listen;
         Ok(Self {
-            enroll: bind("enroll", listen.enroll).await?,
-            agents: bind("agents", listen.agents).await?,
-            operators: bind("operators", listen.operators).await?,
+            enroll: bind("enroll", listen.enroll)?,
+            agents: bind("agents", listen.agents)?,
+            operators: bind("operators", listen.operators)?,
         })
     }
 
@@ -74,6 +75,18 @@ impl Sockets {
             operators: self.operators.local_addr()?,
         })
     }
+}
+
+fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // A start after an end finds the port taken by closed connections otherwise.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Writes the addresses; whoever reads the file finds all of it.
@@ -201,6 +214,7 @@ pub(super) fn github(
         secrets.app_key.clone(),
     );
     settings.metrics = Some(metrics.clone());
+    settings.mints_per_minute = usize::try_from(github.registrations_per_minute)?;
     settings.proxy.clone_from(&github.proxy);
     settings
         .proxy_credentials

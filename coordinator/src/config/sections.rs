@@ -22,6 +22,11 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const TENTH: Duration = Duration::from_millis(100);
+/// What GitHub admits: 900 points a minute for an endpoint, five for each registration
+/// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
+const REGISTRATIONS: u32 = 180;
+/// Where nothing is limited, such as on GitHub Enterprise Server unless its administrators say otherwise.
+const MAX_REGISTRATIONS: u32 = 100_000;
 
 pub(super) fn coordinator(mut section: Section<'_>, base: &Path) -> Option<CoordinatorSettings> {
     let name = section.default("name", "muster".to_owned(), |value| {
@@ -156,6 +161,9 @@ pub(super) fn github(
         duration(Duration::ZERO, HOUR),
     );
     let share = section.default("reconcile_share", 40, |value| value.integer(1, 90));
+    let registrations = section.default("registrations_per_minute", REGISTRATIONS, |value| {
+        value.integer(1, MAX_REGISTRATIONS)
+    });
     section.finish();
     let survey = SurveySettings {
         interval: reconcile?,
@@ -171,6 +179,7 @@ pub(super) fn github(
         proxy_credentials_file: credentials?,
         redeliver_interval: Some(redeliver?).filter(|interval| !interval.is_zero()),
         survey: Some(survey).filter(|survey| !survey.interval.is_zero()),
+        registrations_per_minute: registrations?,
     })
 }
 

@@ -106,6 +106,8 @@ pub struct GithubSettings {
     pub redeliver_interval: Option<Duration>,
     /// How repositories are looked at for jobs that no webhook told of; none is never.
     pub survey: Option<SurveySettings>,
+    /// Most registrations of runners in any one minute.
+    pub registrations_per_minute: u32,
 }
 
 /// Certificates.

@@ -78,6 +78,7 @@ fn the_least_file_gets_defaults_and_its_paths_start_at_its_directory() {
         config.github.redeliver_interval,
         Some(Duration::from_secs(60))
     );
+    assert_eq!(config.github.registrations_per_minute, 180);
     let local = config.local.unwrap();
     assert_eq!(local.runner_dir, PathBuf::from("/etc/muster/runner"));
     assert_eq!(

@@ -20,6 +20,8 @@ use crate::telemetry::Metrics;
 
 /// Commands taken into one transaction.
 const BATCH: usize = 256;
+/// How old the pools' figures may be: to count them takes longer than to decide.
+const FIGURES: Duration = Duration::from_millis(100);
 /// How long the store may refuse what it will refuse again, before the process gives up and starts anew. An
 /// outage is waited out, however long it is.
 const STORE_PATIENCE: Duration = Duration::from_secs(30);
@@ -41,6 +43,10 @@ pub(super) struct Actor {
     inbox: Arc<Notify>,
     /// Events that follow from what was just done.
     own: VecDeque<Event>,
+    /// When the pools' figures were brought up to date.
+    counted_at: Instant,
+    /// Whether something may have happened since.
+    uncounted: bool,
 }
 
 /// What one round has gathered.
@@ -82,6 +88,8 @@ impl Actor {
             entries,
             inbox,
             own: VecDeque::from([Event::Restarted]),
+            counted_at: Instant::now(),
+            uncounted: true,
         };
         for effect in pending {
             actor.in_flight.start(&actor.executor, effect);
@@ -100,6 +108,7 @@ impl Actor {
         loop {
             let mut round = Round::default();
             let inbox = Arc::clone(&self.inbox);
+            let count_at = self.counted_at + FIGURES;
             if self.own.is_empty() {
                 tokio::select! {
                     biased;
@@ -110,17 +119,16 @@ impl Actor {
                             let Ok(command) = commands.try_recv() else { break };
                             self.take(command, &mut round);
                         }
+                        // Where commands never stop coming, the answers of effects have their turn, too.
+                        self.take_all_ended(&mut round);
                     }
                     Some(ended) = self.in_flight.next() => {
                         self.take_ended(ended, &mut round);
-                        // Launches that shared a call end together, and share a transaction.
-                        while round.batch.finished_effects.len() < BATCH {
-                            let Some(ended) = self.in_flight.next_now() else { break };
-                            self.take_ended(ended, &mut round);
-                        }
+                        self.take_all_ended(&mut round);
                     }
                     Some(event) = self.held_up.recv() => round.events.push(event),
                     () = inbox.notified() => self.take_inbox(&mut round).await,
+                    () = tokio::time::sleep_until(count_at), if self.uncounted => {}
                     () = tokio::time::sleep_until(tick_at) => {
                         round.events.push(Event::Tick);
                         // A delivery may be stored although its sender was told otherwise.
@@ -134,6 +142,10 @@ impl Actor {
             // What happened may need a look at the limits sooner than was thought.
             tick_at = tick_at.min(Instant::now() + self.fleet.tick_within());
             self.settle(round, changes, &stop).await?;
+            self.uncounted = true;
+            if self.counted_at.elapsed() >= FIGURES {
+                self.count();
+            }
         }
     }
 
@@ -144,6 +156,16 @@ impl Actor {
                 round.stored.push(stored);
             }
             Command::Ask(question) => round.questions.push(question),
+        }
+    }
+
+    /// Takes what has ended: launches that shared a call end together, and share a transaction.
+    fn take_all_ended(&mut self, round: &mut Round) {
+        while round.batch.finished_effects.len() < BATCH {
+            let Some(ended) = self.in_flight.next_now() else {
+                return;
+            };
+            self.take_ended(ended, round);
         }
     }
 
@@ -234,7 +256,7 @@ impl Actor {
             self.carry_out(effect);
         }
         self.tell(entries);
-        self.count(&changes.moved_jobs);
+        self.observe(&changes.moved_jobs);
         for difference in changes.differences {
             self.metrics.difference(difference);
         }
@@ -286,8 +308,8 @@ impl Actor {
         }
     }
 
-    /// Brings the figures up to date.
-    fn count(&self, moved: &[(JobId, JobStatus)]) {
+    /// Counts what became of jobs.
+    fn observe(&self, moved: &[(JobId, JobStatus)]) {
         for (id, status) in moved {
             self.metrics.job_event(*status);
             let Some(job) = self.fleet.job(*id) else {
@@ -301,6 +323,11 @@ impl Actor {
                     .observe_wait(pool, Duration::try_from(wait).unwrap_or_default());
             }
         }
+    }
+
+    /// Brings the pools' figures up to date.
+    fn count(&mut self) {
+        (self.counted_at, self.uncounted) = (Instant::now(), false);
         let now = clock::now();
         for pool in self.fleet.pools() {
             self.metrics

@@ -108,7 +108,8 @@ impl GithubClient {
     /// Registers a runner for one job and gives what its process needs.
     ///
     /// Labels are registered as given; GitHub adds none. `group` is not looked at for a repository,
-    /// which has one group only. At most 180 calls go out in a minute.
+    /// which has one group only. In a minute at most
+    /// [`Settings::mints_per_minute`](super::Settings) calls go out.
     ///
     /// # Errors
     /// As [`MintError`] says. When the answer is lost the runner may be registered nevertheless:

@@ -146,6 +146,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         warnings: 0,
         notice: None,
         cut_short: None,
+        heard_through: 0,
         marks: Marks {
             created_at: at(100),
             withdrawn_at: None,

@@ -76,6 +76,17 @@ async fn a_sweep_ends_the_silent_and_leaves_the_others() {
     assert_eq!(seen.last_seen, later);
 }
 
+#[tokio::test]
+async fn an_agent_whose_stream_waits_for_us_is_not_silent() {
+    let presence = Presence::default();
+    let (connection, _messages) = presence.connect(&launch());
+    let later = Timestamp::now() + Duration::from_secs(60);
+    let silence = Duration::from_secs(30);
+    let swept = connection.unread(async { presence.sweep(later, silence) });
+    assert_eq!(swept.await, []);
+    assert_eq!(presence.sweep(later, silence), [launch()]);
+}
+
 #[test]
 fn a_superseded_stream_changes_nothing_any_more() {
     let presence = Presence::default();

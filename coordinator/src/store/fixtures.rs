@@ -121,6 +121,7 @@ pub(crate) fn runner(launch: &str, salt: u32) -> Runner {
         warnings: 0,
         notice: None,
         cut_short: None,
+        heard_through: 0,
         marks: Marks {
             withdrawn_at: None,
             created_at: at(0),

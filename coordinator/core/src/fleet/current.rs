@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Fleet;
 use super::turn::Turn;
 use crate::event::JobStatus;
-use crate::ids::{JobId, LaunchId, PoolName};
+use crate::ids::{AccountName, InstanceId, JobId, LaunchId, PoolName};
 use crate::job::{Decision, Job};
 use crate::matching::Shape;
 use crate::runner::{Runner, Stage};
@@ -18,7 +18,14 @@ use crate::runner::{Runner, Stage};
 pub(super) struct Current {
     /// Each with the demand that it is counted under, if it is demand.
     jobs: BTreeMap<JobId, Option<Demand>>,
-    runners: BTreeSet<LaunchId>,
+    /// Each with what it is counted under.
+    runners: BTreeMap<LaunchId, Whose>,
+    /// The runners by pool; no set is empty.
+    pools: BTreeMap<PoolName, BTreeSet<LaunchId>>,
+    /// The runners by the instances that they have.
+    instances: BTreeMap<(AccountName, InstanceId), LaunchId>,
+    /// How many instances each pool and each account holds; none is nothing.
+    held: BTreeMap<Holder, usize>,
     /// Jobs that wait, by pool and shape, the oldest first; no set is empty.
     demand: BTreeMap<PoolName, BTreeMap<Shape, BTreeSet<(Timestamp, JobId)>>>,
 }
@@ -29,6 +36,46 @@ struct Demand {
     pool: PoolName,
     shape: Shape,
     queued_at: Timestamp,
+}
+
+/// What a runner is counted under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whose {
+    pool: PoolName,
+    account: AccountName,
+    instance: Option<InstanceId>,
+    /// Whether it has an instance, or is to have one.
+    holds: bool,
+}
+
+/// Who has a limit on instances.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Pool(PoolName),
+    Account(AccountName),
+}
+
+impl Whose {
+    fn of(runner: &Runner) -> Self {
+        Self {
+            pool: runner.pool.clone(),
+            account: runner.account.clone(),
+            instance: runner.instance_id().cloned(),
+            holds: !runner.instance_is_gone(),
+        }
+    }
+
+    fn place(&self) -> Option<(AccountName, InstanceId)> {
+        Some((self.account.clone(), self.instance.clone()?))
+    }
+
+    fn holders(&self) -> impl Iterator<Item = Holder> {
+        let both = [
+            Holder::Pool(self.pool.clone()),
+            Holder::Account(self.account.clone()),
+        ];
+        both.into_iter().filter(|_| self.holds)
+    }
 }
 
 impl Current {
@@ -76,10 +123,46 @@ impl Current {
     }
 
     fn note_runner(&mut self, launch: &LaunchId, runner: Option<&Runner>) {
-        if runner.is_some_and(|runner| runner.stage() != Stage::Gone) {
-            self.runners.insert(launch.clone());
-        } else {
-            self.runners.remove(launch);
+        let new = runner
+            .filter(|runner| runner.stage() != Stage::Gone)
+            .map(Whose::of);
+        if self.runners.get(launch) == new.as_ref() {
+            return;
+        }
+        if let Some(old) = self.runners.remove(launch) {
+            self.forget_runner(launch, &old);
+        }
+        let Some(new) = new else { return };
+        for holder in new.holders() {
+            *self.held.entry(holder).or_default() += 1;
+        }
+        if let Some(place) = new.place() {
+            self.instances.insert(place, launch.clone());
+        }
+        let of_pool = self.pools.entry(new.pool.clone()).or_default();
+        of_pool.insert(launch.clone());
+        self.runners.insert(launch.clone(), new);
+    }
+
+    fn forget_runner(&mut self, launch: &LaunchId, old: &Whose) {
+        for holder in old.holders() {
+            if let Some(count) = self.held.get_mut(&holder) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(&holder);
+                }
+            }
+        }
+        if let Some(place) = old.place()
+            && self.instances.get(&place) == Some(launch)
+        {
+            self.instances.remove(&place);
+        }
+        if let Some(of_pool) = self.pools.get_mut(&old.pool) {
+            of_pool.remove(launch);
+            if of_pool.is_empty() {
+                self.pools.remove(&old.pool);
+            }
         }
     }
 
@@ -97,13 +180,39 @@ impl Current {
     }
 
     /// Notes a runner that is new.
-    pub(super) fn add_runner(&mut self, launch: LaunchId) {
-        self.runners.insert(launch);
+    pub(super) fn add_runner(&mut self, runner: &Runner) {
+        self.note_runner(&runner.launch, Some(runner));
+    }
+
+    /// How many instances a pool holds.
+    pub(super) fn held_by_pool(&self, pool: &PoolName) -> usize {
+        let holder = Holder::Pool(pool.clone());
+        self.held.get(&holder).copied().unwrap_or(0)
+    }
+
+    /// How many instances an account holds.
+    pub(super) fn held_by_account(&self, account: &AccountName) -> usize {
+        let holder = Holder::Account(account.clone());
+        self.held.get(&holder).copied().unwrap_or(0)
+    }
+
+    /// The launch of the runner that has an instance.
+    pub(super) fn launch_of(
+        &self,
+        account: &AccountName,
+        instance: &InstanceId,
+    ) -> Option<&LaunchId> {
+        self.instances.get(&(account.clone(), instance.clone()))
+    }
+
+    /// The launches of a pool's runners.
+    pub(super) fn launches_of(&self, pool: &PoolName) -> impl Iterator<Item = &LaunchId> {
+        self.pools.get(pool).into_iter().flatten()
     }
 
     /// The launches of the runners.
     pub(super) fn launches(&self) -> impl Iterator<Item = &LaunchId> {
-        self.runners.iter()
+        self.runners.keys()
     }
 }
 
@@ -116,7 +225,7 @@ impl Fleet {
 
     /// The runners that are not gone.
     pub(crate) fn present_runners(&self) -> impl Iterator<Item = &Runner> {
-        let launches = self.current.runners.iter();
+        let launches = self.current.runners.keys();
         launches.filter_map(|launch| self.runners.get(launch))
     }
 

@@ -122,7 +122,7 @@ impl Fleet {
         });
         turn.tell(&runner, "launch decided", "");
         self.names.insert(runner.name.clone(), launch.clone());
-        self.current.add_runner(launch.clone());
+        self.current.add_runner(&runner);
         self.runners.insert(launch, runner);
     }
 
@@ -162,19 +162,14 @@ impl Fleet {
 
     /// The runners of a pool that are not gone.
     fn runners_of<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = &'a Runner> {
-        self.present_runners()
-            .filter(move |runner| runner.pool == *pool)
+        let launches = self.current.launches_of(pool);
+        launches.filter_map(|launch| self.runners.get(launch))
     }
 
     /// How many more instances a pool may have.
     fn room(&self, pool: &PoolSpec) -> u32 {
-        let holds = |runner: &&Runner| !runner.instance_is_gone();
-        let in_pool = self.runners_of(&pool.name).filter(holds).count();
-        let in_account = self
-            .present_runners()
-            .filter(|r| r.account == pool.account)
-            .filter(holds)
-            .count();
+        let in_pool = self.current.held_by_pool(&pool.name);
+        let in_account = self.current.held_by_account(&pool.account);
         let account_max = self.spec.accounts.get(&pool.account).copied().unwrap_or(0);
         left(pool.max, in_pool).min(left(account_max, in_account))
     }
@@ -268,10 +263,7 @@ impl Fleet {
         if self.room(pool) >= missing {
             return None;
         }
-        let used = self
-            .runners_of(&pool.name)
-            .filter(|r| !r.instance_is_gone())
-            .count();
+        let used = self.current.held_by_pool(&pool.name);
         if left(pool.max, used) < missing {
             return Some(format!(
                 "the pool has {used} of at most {} instances",

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::Fleet;
 use super::turn::Turn;
 use crate::effect::Effect;
-use crate::event::{HostPhase, Interruption, Outcome};
+use crate::event::{Event, HostPhase, Interruption, Outcome};
 use crate::ids::{InstanceId, LaunchId, RunnerName};
 use crate::rerun::Cause;
 use crate::runner::{Registration, Runner, Work};
@@ -131,6 +131,29 @@ impl Fleet {
         if !runner.is_over() && runner.silent_since.is_none() {
             runner.silent_since = Some(turn.now);
             turn.tell(runner, "agent lost", "its stream ended");
+        }
+    }
+
+    /// Takes what an agent says, unless it was taken before: it says again whatever it does not know to be
+    /// stored, on another stream and to another process of ours.
+    pub(super) fn said(&mut self, launch: &LaunchId, sequence: u64, event: Event, turn: &mut Turn) {
+        if let Some(runner) = self.runners.get_mut(launch) {
+            if sequence <= runner.heard_through {
+                turn.refuse(format!(
+                    "the agent of {launch} has said event {sequence} before"
+                ));
+                return;
+            }
+            runner.heard_through = sequence;
+            turn.touch(runner);
+        }
+        self.dispatch(event, turn);
+    }
+
+    pub(super) fn counts_anew(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        if let Some(runner) = self.runners.get_mut(launch) {
+            runner.heard_through = 0;
+            turn.touch(runner);
         }
     }
 

@@ -204,6 +204,12 @@ impl Fleet {
                 self.agent_connected(&launch, phase, assignment.as_ref(), turn);
             }
             Event::AgentLost { launch } => self.agent_lost(&launch, turn),
+            Event::Said {
+                launch,
+                sequence,
+                event,
+            } => self.said(&launch, sequence, *event, turn),
+            Event::CountsAnew { launch } => self.counts_anew(&launch, turn),
             Event::AssignmentAccepted { launch, name } => {
                 self.assignment_accepted(&launch, &name, turn);
             }
@@ -317,6 +323,10 @@ impl Fleet {
     /// The runner of this instance of this account. Ids of instances mean nothing across accounts.
     #[must_use]
     pub fn runner_of(&self, account: &AccountName, instance: &InstanceId) -> Option<&Runner> {
+        if let Some(launch) = self.current.launch_of(account, instance) {
+            return self.runners.get(launch);
+        }
+        // Its work may be over, and its instance gone.
         self.runners
             .values()
             .find(|runner| runner.account == *account && runner.instance_id() == Some(instance))

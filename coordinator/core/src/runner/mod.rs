@@ -62,6 +62,9 @@ pub struct Runner {
     /// Set if it ended in the middle of a job, and neither the job nor an operator ended it.
     #[serde(default)]
     pub cut_short: Option<Cause>,
+    /// Number of the last of its agent's events that was taken; 0 before the first.
+    #[serde(default)]
+    pub heard_through: u64,
     /// When it passed each mark of its life.
     pub marks: Marks,
 }

@@ -30,6 +30,7 @@ impl Runner {
             warnings: 0,
             notice: None,
             cut_short: None,
+            heard_through: 0,
             marks: Marks {
                 created_at: now,
                 withdrawn_at: None,

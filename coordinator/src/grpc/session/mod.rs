@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use self::renewals::Renewals;
 use self::stream::Session;
-use super::authorize::{self, Validity};
+use super::authorize::{self, Refused, Validity};
 use super::time::to_wire;
 use crate::engine::{Engine, Stopped};
 use crate::identity::csr::RequestedKey;
@@ -116,12 +116,17 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let (launch, validity) = self.shared.caller(&request).await?;
+        let Caller {
+            launch,
+            validity,
+            heard_through,
+        } = self.shared.caller(&request).await?;
         let (out, stream) = mpsc::channel(OUT_CAPACITY);
         let session = Session {
             shared: Arc::clone(&self.shared),
             launch,
             validity,
+            heard_through,
             runner_name: String::new(),
             out,
         };
@@ -133,7 +138,7 @@ impl AgentService for Agents {
         &self,
         request: Request<RenewCertificateRequest>,
     ) -> Result<Response<RenewCertificateResponse>, Status> {
-        let (launch, _) = self.shared.caller(&request).await?;
+        let Caller { launch, .. } = self.shared.caller(&request).await?;
         let (id, _) = authorize::agent(&request)?;
         if !self.shared.renewals.take(&launch) {
             warn!(%launch, "an agent renews its certificate again and again; it has to wait");
@@ -164,20 +169,38 @@ impl AgentService for Agents {
     }
 }
 
+/// What a call speaks for.
+struct Caller {
+    launch: LaunchId,
+    /// For how long its certificate counts.
+    validity: Validity,
+    /// Number of the last of its agent's events that is stored.
+    heard_through: u64,
+}
+
 impl Shared {
-    /// The launch that a call speaks for, and for how long.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<(LaunchId, Validity), Status> {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let (id, validity) = authorize::agent(request)?;
         let name = id.to_string();
         let found = self
             .engine
-            .query(move |fleet| authorize::launch_of(fleet, &id))
+            .query(move |fleet| {
+                let launch = authorize::launch_of(fleet, &id)?;
+                let heard_through = fleet
+                    .runner(&launch)
+                    .map_or(0, |runner| runner.heard_through);
+                Ok::<_, Refused>((launch, heard_through))
+            })
             .await
             .map_err(|Stopped| stopping())?;
-        let launch = found.inspect_err(|refused| {
+        let (launch, heard_through) = found.inspect_err(|refused| {
             warn!(id = name, %refused, "a certificate was refused");
         })?;
-        Ok((launch, validity))
+        Ok(Caller {
+            launch,
+            validity,
+            heard_through,
+        })
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) launch: LaunchId,
     /// For how long the certificate that it was opened with counts.
     pub(super) validity: Validity,
+    /// Number of the last of the agent's events that was stored when the stream was opened.
+    pub(super) heard_through: u64,
     /// Name of the agent's runner, for the log; empty until it has one.
     pub(super) runner_name: String,
     pub(super) out: mpsc::Sender<Result<SessionResponse, Status>>,
@@ -136,19 +138,27 @@ impl Session {
         self.tell(Told::Configure(configure(&self.shared.settings)))
             .await?;
         let (connection, messages) = self.shared.presence.connect(&self.launch);
+        if connection.acknowledged().is_none() && self.heard_through > 0 {
+            // Its first stream to this process: what it said to the one before is not asked for again.
+            connection.acknowledge(Some(self.heard_through));
+        }
         if connection
             .acknowledged()
             .is_some_and(|known| known > hello.last_sequence)
         {
             warn!(launch = %self.launch, "the agent counts its events anew");
             connection.acknowledge(None);
+            let anew = Event::CountsAnew {
+                launch: self.launch.clone(),
+            };
+            connection.unread(self.submit(anew)).await?;
         }
-        self.submit(Event::AgentConnected {
+        let connected = Event::AgentConnected {
             launch: self.launch.clone(),
             phase,
             assignment,
-        })
-        .await?;
+        };
+        connection.unread(self.submit(connected)).await?;
         Ok((connection, messages))
     }
 
@@ -229,7 +239,7 @@ impl Session {
                 if known.is_some_and(|known| sequence - known > 1) {
                     warn!(launch = %self.launch, ?known, sequence, "events of the agent are missing");
                 }
-                self.apply(event).await?;
+                connection.unread(self.apply(event)).await?;
                 connection.acknowledge(Some(sequence));
                 sequence
             }
@@ -241,6 +251,7 @@ impl Session {
     }
 
     async fn apply(&mut self, event: AgentEvent) -> Result<(), End> {
+        let sequence = event.sequence;
         events::log(&self.launch, &self.runner_name, &event);
         let Some(event) = events::to_core(&self.launch, event) else {
             return Ok(());
@@ -248,7 +259,12 @@ impl Session {
         if let Event::AssignmentAccepted { name, .. } = &event {
             name.as_str().clone_into(&mut self.runner_name);
         }
-        self.submit(event).await
+        self.submit(Event::Said {
+            launch: self.launch.clone(),
+            sequence,
+            event: Box::new(event),
+        })
+        .await
     }
 
     /// Tells the core that the agent is lost, unless it holds a newer stream. Not when the

@@ -204,6 +204,22 @@ async fn events_that_come_again_are_acknowledged_and_not_applied() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_process_stored_is_acknowledged_and_not_applied() {
+    let mut idle = booting();
+    (idle.work, idle.heard_through) = (Work::Idle, 2);
+    let world = World::with(vec![idle]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, returning(2)).await;
+    // As if it were another than the one that was stored: it is not even looked at.
+    stream.event(2, phase(RunnerPhase::Running)).await;
+    assert_eq!(stream.acknowledged().await, 2);
+    assert_eq!(world.runner().await.stage(), Stage::Idle);
+    stream.event(3, phase(RunnerPhase::Running)).await;
+    assert_eq!(stream.acknowledged().await, 3);
+    assert_eq!(world.runner().await.stage(), Stage::Busy);
+}
+
+#[tokio::test]
 async fn a_newer_stream_ends_the_older_and_the_agent_is_not_lost() {
     let world = World::with(vec![booting()]).await;
     let channel = world.as_agent().await;

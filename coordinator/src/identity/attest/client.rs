@@ -90,9 +90,15 @@ impl Sts {
     /// The body of STS's answer, if that is a success.
     pub(super) async fn ask(&self, request: Rebuilt) -> Result<Vec<u8>, CallError> {
         let host = request.host.clone();
-        let said = tokio::time::timeout(self.time_limit, self.exchange(request))
+        let limit = self.time_limit;
+        // Two limits: with one, in a crowd whoever gets a turn has no time left for the call, and nobody
+        // is ever answered.
+        let Ok(_permit) = tokio::time::timeout(limit, self.calls.acquire()).await else {
+            return Err(too_slow(limit));
+        };
+        let said = tokio::time::timeout(limit, self.exchange(request))
             .await
-            .unwrap_or_else(|_| Err(too_slow(self.time_limit)));
+            .unwrap_or_else(|_| Err(too_slow(limit)));
         let outcome = said.as_ref().map_or(AwsOutcome::Unanswered, Said::outcome);
         if let Some(metrics) = &self.metrics {
             metrics.aws_call("sts", "GetCallerIdentity", outcome);
@@ -107,8 +113,6 @@ impl Sts {
     }
 
     async fn exchange(&self, request: Rebuilt) -> Result<Said, CallError> {
-        // Never closed. The wait counts: the limit is around all of this.
-        let _permit = self.calls.acquire().await;
         let url = match &self.endpoint {
             Some(endpoint) => {
                 let mut url = endpoint.clone();

@@ -30,7 +30,7 @@ use self::client::{CallError, Sts};
 use self::evidence::Checked;
 use crate::telemetry::Metrics;
 
-/// Longest time for one question to STS, the wait for a turn included.
+/// Longest time for one question to STS, and longest wait for its turn.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// How old an instance may be when it enrols.
 const LAUNCHED_WITHIN: Duration = Duration::from_secs(30 * 60);
@@ -44,7 +44,7 @@ pub struct AttestSettings {
     pub endpoint: Option<Url>,
     /// HTTP proxy. The environment's is not looked at.
     pub proxy: Option<Url>,
-    /// Longest time for one question to STS.
+    /// Longest time for one question to STS, and longest wait for its turn.
     pub time_limit: Duration,
     /// Where questions to STS are counted.
     pub metrics: Option<Metrics>,

@@ -160,3 +160,26 @@ fn a_notice_is_told_with_the_words_of_its_source() {
     let reason = &entries[1];
     assert_eq!(reason.1, "Auto Scaling takes the instance away");
 }
+
+#[test]
+fn what_an_agent_says_again_changes_nothing() {
+    let (mut fleet, launch) = launched();
+    let said = |sequence| Event::Said {
+        launch: launch.clone(),
+        sequence,
+        event: Box::new(troubled(&launch, Trouble::Disk)),
+    };
+    assert_eq!(told(&mut fleet, said(1)).len(), 1);
+    // The process was killed before its answer was out, and the agent says it to the next one.
+    let stored = Stored {
+        runners: fleet.runners().cloned().collect(),
+        ..Stored::default()
+    };
+    let mut fleet = Fleet::restore(fleet.spec.clone(), stored, 2);
+    let again = fleet.apply(said(1), at(1));
+    assert_eq!((again.timeline.len(), again.refused.len()), (0, 1));
+    assert_eq!(told(&mut fleet, said(2)).len(), 1);
+    let launch = launch.clone();
+    fleet.apply(Event::CountsAnew { launch }, at(1));
+    assert_eq!(told(&mut fleet, said(1)).len(), 1, "another warning");
+}

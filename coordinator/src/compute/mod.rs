@@ -254,6 +254,17 @@ impl Provider {
         }
     }
 
+    /// Whether an instance that no launch has may be one that a launch gets, or just got.
+    ///
+    /// # Errors
+    /// When the provider can't say at present.
+    pub async fn may_be_ours_soon(&self, instance: &InstanceId) -> Result<bool, ProviderError> {
+        match self {
+            Self::Local(_) => Ok(false),
+            Self::Ec2(ec2) => ec2.may_be_ours_soon(instance).await,
+        }
+    }
+
     /// Launches nothing from this capacity for a while, as instances of it are taken back.
     pub async fn close_offering(&self, offering: Offering) {
         match self {

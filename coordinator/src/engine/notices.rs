@@ -14,7 +14,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Takes notices until it is told to stop. A notice is acknowledged once what it changes is stored, so it
-/// may come twice.
+/// may come twice. One of an instance that a launch may get is left, and comes again.
 pub async fn notices(
     engine: Engine,
     account: AccountName,
@@ -30,9 +30,11 @@ pub async fn notices(
             Ok(notices) => {
                 let mut receipts = Vec::new();
                 for notice in notices {
-                    receipts.push(notice.receipt.clone());
-                    if tell(&engine, &account, notice).await.is_err() {
-                        return;
+                    let receipt = notice.receipt.clone();
+                    match tell(&engine, &account, &provider, notice).await {
+                        Ok(true) => receipts.push(receipt),
+                        Ok(false) => {}
+                        Err(Stopped) => return,
                     }
                 }
                 provider.acknowledge(receipts).await
@@ -54,15 +56,24 @@ pub async fn notices(
     }
 }
 
-async fn tell(engine: &Engine, account: &AccountName, notice: Notice) -> Result<(), Stopped> {
+/// Tells the fleet; false if the notice is to come again.
+async fn tell(
+    engine: &Engine,
+    account: &AccountName,
+    provider: &Provider,
+    notice: Notice,
+) -> Result<bool, Stopped> {
     let instance = notice.instance;
     let Some(launch) = launch_of(engine, account, &instance).await? else {
-        // An instance of somebody else, or one that the ledger has forgotten.
+        // Who can't be asked now may know when it comes again.
+        let soon = provider.may_be_ours_soon(&instance).await.unwrap_or(true);
+        // Else it is somebody else's, or one that the ledger has forgotten.
         tracing::debug!(
             instance = instance.as_str(),
+            soon,
             "a notice of no launch of ours"
         );
-        return Ok(());
+        return Ok(!soon);
     };
     engine
         .submit(match notice.kind {
@@ -74,7 +85,8 @@ async fn tell(engine: &Engine, account: &AccountName, notice: Notice) -> Result<
                 detail: "EventBridge".to_owned(),
             },
         })
-        .await
+        .await?;
+    Ok(true)
 }
 
 async fn launch_of(

@@ -7,6 +7,7 @@
 
 mod buckets;
 mod capacity;
+mod early;
 mod ending;
 mod faults;
 mod images;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use muster_coordinator::compute::NoticeKind;
-use muster_core::{Interruption, Market};
+use muster_core::{InstanceId, Interruption, Market, Shape};
+use muster_tests::fakes::aws::{self, Effect, Fault};
 
-use crate::kit::{Home, PATIENCE, id};
+use crate::kit::{COORDINATOR, Home, PATIENCE, id, order};
 
 #[tokio::test]
 async fn a_notice_comes_until_it_is_acknowledged() {
@@ -67,5 +68,35 @@ async fn capacity_that_is_taken_back_is_left_alone() {
         assert_eq!(next.market, Market::Spot);
         assert_ne!(next, first);
     }
+    home.no_violations();
+}
+
+#[tokio::test]
+async fn an_instance_whose_launch_has_no_answer_may_be_ours_soon() {
+    let home = Home::start().await;
+    let nobodys = "i-0000000000000dead".into();
+    let soon =
+        async |instance: &InstanceId| home.provider.may_be_ours_soon(instance).await.unwrap();
+    assert!(!soon(&nobodys).await);
+    home.aws
+        .inject(Fault::times("CreateFleet", u32::MAX, Effect::LoseAnswer));
+    let launch = home.provider.launch(order("l-1", Shape::default()));
+    let unanswered = async {
+        home.until("the instance", || !home.aws.instances().is_empty())
+            .await;
+        let made = home.aws.instances().remove(0);
+        assert!(soon(&made.id.as_str().into()).await);
+        let tags = [("muster:coordinator".to_owned(), COORDINATOR.to_owned())].into();
+        let market = aws::Market::Spot;
+        let planted = home.aws.plant(&home.place, market, "m7i.large", &tags);
+        let planted = planted.unwrap();
+        assert!(!soon(&planted.as_str().into()).await, "of no launch");
+        assert!(soon(&nobodys).await, "EC2 may not know it yet");
+        home.aws.clear_faults();
+    };
+    let (launched, ()) = tokio::join!(launch, unanswered);
+    let instance = id(&launched);
+    assert!(soon(&instance).await, "the ledger may not know it yet");
+    assert!(!soon(&nobodys).await);
     home.no_violations();
 }

@@ -210,6 +210,26 @@ impl Ec2Provider {
         answered.await.map_err(|_| stopping())
     }
 
+    pub(super) async fn may_be_ours_soon(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<bool, ProviderError> {
+        let asked = instance.clone();
+        let dealt = |answer| Order::DealtLately(asked, answer);
+        if self.ask(dealt).await? {
+            return Ok(true);
+        }
+        let open = self.ask(Order::Open).await?;
+        if open.is_empty() {
+            return Ok(false);
+        }
+        Ok(match self.describe(instance).await? {
+            Some(facts) => facts.batch.is_some_and(|token| open.contains(&token)),
+            // Not known, yet or any more.
+            None => true,
+        })
+    }
+
     pub(super) async fn notices(&self) -> Result<Vec<Notice>, ProviderError> {
         let Some(queue) = &self.settings.queue_url else {
             return std::future::pending().await;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use muster_core::LaunchId;
+use muster_core::{InstanceId, LaunchId};
 use tokio::time::Instant;
 
 use super::Waiter;
@@ -166,6 +166,12 @@ impl Book {
         self.open.values().filter_map(|open| open.call_at).min()
     }
 
+    /// Whether an instance was dealt a short while ago.
+    pub(super) fn dealt_lately(&self, instance: &InstanceId) -> bool {
+        let mut dealt = self.dealt.values();
+        dealt.any(|(made, _)| made.instance == *instance)
+    }
+
     /// Tokens of the open batches.
     pub(super) fn tokens(&self) -> BTreeSet<String> {
         self.open.keys().cloned().collect()
@@ -220,6 +226,8 @@ mod tests {
         assert_eq!(book.find(&"l-1".into()), Place::Dealt(made("i-1")));
         assert_eq!(book.find(&"l-2".into()), Place::Nowhere);
         assert!(book.tokens().is_empty());
+        assert!(book.dealt_lately(&"i-1".into()));
+        assert!(!book.dealt_lately(&"i-2".into()));
     }
 
     #[tokio::test(start_paused = true)]

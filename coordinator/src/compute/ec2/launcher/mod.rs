@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_core::{LaunchFailure, LaunchId, Offering, PoolName, Shape};
+use muster_core::{InstanceId, LaunchFailure, LaunchId, Offering, PoolName, Shape};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -66,6 +66,8 @@ pub(super) enum Order {
     TakenBack(Offering),
     /// Which batches have no known outcome?
     Open(oneshot::Sender<BTreeSet<String>>),
+    /// Was this instance dealt to a launch a short while ago?
+    DealtLately(InstanceId, oneshot::Sender<bool>),
 }
 
 /// Launches of one pool and shape that wait for a call.
@@ -155,6 +157,9 @@ impl Launcher {
             Order::Open(answer) => {
                 // Nobody wants to know any more.
                 let _ = answer.send(self.book.tokens());
+            }
+            Order::DealtLately(instance, answer) => {
+                let _ = answer.send(self.book.dealt_lately(&instance));
             }
         }
     }

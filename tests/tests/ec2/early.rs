@@ -25,23 +25,16 @@ async fn a_notice_is_kept_while_the_launch_of_its_instance_has_no_answer() {
     let tags = BTreeMap::from([("muster:coordinator".to_owned(), "another".to_owned())]);
     let other = aws.plant(&home, Market::Spot, "m7i.large", &tags).unwrap();
 
-    // Received, and hidden until it comes again; what tells the states of both is put away.
-    let depth = |wanted| move || (aws.queue_depth(&aws.home()) == wanted).then_some(());
-    let idle = depth((0, 0));
-    aws.wait_for("an empty queue", PATIENCE, idle)
-        .await
-        .unwrap();
+    // Once nothing can be received and the next call waits for more, all before it is decided on.
+    let decided = || {
+        let (visible, kept) = aws.queue_depth(&home);
+        let last = aws.calls_of("ReceiveMessage").pop()?;
+        (visible == 0 && last.status.is_none()).then_some(kept)
+    };
+    let kept = || aws.wait_for("the queue to be read", PATIENCE, decided);
+    assert_eq!(kept().await.unwrap(), 0, "states of both");
     assert!(aws.recommend_rebalance(&ours.id));
-    let kept = depth((0, 1));
-    aws.wait_for("the notice to be read", PATIENCE, kept)
-        .await
-        .unwrap();
-    let put_away = aws.served("DeleteMessageBatch");
+    assert_eq!(kept().await.unwrap(), 1, "it comes again");
     assert!(aws.recommend_rebalance(&other));
-    let more = || (aws.served("DeleteMessageBatch") > put_away).then_some(());
-    aws.wait_for("another's notice to be put away", PATIENCE, more)
-        .await
-        .unwrap();
-    let (visible, hidden) = aws.queue_depth(&home);
-    assert_eq!(visible + hidden, 1, "ours comes again");
+    assert_eq!(kept().await.unwrap(), 1, "another's is put away");
 }

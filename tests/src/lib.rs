@@ -13,5 +13,6 @@ pub mod network;
 )]
 pub mod scripted;
 pub mod standin;
+pub mod swarm;
 pub mod test_host;
 pub mod world;

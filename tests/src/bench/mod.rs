@@ -2,4 +2,4 @@
 
 pub mod agent;
 pub mod machine;
-mod process;
+pub(crate) mod process;

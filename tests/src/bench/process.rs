@@ -6,14 +6,14 @@ use anyhow::Context as _;
 
 /// Memory of a process, in KiB.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Memory {
-    pub(super) resident: u64,
-    pub(super) proportional: u64,
-    pub(super) anonymous: u64,
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    pub(crate) proportional: u64,
+    pub(crate) anonymous: u64,
 }
 
 /// <https://docs.kernel.org/filesystems/proc.html>, `smaps_rollup`.
-pub(super) fn memory(pid: u32) -> anyhow::Result<Memory> {
+pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let field = |name: &str| -> anyhow::Result<u64> {
         let line = text.lines().find(|line| line.starts_with(name));
@@ -29,7 +29,7 @@ pub(super) fn memory(pid: u32) -> anyhow::Result<Memory> {
 }
 
 /// Time on processors so far of all threads, in nanoseconds (`schedstat`: ticks of 10 ms are too coarse).
-pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let mut total = 0;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;

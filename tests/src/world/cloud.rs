@@ -60,9 +60,10 @@ struct Baked {
 
 impl Cloud {
     /// Starts the fake; hosts start once there is a coordinator for them.
-    pub(super) async fn start(imds: Arc<FakeImds>) -> anyhow::Result<Self> {
+    pub(super) async fn start(imds: Arc<FakeImds>, enforce_limits: bool) -> anyhow::Result<Self> {
         let options = aws::Options {
             imds: Some(imds),
+            enforce_limits,
             addresses: aws::Addresses::Fixed(std::net::Ipv4Addr::LOCALHOST),
             stages: aws::Stages {
                 pending: BOOT,
@@ -79,12 +80,13 @@ impl Cloud {
     }
 
     /// `[accounts.main]` of the configuration.
-    pub(super) fn account(&self, max_instances: u32) -> String {
+    pub(super) fn account(&self, max_instances: u32, sweep_interval: Duration) -> String {
+        let sweep_interval = sweep_interval.as_millis();
         let home = self.aws.home();
         format!(
             "[accounts.main]\nmax_instances = {max_instances}\naws_account_id = \"{}\"\n\
              region = \"{}\"\nendpoint_url = \"{}\"\nevent_queue_url = \"{}\"\n\
-             sweep_interval = \"500ms\"\ncheck_private_ip = true\n",
+             sweep_interval = \"{sweep_interval}ms\"\ncheck_private_ip = true\n",
             home.account,
             home.region,
             self.aws.url,

@@ -298,12 +298,14 @@ fn write_config(config: &Config<'_>, addresses: &Addresses) -> anyhow::Result<()
         None => build::binary("muster-agent")?,
     };
     let compute = match cloud {
-        Some(cloud) => cloud.account(options.max_instances),
+        Some(cloud) => cloud.account(options.max_instances, options.sweep_interval),
         None => format!(
             "[accounts.local]\nmax_instances = {}\n\n[local]\nagent_binary = {agent:?}\n\
              runner_dir = \"runner\"\nmetadata_endpoint = \"{metadata_endpoint}\"\n\
-             sweep_interval = \"500ms\"\n\n[local.environment]\nFAKE_RUNNER_SPEED = \"{}\"\n",
-            options.max_instances, options.runner_speed
+             sweep_interval = \"{}ms\"\n\n[local.environment]\nFAKE_RUNNER_SPEED = \"{}\"\n",
+            options.max_instances,
+            options.sweep_interval.as_millis(),
+            options.runner_speed
         ),
     };
     let (secrets, secrets_table, authority) = match cloud {
@@ -342,18 +344,21 @@ app_id = {app_id}
 {secrets}
 redeliver_interval = "1s"
 {github_keys}
+registrations_per_minute = {registrations}
 
 {compute}
 
 [telemetry]
-log_level = "debug"
+log_level = "{log_level}"
 emf_interval = "1s"
 
 {secrets_table}
 {identity}
 {tables}
 {pools}"#,
-        heartbeat = options.heartbeat.as_millis(),
+        heartbeat = options.heartbeat_interval.as_millis(),
+        registrations = options.registrations_per_minute,
+        log_level = options.log_level,
         web = addresses.web,
         enroll = addresses.enroll,
         agents = addresses.agents,

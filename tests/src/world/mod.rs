@@ -38,11 +38,25 @@ pub enum Compute {
     Ec2,
 }
 
+/// What runs on the instances of the fake EC2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hosts {
+    /// On each an agent's process, with the stand-in runner.
+    #[default]
+    Agents,
+    /// Nothing: whoever made the world speaks for them.
+    Empty,
+}
+
 /// How the world is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where instances live.
     pub compute: Compute,
+    /// What runs on those of the fake EC2.
+    pub hosts: Hosts,
+    /// Whether the fake EC2 enforces its request buckets.
+    pub enforce_aws_limits: bool,
     /// Where the coordinator's secrets are: in files, or in parameters of the fake AWS. There the
     /// authority is given, too; else the coordinator makes one.
     pub secrets_in_ssm: bool,
@@ -56,14 +70,18 @@ pub struct Options {
     pub max_instances: u32,
     /// Further keys of `[github]`, such as `reconcile_interval`.
     pub github_keys: String,
+    /// Time between two heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Time between two listings of an account's instances.
+    pub sweep_interval: Duration,
+    /// Most registrations in a minute.
+    pub registrations_per_minute: u32,
+    /// The coordinator's.
+    pub log_level: &'static str,
     /// Further tables of the configuration, such as `[identity]`.
     pub tables: String,
     /// What is started in place of the agent.
     pub agent_binary: Option<PathBuf>,
-    /// Time between two heartbeats of an agent. One that is silent for a few of them is cut off.
-    pub heartbeat: Duration,
-    /// In EC2: nothing runs on the instances but what the test starts.
-    pub own_hosts: bool,
     /// Changes to the fake GitHub.
     pub github: github::Options,
 }
@@ -72,16 +90,20 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             compute: Compute::default(),
+            hosts: Hosts::default(),
+            enforce_aws_limits: true,
             secrets_in_ssm: false,
             identity: String::new(),
             pools: pool("linux", &["self-hosted", "linux", "x64"], 0, 4),
             runner_speed: 20,
             max_instances: 8,
             github_keys: String::new(),
+            heartbeat_interval: Duration::from_millis(500),
+            sweep_interval: Duration::from_millis(500),
+            registrations_per_minute: 180,
+            log_level: "debug",
             tables: String::new(),
             agent_binary: None,
-            heartbeat: Duration::from_millis(500),
-            own_hosts: false,
             github: github::Options {
                 organization: ORGANIZATION.to_owned(),
                 offline_after: Duration::from_secs(5),
@@ -125,7 +147,9 @@ impl World {
         let imds = Arc::new(FakeImds::start().await?);
         let cloud = match options.compute {
             Compute::Local => None,
-            Compute::Ec2 => Some(Cloud::start(Arc::clone(&imds)).await?),
+            Compute::Ec2 => {
+                Some(Cloud::start(Arc::clone(&imds), options.enforce_aws_limits).await?)
+            }
         };
         install_runner(&dir.path().join("runner"))?;
         let config = coordinator::Config {
@@ -136,9 +160,7 @@ impl World {
             cloud: cloud.as_ref(),
         };
         let coordinator = Coordinator::start(&config).await?;
-        if let Some(cloud) = &cloud
-            && !options.own_hosts
-        {
+        if let Some(cloud) = cloud.as_ref().filter(|_| options.hosts == Hosts::Agents) {
             cloud.run_hosts(dir.path(), coordinator.addresses(), &options)?;
         }
         github.set_webhook_url(&coordinator.webhook_url());

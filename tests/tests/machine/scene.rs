@@ -8,7 +8,7 @@ use muster_tests::fakes::aws::Life;
 use muster_tests::fakes::github::{self, JobSpec, JobView, Status};
 use muster_tests::test_host::Boot;
 use muster_tests::test_host::machine::Machine;
-use muster_tests::world::{Compute, ORGANIZATION, Options, World};
+use muster_tests::world::{Compute, Hosts, ORGANIZATION, Options, World};
 use serde_json::json;
 
 /// For each wait. A boot takes half a minute, and three times as long on a loaded machine.
@@ -31,8 +31,8 @@ pub(crate) async fn play(job: JobSpec) -> Ended {
     let options = Options {
         compute: Compute::Ec2,
         // As in production: a slow machine is silent for seconds.
-        heartbeat: Duration::from_secs(5),
-        own_hosts: true,
+        heartbeat_interval: Duration::from_secs(5),
+        hosts: Hosts::Empty,
         github: github::Options {
             organization: ORGANIZATION.to_owned(),
             ..github::Options::default()

@@ -71,6 +71,7 @@ impl Coordinator {
                 None,
                 "test",
             ))),
+            ..Given::default()
         };
         let ec2 = Ec2Provider::start(plant.ec2.clone(), store.clone(), given, &tracker, &stop);
         let provider = Provider::Ec2(ec2.await.context("read the batches")?);

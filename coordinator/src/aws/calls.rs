@@ -5,12 +5,12 @@ use std::error::Error as StdError;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
-    Error, FinalizerInterceptorContextMut,
+    BeforeTransmitInterceptorContextRef, Error, FinalizerInterceptorContextMut,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata, OrchestratorError};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use serde::Deserialize;
 use thiserror::Error as ThisError;
 
@@ -21,6 +21,14 @@ use crate::telemetry::{AwsOutcome, Metrics};
 #[derive(Clone, Debug)]
 pub(crate) struct Watched {
     metrics: Option<Metrics>,
+}
+
+/// Where a call goes, `https://ec2.eu-west-1.amazonaws.com`.
+#[derive(Clone, Debug)]
+struct Endpoint(String);
+
+impl Storable for Endpoint {
+    type Storer = StoreReplace<Self>;
 }
 
 /// Nobody answered a call.
@@ -42,6 +50,19 @@ impl Intercept for Watched {
         "Watched"
     }
 
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // The request itself is gone once it was sent.
+        if let Some(endpoint) = endpoint(context.request().uri()) {
+            config.interceptor_state().store_put(Endpoint(endpoint));
+        }
+        Ok(())
+    }
+
     fn modify_before_completion(
         &self,
         context: &mut FinalizerInterceptorContextMut<'_>,
@@ -52,11 +73,10 @@ impl Intercept for Watched {
             let service = call.service().to_ascii_lowercase();
             metrics.aws_call(&service, call.name(), outcome(context));
         }
-        let endpoint = context
-            .request()
-            .and_then(|request| endpoint(request.uri()));
-        if let (Some(endpoint), Some(Err(error))) = (endpoint, context.output_or_error_mut()) {
-            name_endpoint(endpoint, error);
+        if let (Some(Endpoint(endpoint)), Some(Err(error))) =
+            (config.load::<Endpoint>(), context.output_or_error_mut())
+        {
+            name_endpoint(endpoint.clone(), error);
         }
         Ok(())
     }
@@ -104,7 +124,7 @@ fn code(response: &HttpResponse) -> Option<String> {
     Some(code.to_owned())
 }
 
-/// `https://ec2.eu-west-1.amazonaws.com` of a request's whole URL.
+/// The part of a request's URL that says where it goes.
 fn endpoint(uri: &str) -> Option<String> {
     let url = url::Url::parse(uri).ok()?;
     url.has_host().then(|| url.origin().ascii_serialization())

@@ -2,64 +2,37 @@
 //! stops the others.
 
 #![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
+#![expect(dead_code, reason = "shared with other tests")]
 
-use jiff::{Timestamp, ToSpan as _};
+mod kit;
+
+use jiff::ToSpan as _;
 use muster_core::{
-    Changes, Effect, Event, Fleet, FleetSpec, JobId, JobReport, JobStatus, LaunchFailure, LaunchId,
-    PoolSpec, Repository, Scope, SizeRules, Stored, TimeLimits,
+    Changes, Effect, Event, Fleet, FleetSpec, JobId, JobStatus, LaunchFailure, LaunchId, Stored,
+    TimeLimits,
 };
 
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
-}
+use self::kit::{at, pool, report, webhook};
 
 fn fleet(max: u32) -> Fleet {
-    let pool = PoolSpec {
-        name: "linux".into(),
-        scope: Scope::Organization("octo-org".into()),
-        runner_group: "Default".into(),
-        labels: ["linux".to_owned()].into(),
-        sizes: SizeRules {
-            cpus: [4, 64].into(),
-            ..SizeRules::default()
-        },
-        public_repositories: false,
-        account: "main".into(),
-        min_idle: 0,
-        max,
-        limits: TimeLimits::default(),
-        rerun: None,
-    };
+    let mut pool = pool("linux");
+    pool.sizes.cpus = [4, 64].into();
+    pool.max = max;
+    pool.limits = TimeLimits::default();
     let spec = FleetSpec {
         pools: vec![pool],
-        accounts: [("main".into(), 100)].into(),
+        accounts: [("local".into(), 100)].into(),
     };
     Fleet::restore(spec, Stored::default(), 1)
 }
 
 fn job(id: i64, labels: &[&str], status: JobStatus) -> Event {
-    let labels = [&["linux"], labels].concat();
-    Event::Job(Box::new(JobReport {
-        id: JobId(id),
-        run_id: id,
-        run_attempt: Some(1),
-        repository: Repository {
-            owner: "octo-org".into(),
-            name: "hello".into(),
-            public: false,
-            enterprise: None,
-        },
-        workflow: None,
-        name: "build".into(),
-        labels: labels.into_iter().map(str::to_owned).collect(),
-        status,
-        conclusion: (status == JobStatus::Completed).then(|| "cancelled".into()),
-        runner_name: None,
-        created_at: None,
-        started_at: None,
-        completed_at: None,
-        installation: None,
-    }))
+    let mut job = report(id);
+    let labels = labels.iter().map(|&label| label.to_owned());
+    job.labels.extend(labels);
+    job.status = status;
+    job.conclusion = (status == JobStatus::Completed).then(|| "cancelled".into());
+    webhook(job)
 }
 
 /// The launches that are to be made, each with its shape.

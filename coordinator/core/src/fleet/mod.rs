@@ -3,6 +3,7 @@
 mod current;
 mod demand;
 mod ending;
+mod holds;
 mod hosts;
 mod jobs;
 mod listing;

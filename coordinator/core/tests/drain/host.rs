@@ -5,9 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use muster_core::{
     DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, Interruption,
-    JobId, JobReport, JobStatus, LaunchId, PoolSpec, Repository, RunnerName, Scope, SizeRules,
-    Stage, Stored, TimeLimits,
+    JobReport, JobStatus, LaunchId, RunnerName, Stage, Stored, TimeLimits,
 };
+
+use super::kit::{pool, report};
 
 pub(crate) struct Host {
     pub(crate) fleet: Fleet,
@@ -18,19 +19,10 @@ pub(crate) struct Host {
 impl Host {
     /// A fleet with one queued job and the launch that it led to.
     pub(crate) fn launched() -> Self {
-        let pool = PoolSpec {
-            name: "linux".into(),
-            scope: Scope::Organization("octo-org".into()),
-            runner_group: "Default".into(),
-            labels: ["linux".to_owned()].into(),
-            sizes: SizeRules::default(),
-            public_repositories: false,
-            account: "local".into(),
-            min_idle: 0,
-            max: 1,
-            limits: TimeLimits::default(),
-            rerun: None,
-        };
+        let mut pool = pool("linux");
+        pool.labels = ["linux".to_owned()].into();
+        pool.max = 1;
+        pool.limits = TimeLimits::default();
         let spec = FleetSpec {
             pools: vec![pool],
             accounts: [("local".into(), 9)].into(),
@@ -162,25 +154,11 @@ pub(crate) enum At {
 
 pub(crate) fn job(status: JobStatus, runner_name: Option<String>) -> JobReport {
     JobReport {
-        id: JobId(1),
-        run_id: 1,
-        run_attempt: Some(1),
-        repository: Repository {
-            owner: "octo-org".into(),
-            name: "hello".into(),
-            public: false,
-            enterprise: None,
-        },
-        workflow: None,
-        name: "build".into(),
         labels: vec!["linux".into()],
         status,
-        conclusion: None,
         runner_name,
         created_at: None,
-        started_at: None,
-        completed_at: None,
-        installation: None,
+        ..report(1)
     }
 }
 

@@ -1,8 +1,11 @@
 //! How a runner leaves, from each state of its life. A 204 of GitHub's proves nothing; the host does.
 
 #![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
+#![expect(dead_code, reason = "shared with other tests")]
 
 mod host;
+#[path = "../kit/mod.rs"]
+mod kit;
 
 use std::time::Duration;
 

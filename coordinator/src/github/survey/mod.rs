@@ -4,7 +4,7 @@
 //! progress, and the jobs of each run that is new or has been open for an interval. What differs from what
 //! the fleet knows becomes an event. Questions carry the version of the last answer; GitHub answers 304 if
 //! nothing changed, which is free. How fast it goes follows from what the hourly limit leaves
-//! ([`pace`]), and so does the time within which a job is noticed: it is logged, it is in
+//! (`pace.rs`), and so does the time within which a job is noticed: it is logged, it is in
 //! `muster_github_notice_seconds`, and `ListPools` shows it.
 //!
 //! Not surveyed: repositories of pools of an enterprise, whose installation can't list them. There, jobs are

@@ -31,9 +31,10 @@ use crate::telemetry::Metrics;
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "muster.db";
-/// Connections that may wait to be accepted; the kernel allows 4,096 at most (`net.core.somaxconn`). When all
-/// agents come back at once, those beyond it lose a second to a repeated SYN, or their whole try.
-const BACKLOG: u32 = 4_096;
+/// Connections that may wait to be accepted. With fewer, agents that come back at once lose a second or more to a
+/// repeated SYN. With more, they wait longer than the five seconds that an agent has for TCP and TLS together,
+/// and handshakes are spent on those who have left.
+const BACKLOG: u32 = 1_024;
 
 /// The sockets beside that of the web, bound.
 #[derive(Debug)]

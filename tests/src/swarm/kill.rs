@@ -93,6 +93,10 @@ pub(super) async fn settle(
 ) -> anyhow::Result<Picture> {
     let until = Instant::now() + ground.plan.patience;
     loop {
+        let lost = before.map_or(0, |before| lost(ground, before));
+        if lost > 0 {
+            bail!("{lost} runners were given up that should have gone on");
+        }
         let picture = Picture::take(ground, operator).await?;
         let mut wrong = verdict::now(ground, &picture);
         if let Some(before) = before {
@@ -108,6 +112,16 @@ pub(super) async fn settle(
         }
         sleep(LOOK).await;
     }
+}
+
+/// How many runners of before have an agent that was drained or ended: no wait brings them back.
+fn lost(ground: &Ground, before: &Picture) -> usize {
+    let hosts = before.runners.iter().filter_map(|(instance, runner)| {
+        let host = ground.board.get(instance)?;
+        let host = host.lock();
+        Some(host.over || (host.draining && !runner.draining))
+    });
+    hosts.filter(|lost| *lost).count()
 }
 
 /// Has all agents drop their connections at once.

@@ -6,6 +6,8 @@ pub mod demo;
 pub mod fakes;
 pub mod metadata_service;
 pub mod network;
+#[expect(clippy::panic, reason = "a test that can't go on fails")]
+pub mod postgres;
 #[expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -81,6 +81,34 @@ impl Coordinator {
         }
     }
 
+    /// Starts another coordinator with the same configuration, for one that keeps its state in PostgreSQL. It
+    /// has a web listener of its own; the other addresses are the same, as behind a load balancer, and it opens
+    /// them once it leads.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub async fn replica(&self) -> anyhow::Result<Self> {
+        let web = free_addresses()?.web;
+        let dir = self.dir.join("replica");
+        std::fs::create_dir(&dir)?;
+        let config = std::fs::read_to_string(self.config())?;
+        let ours = |web| format!("web = \"{web}\"");
+        let config = config.replace(&ours(self.addresses.web), &ours(web));
+        std::fs::write(dir.join("muster.toml"), config)?;
+        let replica = Self {
+            dir,
+            addresses: Addresses {
+                web,
+                ..self.addresses
+            },
+            environment: self.environment.clone(),
+            process: Mutex::default(),
+            killed: Mutex::default(),
+        };
+        replica.start_slowly().await?;
+        Ok(replica)
+    }
+
     /// Starts it with the same configuration and the same data.
     ///
     /// # Errors

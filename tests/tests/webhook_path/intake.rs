@@ -1,13 +1,12 @@
 //! The coordinator's web listener over a store, and nothing else.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use muster_coordinator::store::{PostgresSettings, Store};
 use muster_coordinator::telemetry::Metrics;
 use muster_coordinator::web::{self, Web};
+use muster_tests::postgres::Server;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,41 +20,6 @@ pub(crate) const SECRET: &str = "a webhook secret";
 pub(crate) enum Kind {
     Sqlite,
     Postgres,
-}
-
-/// A PostgreSQL server of our own.
-struct Server {
-    directory: String,
-    _in_use: std::fs::File,
-}
-
-fn script(arguments: &[&str]) -> String {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/postgres");
-    let output = Command::new(script).args(arguments).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {told}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-impl Server {
-    fn start(options: &[&str]) -> Self {
-        let arguments: Vec<_> = std::iter::once("new")
-            .chain(options.iter().copied())
-            .collect();
-        let directory = script(&arguments);
-        let in_use = std::fs::File::open(Path::new(&directory).join("in-use")).unwrap();
-        in_use.lock_shared().unwrap();
-        Self {
-            directory,
-            _in_use: in_use,
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        script(&["remove", &self.directory]);
-    }
 }
 
 /// A listener.
@@ -82,10 +46,7 @@ impl Intake {
             }
             Kind::Postgres => {
                 let server = own_server.insert(Server::start(options));
-                let url = format!(
-                    "postgres://postgres@localhost/postgres?host={}",
-                    server.directory
-                );
+                let url = server.url();
                 Store::connect(&PostgresSettings::new(url.into())).await
             }
         };

@@ -1,0 +1,65 @@
+//! Two coordinators on one PostgreSQL: both take webhooks, one leads, the other goes on when it is killed.
+
+use std::time::Duration;
+
+use muster_tests::fakes::github::{JobSpec, Status};
+use muster_tests::postgres::Server;
+use muster_tests::world::{Compute, Options, World, wait_for};
+use tokio::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn job(name: &str, step: &str) -> JobSpec {
+    JobSpec::new("octo-org/hello", name, &["self-hosted", "linux"]).step(step)
+}
+
+#[tokio::test]
+async fn a_follower_takes_webhooks_and_leads_once_the_leader_is_killed() {
+    let postgres = Server::start(&[]);
+    let tables = format!(
+        "[store]\nurl = \"{}\"\nlease_ttl = \"2s\"\nlease_renew_interval = \"500ms\"\n",
+        postgres.url()
+    );
+    let options = Options {
+        compute: Compute::Ec2,
+        secrets_in_ssm: true,
+        tables,
+        ..Options::default()
+    };
+    let mut world = World::start(options).await.unwrap();
+    let follower = world.coordinator.replica().await.unwrap();
+    let readyz = format!("http://{}/readyz", follower.addresses().web);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    wait_for("the follower", PATIENCE, || async {
+        let answer = client.get(&readyz).send().await;
+        Ok(answer
+            .is_ok_and(|it| it.status().is_success())
+            .then_some(()))
+    })
+    .await
+    .unwrap();
+
+    // What the follower takes, the leader reads.
+    world.github.set_webhook_url(&follower.webhook_url());
+    let first = world.github.queue_job(job("first", "true"));
+    let done = world.github.wait_job(first, Status::Completed, PATIENCE);
+    done.await.unwrap();
+
+    let running = world.github.queue_job(job("running", "sleep 3"));
+    let started = world.github.wait_job(running, Status::InProgress, PATIENCE);
+    started.await.unwrap();
+    world.coordinator.kill_nine();
+    let killed = Instant::now();
+    let queued = world.github.queue_job(job("queued", "true"));
+    follower.is_up(PATIENCE).await.unwrap();
+    println!("a new leader after {} ms", killed.elapsed().as_millis());
+    world.coordinator = follower;
+    for job in [running, queued] {
+        let done = world.github.wait_job(job, Status::Completed, PATIENCE);
+        done.await.unwrap();
+    }
+    let aws = &world.cloud.as_ref().unwrap().aws;
+    assert_eq!(aws.instances().len(), 3, "one for each job");
+    let left = world.wind_down(PATIENCE).await.unwrap();
+    assert!(left.is_nothing(), "{left:#?}");
+}

@@ -14,6 +14,7 @@ mod fixtures;
 mod fleet;
 mod ids;
 mod job;
+mod job_report;
 mod matching;
 mod offering;
 mod pool;

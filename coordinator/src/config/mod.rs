@@ -8,6 +8,7 @@ mod ec2;
 #[cfg(test)]
 mod ec2_tests;
 mod error;
+mod github;
 mod pools;
 mod secrets;
 mod sections;
@@ -94,7 +95,7 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
     let coordinator = sections::coordinator(root.section("coordinator"), base);
     let development = coordinator.as_ref().is_some_and(|one| one.development);
     let listen = sections::listen(root.section("listen"), base);
-    let github = sections::github(root.section("github"), base, development);
+    let github = github::github(root.section("github"), base, development);
     let identity = sections::identity(root.section("identity"), base, development);
     let telemetry = sections::telemetry(root.section("telemetry"));
     let store = store::store(root.section("store"), base);

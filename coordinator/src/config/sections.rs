@@ -9,24 +9,17 @@ use rustls_pki_types::ServerName;
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
-use crate::github::survey::SurveySettings;
-
 use super::document::{Section, Value, all};
 use super::values::{address, duration, http_url, is_word, path};
 use super::{
-    CaSource, CoordinatorSettings, GithubSettings, IdentitySettings, ListenSettings, LocalSettings,
-    SecretSource, SecretsSettings, TelemetrySettings,
+    CaSource, CoordinatorSettings, IdentitySettings, ListenSettings, LocalSettings, SecretSource,
+    SecretsSettings, TelemetrySettings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const TENTH: Duration = Duration::from_millis(100);
-/// What GitHub admits: 900 points a minute for an endpoint, five for each registration
-/// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
-const REGISTRATIONS: u32 = 180;
-/// Where nothing is limited, such as on GitHub Enterprise Server unless its administrators say otherwise.
-const MAX_REGISTRATIONS: u32 = 100_000;
 
 pub(super) fn coordinator(mut section: Section<'_>, base: &Path) -> Option<CoordinatorSettings> {
     let name = section.default("name", "muster".to_owned(), |value| {
@@ -57,7 +50,7 @@ pub(super) fn coordinator(mut section: Section<'_>, base: &Path) -> Option<Coord
     })
 }
 
-fn word(value: &Value<'_>, expected: &str, allowed: fn(char) -> bool) -> Option<String> {
+pub(super) fn word(value: &Value<'_>, expected: &str, allowed: fn(char) -> bool) -> Option<String> {
     match value.text()? {
         text if is_word(text, 255, allowed) => Some(text.to_owned()),
         _ => value.refused(format_args!("is not {expected}")),
@@ -123,92 +116,6 @@ fn server_name(value: &Value<'_>) -> Option<String> {
     }
 }
 
-pub(super) fn github(
-    mut section: Section<'_>,
-    base: &Path,
-    development: bool,
-) -> Option<GithubSettings> {
-    if !section.exists() {
-        section.refuse("the table is missing");
-        return None;
-    }
-    let default = Url::parse("https://api.github.com").ok()?;
-    let api_url = section.default("api_url", default, |value| api_url(value, development));
-    let app_id = section.required("app_id", app_id);
-    let private_key = source(
-        &mut section,
-        base,
-        ("private_key_file", "private_key_parameter"),
-    );
-    if private_key == Some(None) {
-        section.refuse("private_key_file is missing, or private_key_parameter");
-    }
-    let webhook_secrets = webhook_secrets(&mut section, base);
-    let ca_file = section.optional("ca_file", path(base));
-    let proxy = section.optional("proxy", http_url);
-    let credentials = section.optional("proxy_credentials_file", path(base));
-    if let (Some(None), Some(Some(_))) = (&proxy, &credentials) {
-        section.refuse("proxy_credentials_file is of no use without proxy");
-    }
-    let redeliver = section.default(
-        "redeliver_interval",
-        MINUTE,
-        duration(Duration::ZERO, 24 * HOUR),
-    );
-    let reconcile = section.default(
-        "reconcile_interval",
-        8 * SECOND,
-        duration(Duration::ZERO, HOUR),
-    );
-    let share = section.default("reconcile_share", 40, |value| value.integer(1, 90));
-    let registrations = section.default("registrations_per_minute", REGISTRATIONS, |value| {
-        value.integer(1, MAX_REGISTRATIONS)
-    });
-    section.finish();
-    let survey = SurveySettings {
-        interval: reconcile?,
-        share: share?,
-    };
-    Some(GithubSettings {
-        api_url: api_url?,
-        app_id: app_id?,
-        private_key: private_key??,
-        webhook_secrets: webhook_secrets?,
-        ca_file: ca_file?,
-        proxy: proxy?,
-        proxy_credentials_file: credentials?,
-        redeliver_interval: Some(redeliver?).filter(|interval| !interval.is_zero()),
-        survey: Some(survey).filter(|survey| !survey.interval.is_zero()),
-        registrations_per_minute: registrations?,
-    })
-}
-
-/// Secrets that sign webhooks: some in files, some in parameters.
-fn webhook_secrets(section: &mut Section<'_>, base: &Path) -> Option<Vec<SecretSource>> {
-    let files = section.optional("webhook_secret_files", |value| {
-        let read = path(base);
-        let files = all(&value.list()?, |value| read(value).map(SecretSource::File))?;
-        if files.is_empty() {
-            return value.refused("has no file; at least one is needed");
-        }
-        Some(files)
-    });
-    let parameters = section.optional("webhook_secret_parameters", |value| {
-        let read = |value: &Value<'_>| parameter(value).map(SecretSource::Parameter);
-        all(&value.list()?, read)
-    });
-    let sources: Vec<_> = [files?, parameters?]
-        .into_iter()
-        .flatten()
-        .flatten()
-        .collect();
-    if sources.is_empty() {
-        section.refuse("webhook_secret_files is missing, or webhook_secret_parameters");
-        return None;
-    }
-    Some(sources)
-}
-
 /// Where a secret is: in a file by the first key, or in a parameter by the second.
 #[expect(clippy::option_option, reason = "absent is not wrong")]
 pub(super) fn source(
@@ -233,7 +140,7 @@ pub(super) fn source(
 
 /// The name of an SSM parameter
 /// (<https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html>).
-fn parameter(value: &Value<'_>) -> Option<String> {
+pub(super) fn parameter(value: &Value<'_>) -> Option<String> {
     word(value, "the name of an SSM parameter", |c| {
         c.is_ascii_alphanumeric() || "/._-".contains(c)
     })
@@ -264,7 +171,7 @@ pub(super) fn secrets(
     })
 }
 
-fn api_url(value: &Value<'_>, development: bool) -> Option<Url> {
+pub(super) fn api_url(value: &Value<'_>, development: bool) -> Option<Url> {
     let text = value.text()?;
     let host_is_here = |url: &Url| match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
@@ -278,15 +185,6 @@ fn api_url(value: &Value<'_>, development: bool) -> Option<Url> {
         return value.refused("sends tokens without TLS; https:// is needed");
     }
     http_url(value)
-}
-
-fn app_id(value: &Value<'_>) -> Option<String> {
-    if value.is_integer() {
-        return value.integer(1, u32::MAX).map(|id| id.to_string());
-    }
-    word(value, "the number or the client id of a GitHub app", |c| {
-        c.is_ascii_alphanumeric() || ".-_".contains(c)
-    })
 }
 
 pub(super) fn identity(

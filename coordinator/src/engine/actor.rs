@@ -10,7 +10,8 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::executor::{Ended, Executor, InFlight};
+use super::executor::Executor;
+use super::in_flight::{Ended, InFlight};
 use super::messages::Messages;
 use super::{Command, EngineError, Parts, Question, inbox};
 use crate::backoff::Backoff;

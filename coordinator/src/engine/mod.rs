@@ -2,6 +2,7 @@
 
 mod actor;
 mod executor;
+mod in_flight;
 mod inbox;
 mod messages;
 mod notices;
@@ -129,6 +130,22 @@ impl Engine {
             .await
             .map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
+    }
+
+    /// Waits until a function finds something in the fleet; it is asked again after each entry of the timeline.
+    #[cfg(test)]
+    pub(crate) async fn until<T: Send + 'static>(
+        &self,
+        look: impl Fn(&Fleet) -> Option<T> + Clone + Send + 'static,
+    ) -> T {
+        let mut entries = self.subscribe();
+        loop {
+            if let Some(found) = self.query(look.clone()).await.unwrap() {
+                return found;
+            }
+            // One that was missed is as good as one that was read.
+            let _ = entries.recv().await;
+        }
     }
 
     /// Says that the inbox holds deliveries that were not there before.

@@ -127,7 +127,8 @@ async fn an_outage_of_the_store_holds_everything_up_and_loses_nothing() {
     let mut writable = store.writable();
     let gone = timeout(DEADLINE, writable.wait_for(|writable| !writable));
     gone.await.unwrap().unwrap();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The store tries to come back, more than once.
+    timeout(DEADLINE, wire.refuses(5)).await.unwrap();
     assert!(waiting.try_join_next().is_none(), "nothing is answered");
     assert!(told.is_empty(), "nothing is said");
     assert!(!running.is_finished());
@@ -205,7 +206,7 @@ async fn an_engine_whose_lead_is_lost_ends_at_once() {
         .unwrap();
     let taken = async {
         while !new.pending_deliveries(9).await.unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::task::yield_now().await;
         }
     };
     timeout(DEADLINE, taken).await.unwrap();

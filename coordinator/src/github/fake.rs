@@ -15,6 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::header::AUTHORIZATION;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::rest::{GithubClient, Settings};
@@ -52,7 +53,7 @@ type Script = Arc<Mutex<Box<dyn FnMut(&Asked) -> Option<Reply> + Send>>>;
 
 #[derive(Clone)]
 struct Desk {
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: watch::Sender<Vec<Asked>>,
     script: Script,
 }
 
@@ -73,7 +74,7 @@ impl Fake {
     /// Answers by the script; what the script leaves open, such as tokens, is answered well.
     pub(super) async fn new(script: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Self {
         let desk = Desk {
-            asked: Arc::default(),
+            asked: watch::Sender::default(),
             script: Arc::new(Mutex::new(Box::new(script))),
         };
         let router = axum::Router::new()
@@ -118,12 +119,24 @@ impl Fake {
     }
 
     pub(super) fn asked(&self, text: &str) -> Vec<Asked> {
-        let asked = self.desk.asked.lock().unwrap();
+        let asked = self.desk.asked.borrow();
         asked
             .iter()
             .filter(|asked| asked.line.contains(text))
             .cloned()
             .collect()
+    }
+
+    /// Waits until it was asked so often.
+    pub(super) async fn is_asked(&self, text: &str, times: usize) {
+        let mut asked = self.desk.asked.subscribe();
+        let often = asked.wait_for(|all| {
+            let these = all.iter().filter(|asked| asked.line.contains(text));
+            these.count() >= times
+        });
+        let often = tokio::time::timeout(Duration::from_secs(20), often).await;
+        let times_asked = || self.asked(text).len();
+        assert!(often.is_ok(), "{text} was asked {} times", times_asked());
     }
 }
 
@@ -138,9 +151,12 @@ async fn answer(State(desk): State<Desk>, request: Request) -> Response {
         headers: head.headers,
     };
     let number = {
-        let mut all = desk.asked.lock().unwrap();
-        all.push(asked.clone());
-        all.len()
+        let mut number = 0;
+        desk.asked.send_modify(|all| {
+            all.push(asked.clone());
+            number = all.len();
+        });
+        number
     };
     let scripted = (desk.script.lock().unwrap())(&asked);
     match scripted.unwrap_or_else(|| usual(&asked.line, number)) {

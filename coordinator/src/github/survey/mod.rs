@@ -17,11 +17,11 @@ mod place;
 mod registrations;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use muster_core::{PoolSpec, Scope};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::owner::Owner;
@@ -60,25 +60,28 @@ pub struct Surveyed {
 }
 
 /// How the surveys go, by owner. Cheap to clone.
-///
-/// A mutex, as each survey writes its own entry now and then, and operators read all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Surveys {
-    surveyed: Arc<Mutex<BTreeMap<String, Surveyed>>>,
+    surveyed: watch::Sender<BTreeMap<String, Surveyed>>,
 }
 
 impl Surveys {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> BTreeMap<String, Surveyed> {
-        let surveyed = self.surveyed.lock();
-        surveyed.unwrap_or_else(PoisonError::into_inner).clone()
+        self.surveyed.borrow().clone()
+    }
+
+    /// All of them, and each change from here on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<BTreeMap<String, Surveyed>> {
+        self.surveyed.subscribe()
     }
 
     fn set(&self, owner: &str, surveyed: Surveyed) {
-        let all = self.surveyed.lock();
-        all.unwrap_or_else(PoisonError::into_inner)
-            .insert(owner.to_owned(), surveyed);
+        self.surveyed.send_modify(|all| {
+            all.insert(owner.to_owned(), surveyed);
+        });
     }
 }
 

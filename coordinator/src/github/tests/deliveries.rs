@@ -88,14 +88,7 @@ async fn lost_deliveries_are_asked_for_at_the_start() {
     let interval = Duration::from_millis(20);
     let run = reconcile::run(github.client(), store, interval, cancel.clone());
     let run = tokio::spawn(run);
-    let rounds = async {
-        while github.asked("GET").len() < 4 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), rounds)
-        .await
-        .expect("several rounds");
+    github.is_asked("GET", 4).await;
     cancel.cancel();
     run.await.unwrap();
     let asked: Vec<_> = github.asked("POST").into_iter().map(|a| a.line).collect();

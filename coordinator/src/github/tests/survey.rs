@@ -14,6 +14,9 @@ use crate::presence::Presence;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
+/// Longer than anything here takes.
+const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// A coordinator that is nothing but a fleet and a survey.
 struct Surveying {
     engine: Engine,
@@ -93,18 +96,11 @@ async fn survey(github: &Fake) -> Surveying {
 impl Surveying {
     /// Waits until the fleet knows a job so.
     async fn knows(&self, id: i64, status: JobStatus) {
-        let known = async {
-            loop {
-                let job = self
-                    .engine
-                    .query(move |fleet| fleet.job(JobId(id)).map(muster_core::Job::status));
-                if job.await.unwrap() == Some(status) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), known)
+        let known = self.engine.until(move |fleet| {
+            let job = fleet.job(JobId(id));
+            job.filter(|job| job.status() == status).map(|_| ())
+        });
+        tokio::time::timeout(SOON, known)
             .await
             .unwrap_or_else(|_| panic!("job {id} is not {status:?}: {:?}", self.surveys.all()));
     }
@@ -151,19 +147,28 @@ fn quiet() -> BTreeMap<&'static str, Value> {
     ])
 }
 
-#[tokio::test]
-async fn what_changes_is_noticed_and_what_does_not_is_asked_for_by_its_version() {
+type Answers = Arc<Mutex<BTreeMap<&'static str, Value>>>;
+
+/// A survey that has found job 7 of run 5 in the queue.
+async fn with_a_queued_job() -> (Fake, Answers, Surveying) {
     let answers = Arc::new(Mutex::new(quiet()));
     let scripted = Arc::clone(&answers);
     let github = Fake::new(move |asked| answer(asked, &scripted.lock().unwrap())).await;
     let surveying = survey(&github).await;
-    let put = |part, body| answers.lock().unwrap().insert(part, body);
-    put("runs/5/jobs", json!({ "jobs": [job(7, "queued")] }));
-    put(
-        "runs?status=queued",
-        json!({ "workflow_runs": [{ "id": 5 }] }),
-    );
+    {
+        let mut answers = answers.lock().unwrap();
+        answers.insert("runs/5/jobs", json!({ "jobs": [job(7, "queued")] }));
+        let runs = json!({ "workflow_runs": [{ "id": 5 }] });
+        answers.insert("runs?status=queued", runs);
+    }
     surveying.knows(7, JobStatus::Queued).await;
+    (github, answers, surveying)
+}
+
+#[tokio::test]
+async fn what_changes_is_noticed_and_what_does_not_is_asked_for_by_its_version() {
+    let (github, answers, surveying) = with_a_queued_job().await;
+    let put = |part, body| answers.lock().unwrap().insert(part, body);
     // The run goes on to another list, and its jobs are read again although nobody says that they changed.
     put("runs?status=queued", json!({ "workflow_runs": [] }));
     put(
@@ -216,19 +221,10 @@ async fn a_refusal_holds_the_survey_up_and_says_so() {
     })
     .await;
     let surveying = survey(&github).await;
-    let held_up = async {
-        while surveying
-            .surveys
-            .all()
-            .get("acme")
-            .is_none_or(|it| it.held_up.is_none())
-        {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), held_up)
-        .await
-        .expect("it says so");
+    let mut surveyed = surveying.surveys.subscribe();
+    let held_up = surveyed.wait_for(|all| all.get("acme").is_some_and(|it| it.held_up.is_some()));
+    let held_up = tokio::time::timeout(SOON, held_up).await;
+    held_up.expect("it says so").unwrap();
     assert_eq!(
         github.asked("runs?status").len(),
         1,
@@ -238,29 +234,21 @@ async fn a_refusal_holds_the_survey_up_and_says_so() {
 
 #[tokio::test]
 async fn a_run_that_is_gone_casts_doubt_on_its_jobs() {
-    let answers = Arc::new(Mutex::new(quiet()));
-    let scripted = Arc::clone(&answers);
-    let github = Fake::new(move |asked| answer(asked, &scripted.lock().unwrap())).await;
-    let surveying = survey(&github).await;
-    let put = |part, body| answers.lock().unwrap().insert(part, body);
-    put("runs/5/jobs", json!({ "jobs": [job(7, "queued")] }));
-    put(
-        "runs?status=queued",
-        json!({ "workflow_runs": [{ "id": 5 }] }),
-    );
-    surveying.knows(7, JobStatus::Queued).await;
+    let (github, answers, surveying) = with_a_queued_job().await;
     // What the fake has no answer for it answers with 404.
     answers.lock().unwrap().remove("runs/5/jobs");
-    let missing = async {
-        let missing = |fleet: &muster_core::Fleet| {
-            let job = fleet.job(JobId(7));
-            job.is_some_and(|job| job.missing_since.is_some())
-        };
-        while !surveying.engine.query(missing).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    // Nothing tells of a doubt, so it is looked for after each look of the survey.
+    let is_missing = |fleet: &muster_core::Fleet| {
+        let job = fleet.job(JobId(7));
+        job.is_some_and(|job| job.missing_since.is_some())
+    };
+    let noticed = async {
+        let mut looks = github.asked("runs?status").len();
+        while !surveying.engine.query(is_missing).await.unwrap() {
+            looks += 1;
+            github.is_asked("runs?status", looks).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), missing)
-        .await
-        .expect("it is noticed");
+    let noticed = tokio::time::timeout(SOON, noticed).await;
+    noticed.expect("it is noticed");
 }

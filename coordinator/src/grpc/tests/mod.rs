@@ -1,9 +1,11 @@
 //! The services over real TLS, a real store and a real engine. Only GitHub is not there.
 
 mod attested;
+mod aws;
 mod enrollment;
 mod operator;
 mod session;
+mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -11,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Event, FleetSpec, LaunchId, Runner, Work};
+use muster_core::{Event, Fleet, FleetSpec, LaunchId, Runner, Work};
 use muster_proto::v1::enroll_proof::Evidence;
 use muster_proto::v1::enroll_request::Step as Asked;
 use muster_proto::v1::enroll_response::Step as Answer;
@@ -226,12 +228,10 @@ impl World {
     }
 
     /// Waits until the runner is as it should be.
-    async fn until(&self, what: &str, is: impl Fn(&Runner) -> bool) {
-        let waiting = async {
-            while !is(&self.runner().await) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
+    async fn until(&self, what: &str, is: impl Fn(&Runner) -> bool + Copy + Send + 'static) {
+        let launch = LaunchId::from(LAUNCH);
+        let found = move |fleet: &Fleet| fleet.runner(&launch).filter(|it| is(it)).map(|_| ());
+        let waiting = self.engine.until(found);
         if tokio::time::timeout(SOON, waiting).await.is_err() {
             panic!("not {what}: {:?}", self.runner().await);
         }

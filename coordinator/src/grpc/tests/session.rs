@@ -1,113 +1,21 @@
-use muster_core::{GithubRunnerId, RunnerName, Stage};
+use muster_core::Stage;
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::agent_service_client::AgentServiceClient;
 use muster_proto::v1::operator_service_client::OperatorServiceClient;
 use muster_proto::v1::session_request::Message as Said;
 use muster_proto::v1::session_response::Message as Told;
 use muster_proto::v1::{
-    AgentEvent, AssignmentAccepted, GetRunnerRequest, Heartbeat, Hello, JobUse, PhaseChanged,
-    Pressure, RenewCertificateRequest, ResourceKind, ResourceWarning, RunnerPhase, Sample,
-    SessionRequest, SessionResponse,
+    GetRunnerRequest, Heartbeat, Hello, JobUse, Pressure, RenewCertificateRequest, ResourceKind,
+    ResourceWarning, RunnerPhase, Sample,
 };
-use tonic::{Code, Streaming};
+use tonic::Code;
 
+use super::stream::{NAME, Request, Stream, accepted, minted, phase, returning};
 use super::*;
 use crate::grpc::sample::agent_id;
 use crate::identity::ca::AGENT_TTL;
 use crate::identity::ca::fixtures::Pair;
 use crate::identity::csr::RequestedKey;
-
-const NAME: &str = "muster-linux-launch-a";
-
-pub(super) struct Stream {
-    say: mpsc::Sender<SessionRequest>,
-    told: Streaming<SessionResponse>,
-}
-
-impl Stream {
-    pub(super) async fn open(channel: &Channel) -> Result<Self, Status> {
-        let (say, said) = mpsc::channel(8);
-        let mut client = AgentServiceClient::new(channel.clone());
-        let told = client
-            .session(ReceiverStream::new(said))
-            .await?
-            .into_inner();
-        Ok(Self { say, told })
-    }
-
-    /// Opens a stream, says hello and reads the settings.
-    pub(super) async fn greeted(channel: &Channel, hello: Hello) -> Self {
-        let mut stream = Self::open(channel).await.unwrap();
-        stream.say(Said::Hello(hello)).await;
-        assert!(matches!(stream.next().await, Ok(Some(Told::Configure(_)))));
-        stream
-    }
-
-    async fn say(&self, message: Said) {
-        let message = Some(message);
-        self.say.send(SessionRequest { message }).await.unwrap();
-    }
-
-    async fn event(&self, sequence: u64, kind: Option<Kind>) {
-        let event = AgentEvent {
-            sequence,
-            at: None,
-            kind,
-        };
-        self.say(Said::Event(event)).await;
-    }
-
-    pub(super) async fn next(&mut self) -> Result<Option<Told>, Status> {
-        let message = tokio::time::timeout(SOON, self.told.message()).await;
-        Ok(message.expect("no message")?.and_then(|it| it.message))
-    }
-
-    async fn acknowledged(&mut self) -> u64 {
-        match self.next().await {
-            Ok(Some(Told::Acknowledge(it))) => it.through_sequence,
-            other => panic!("no acknowledgement: {other:?}"),
-        }
-    }
-}
-
-fn phase(phase: RunnerPhase) -> Option<Kind> {
-    Some(Kind::PhaseChanged(PhaseChanged {
-        phase: phase.into(),
-        job_display_name: String::new(),
-    }))
-}
-
-fn accepted() -> Option<Kind> {
-    Some(Kind::AssignmentAccepted(AssignmentAccepted {
-        runner_name: NAME.to_owned(),
-    }))
-}
-
-fn returning(last_sequence: u64) -> Hello {
-    Hello {
-        runner_name: NAME.to_owned(),
-        phase: RunnerPhase::Listening.into(),
-        last_sequence,
-        ..Hello::default()
-    }
-}
-
-/// Has the runner registered as GitHub would, and the assignment sent.
-async fn minted(world: &World) {
-    world
-        .until("enrolled", |runner| runner.stage() == Stage::Enrolled)
-        .await;
-    let (launch, name) = (LaunchId::from(LAUNCH), RunnerName::from(NAME));
-    world
-        .vault
-        .put(launch.clone(), name.clone(), "c2VjcmV0".into());
-    let minted = Event::Minted {
-        launch,
-        name,
-        id: GithubRunnerId(7),
-    };
-    world.engine.submit(minted).await.unwrap();
-}
 
 #[tokio::test]
 async fn a_session_goes_from_hello_to_an_idle_runner() {
@@ -396,27 +304,4 @@ async fn a_stream_goes_on_while_an_authority_replaces_another_and_ends_when_the_
     let identity = request.identity(&renewed.certificate_der);
     let channel = world.connect(world.agents, Some(identity));
     Stream::greeted(&channel, Hello::default()).await;
-}
-
-/// A request for a certificate, and the key that it is for.
-struct Request(KeyPair);
-
-impl Request {
-    fn new() -> Self {
-        Self(KeyPair::generate().unwrap())
-    }
-
-    fn message(&self) -> RenewCertificateRequest {
-        let csr = CertificateParams::default()
-            .serialize_request(&self.0)
-            .unwrap();
-        RenewCertificateRequest {
-            csr_der: csr.der().to_vec(),
-        }
-    }
-
-    fn identity(&self, certificate: &[u8]) -> ClientIdentity {
-        let key = PrivatePkcs8KeyDer::from(self.0.serialize_der()).into();
-        (CertificateDer::from(certificate.to_vec()), key)
-    }
 }

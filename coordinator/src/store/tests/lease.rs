@@ -35,6 +35,9 @@ async fn stored(store: &Store) -> Vec<String> {
     entries.into_iter().map(|one| one.entry.what).collect()
 }
 
+const EXPIRY_MICROS: &str = "SELECT (extract(epoch FROM expires_at) * 1000000)::BIGINT FROM leases";
+const NOW_MICROS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
+
 #[tokio::test]
 async fn a_lead_that_is_given_up_passes_to_one_who_waits() {
     let settings = in_schema(Cluster::shared()).await;
@@ -92,11 +95,21 @@ async fn a_lease_that_is_renewed_outlives_its_time() {
     let settings = in_schema(Cluster::shared()).await;
     let store = Store::connect(&settings).await.unwrap();
     let leads = store.lead("a", QUICK).await.unwrap();
-    let began = Instant::now();
-    while began.elapsed() < QUICK.ttl.mul_f64(1.4) {
-        store.commit(batch("on")).await.unwrap();
-        tokio::time::sleep(QUICK.renew).await;
-    }
+    let mut other = store.inner.database.connect().await.unwrap();
+    let (end,): (i64,) = statement(EXPIRY_MICROS).one(&mut other).await.unwrap();
+    let over = async {
+        // By the server's clock, as the lease is.
+        while statement(NOW_MICROS)
+            .one::<(i64,)>(&mut other)
+            .await
+            .unwrap()
+            .0
+            <= end
+        {
+            store.commit(batch("on")).await.unwrap();
+        }
+    };
+    timeout(DEADLINE, over).await.unwrap();
     assert!(!leads.lost().is_cancelled());
     assert_eq!(leads.fencing(), 1);
 }
@@ -153,7 +166,7 @@ async fn a_short_cut_of_the_connection_costs_no_lead() {
     let leads = store.lead("a", times).await.unwrap();
     for _ in 0..3 {
         wire.set(Mode::Cut);
-        tokio::time::sleep(times.renew * 2).await;
+        timeout(DEADLINE, wire.refuses(1)).await.unwrap();
         wire.set(Mode::Whole);
         let again = async {
             while store.accept_delivery(delivery("a")).await.is_err() {
@@ -208,12 +221,14 @@ async fn the_lead_does_not_change_hands_under_a_transaction() {
         .command("UPDATE leases SET expires_at = clock_timestamp()")
         .await
         .unwrap();
-    let b = Store::connect(&settings).await.unwrap();
+    let wire = Wire::to(Cluster::shared().directory()).await;
+    let b = Store::connect(&wire.through(&settings)).await.unwrap();
     let taking = tokio::spawn({
         let b = b.clone();
         async move { b.lead("b", times).await }
     });
-    tokio::time::sleep(times.renew * 20).await;
+    // It asks more than once.
+    timeout(DEADLINE, wire.carries(20)).await.unwrap();
     assert!(!taking.is_finished(), "the transaction still goes on");
     paused.command("COMMIT").await.unwrap();
     let second = timeout(DEADLINE, taking).await.unwrap().unwrap().unwrap();

@@ -26,13 +26,14 @@ fn hasty(settings: PostgresSettings) -> PostgresSettings {
 
 /// Stores a delivery once that goes.
 async fn insist(store: &Store, guid: &str) -> Accepted {
+    let mut writable = store.writable();
     let trying = async {
         loop {
             match store.accept_delivery(delivery(guid)).await {
                 Ok(accepted) => return accepted,
                 Err(error) => assert!(error.passes(), "{error}"),
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            writable.wait_for(|writable| *writable).await.unwrap();
         }
     };
     timeout(DEADLINE, trying).await.unwrap()

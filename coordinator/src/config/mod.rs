@@ -99,6 +99,17 @@ fn read_all(mut root: Section<'_>, base: &Path) -> Option<Config> {
     let identity = sections::identity(root.section("identity"), base, development);
     let telemetry = sections::telemetry(root.section("telemetry"));
     let store = store::store(root.section("store"), base);
+    let shared = store.as_ref().is_some_and(|store| store.postgres.is_some());
+    if shared
+        && identity
+            .as_ref()
+            .is_some_and(|identity| identity.ca.is_none())
+    {
+        root.refuse(
+            "[store] is in PostgreSQL, which coordinators may share, and [identity] names no authority; \
+             each would make its own, which the agents of the other don't trust",
+        );
+    }
     let named = parameters(github.as_ref(), identity.as_ref(), store.as_ref());
     let secrets = sections::secrets(root.section("secrets"), development, named);
     let heartbeat = coordinator.as_ref().map(|one| one.heartbeat_interval);

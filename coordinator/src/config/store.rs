@@ -132,7 +132,16 @@ mod tests {
     use super::*;
 
     fn read(store: &str) -> StoreSettings {
-        parse(&small_with(store)).unwrap().store
+        let authority = "[identity]\nca_certificate_file = \"ca.pem\"\nca_key_file = \"ca.key\"";
+        parse(&small_with(&format!("{store}\n{authority}")))
+            .unwrap()
+            .store
+    }
+
+    #[test]
+    fn coordinators_that_may_share_a_database_need_one_authority() {
+        let told = errors(&small_with("[store]\nurl_file = \"db.url\""));
+        assert!(told.contains("names no authority"), "{told}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::authority::SERVER_NAME;
 use super::coordinator::{Coordinator, TOKEN};
 use super::within;
 use crate::standin::install_runner;
-use crate::world::build::binary;
+use crate::world::build::{binary, mortal};
 use crate::world::{kill_all, processes_of};
 
 /// Shell functions that print what the runner would.
@@ -171,7 +171,7 @@ impl Drop for Host {
 
 /// The agent's binary with one of its commands, to be configured on standard input.
 pub fn agent_command(command: &str) -> Command {
-    let mut agent = Command::new(binary("muster-agent").unwrap());
+    let mut agent = mortal(binary("muster-agent").unwrap());
     agent.args([command, "--config", "-"]);
     agent
 }

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::{Boot, Replaced, root, text, uid};
+use crate::world::build;
 
 /// Memory of the machine, in MiB: little, so that it is soon eaten.
 pub const MEMORY_MIB: u32 = 1024;
@@ -132,11 +133,8 @@ fn put(tree: &Path, replaced: &Replaced) -> anyhow::Result<()> {
 }
 
 fn qemu(root: &Path, disk: &Path, log: &Path) -> anyhow::Result<Child> {
-    // Whatever becomes of this process: a machine that lives on would find other tests at the ports of this one.
-    let mut command = Command::new("setpriv");
+    let mut command = build::mortal(program("qemu-system-x86_64")?);
     command
-        .args(["--pdeathsig", "KILL"])
-        .arg(program("qemu-system-x86_64")?)
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
         .args(["-m", &MEMORY_MIB.to_string()])
         .args(["-no-reboot", "-nodefaults", "-display", "none"])

@@ -129,7 +129,7 @@ impl Boot {
         std::fs::create_dir(&report)?;
         open_to_all(&report)?;
         let cgroup = Cgroup::new(&machine)?;
-        let mut command = Command::new("sh");
+        let mut command = build::mortal("sh");
         command
             .args(["-c", r#"echo $$ >"$0" && exec systemd-nspawn "$@""#])
             .arg(cgroup.entrance())

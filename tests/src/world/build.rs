@@ -1,5 +1,6 @@
 //! The real binaries: where they are, and how they get there.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +22,15 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|file| file.exists())
         .with_context(|| format!("{name} is not built; run: cargo build --workspace --bins"))
+}
+
+/// A command that ends with the thread that starts it, whatever becomes of this process: a coordinator that
+/// lived on would find other tests at the ports of this one. Not to be started by a thread that ends early.
+#[must_use]
+pub fn mortal(program: impl AsRef<OsStr>) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
 }
 
 /// Builds all binaries with the profile of this program, and fetches what the fakes check by. Cargo

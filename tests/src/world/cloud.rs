@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -212,7 +211,7 @@ async fn run_agent(baked: &Baked, aws: &FakeAws, instance: &str) -> anyhow::Resu
         "runner_environment": { "FAKE_RUNNER_SPEED": baked.runner_speed.to_string() },
     });
     let log = std::fs::File::create(folder.join("agent.log"))?;
-    let mut agent = Command::new(&baked.agent_binary)
+    let mut agent = build::mortal(&baked.agent_binary)
         .args(["run", "--config", "-"])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -1,5 +1,6 @@
 //! The coordinator's process: configured, started, killed and started again.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,8 @@ pub struct Addresses {
 pub struct Coordinator {
     dir: PathBuf,
     addresses: Addresses,
+    /// Keep its ports from other tests, also while it is dead.
+    ports: Vec<File>,
     /// What it finds in its environment beside the test's.
     environment: Vec<(&'static str, String)>,
     /// Taken out for an instant only, never across a wait.
@@ -59,12 +62,13 @@ impl Coordinator {
     pub(super) async fn start(config: &Config<'_>) -> anyhow::Result<Self> {
         let mut tries = 0;
         loop {
-            let addresses = free_addresses()?;
+            let (addresses, ports) = free_addresses()?;
             write_config(config, &addresses)?;
             let dir = config.dir.to_owned();
             let coordinator = Self {
                 dir,
                 addresses,
+                ports,
                 environment: config
                     .cloud
                     .map(|cloud| cloud.aws.environment())
@@ -88,19 +92,23 @@ impl Coordinator {
     /// # Errors
     /// When it doesn't start.
     pub async fn replica(&self) -> anyhow::Result<Self> {
-        let web = free_addresses()?.web;
+        let (Addresses { web, .. }, mut ports) = free_addresses()?;
         let dir = self.dir.join("replica");
         std::fs::create_dir(&dir)?;
         let config = std::fs::read_to_string(self.config())?;
         let ours = |web| format!("web = \"{web}\"");
         let config = config.replace(&ours(self.addresses.web), &ours(web));
         std::fs::write(dir.join("muster.toml"), config)?;
+        for port in &self.ports {
+            ports.push(port.try_clone()?);
+        }
         let replica = Self {
             dir,
             addresses: Addresses {
                 web,
                 ..self.addresses
             },
+            ports,
             environment: self.environment.clone(),
             process: Mutex::default(),
             killed: Mutex::default(),
@@ -140,7 +148,7 @@ impl Coordinator {
             .create(true)
             .append(true)
             .open(self.dir.join("coordinator.emf"))?;
-        let process = Command::new(build::binary("muster-coordinator")?)
+        let process = build::mortal(build::binary("muster-coordinator")?)
             // As an operator would, from beside the file: what is relative in it must stay right.
             .current_dir(&self.dir)
             .args(["run", "--config", "muster.toml"])
@@ -286,23 +294,27 @@ fn lock(child: &Mutex<Option<Child>>) -> MutexGuard<'_, Option<Child>> {
     child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Four free addresses below the range that outgoing connections take their ports from, as the same
-/// ones must be free again after a kill.
-fn free_addresses() -> anyhow::Result<Addresses> {
-    let mut found = Vec::new();
+/// Four free addresses below the range that outgoing connections take their ports from, as the same ones must
+/// be free again after a kill; and what keeps other tests from them.
+fn free_addresses() -> anyhow::Result<(Addresses, Vec<File>)> {
+    let (mut found, mut locks) = (Vec::new(), Vec::new());
     for _ in 0..200 {
-        let port = rand::random_range(10_000..32_000);
+        let port: u16 = rand::random_range(10_000..32_000);
+        let lock = File::create(std::env::temp_dir().join(format!("muster-port-{port}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if !found.contains(&address) && TcpListener::bind(address).is_ok() {
-            found.push(address);
+        if lock.try_lock().is_err() || TcpListener::bind(address).is_err() {
+            continue;
         }
+        found.push(address);
+        locks.push(lock);
         if let [web, enroll, agents, operators] = found[..] {
-            return Ok(Addresses {
+            let addresses = Addresses {
                 web,
                 enroll,
                 agents,
                 operators,
-            });
+            };
+            return Ok((addresses, locks));
         }
     }
     bail!("no free ports between 10000 and 32000")

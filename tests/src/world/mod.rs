@@ -173,6 +173,11 @@ impl World {
         })
     }
 
+    /// The folder of all hosts, whichever coordinator leads.
+    fn instances_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("data/instances")
+    }
+
     /// The folder of this world.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -213,7 +218,7 @@ impl World {
             .await
             .context("the fleet did not end")?;
         self.coordinator.stop(within).await?;
-        let mut left = Left::look(&self.github, &self.coordinator.instances_dir());
+        let mut left = Left::look(&self.github, &self.instances_dir());
         if let Some(cloud) = &self.cloud {
             let alive = cloud.aws.alive().into_iter();
             left.instances = alive.map(|instance| instance.id).collect();
@@ -226,6 +231,6 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.coordinator.kill_nine();
-        leftovers::kill(&self.coordinator.instances_dir());
+        leftovers::kill(&self.instances_dir());
     }
 }

@@ -12,11 +12,12 @@ use serde_json::json;
 use crate::allowed::all_of_it_was_used;
 use crate::world::{ACCOUNT, HERE, REGION, World};
 
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "/muster/github/private-key",
     "/muster/github/webhook-secret",
     "/muster/ca/certificate",
     "/muster/ca/key",
+    "/muster/database-url",
 ];
 
 async fn put(world: &World, name: &str) {
@@ -25,8 +26,8 @@ async fn put(world: &World, name: &str) {
 }
 
 /// Reads the secrets from these parameters, as the coordinator does.
-async fn read(world: &World, names: [&str; 4]) -> Result<Secrets, Vec<SecretError>> {
-    let [key, webhook, certificate, ca_key] = names;
+async fn read(world: &World, names: [&str; 5]) -> Result<Secrets, Vec<SecretError>> {
+    let [key, webhook, certificate, ca_key, store] = names;
     let text = format!(
         r#"
 [coordinator]
@@ -38,6 +39,8 @@ webhook_secret_parameters = ["{webhook}"]
 [identity]
 ca_certificate_parameter = "{certificate}"
 ca_key_parameter = "{ca_key}"
+[store]
+url_parameter = "{store}"
 [secrets]
 region = "{REGION}"
 endpoint_url = "{url}"
@@ -75,6 +78,7 @@ async fn the_policy_for_secrets_allows_them_and_no_more_than_is_read() {
         secrets.webhook[0].clone(),
         ca.certificate,
         ca.key,
+        secrets.store_url.unwrap(),
     ];
     for (text, name) in texts.iter().zip(NAMES) {
         assert_eq!(text.expose_secret(), format!("{name}'s"));
@@ -100,8 +104,8 @@ async fn the_policy_for_secrets_allows_no_other_parameter(#[case] other: &str) {
     for name in NAMES.into_iter().chain([other]) {
         put(&world, name).await;
     }
-    let [_, webhook, certificate, key] = NAMES;
-    let errors = read(&world, [other, webhook, certificate, key]).await;
+    let [_, webhook, certificate, key, store] = NAMES;
+    let errors = read(&world, [other, webhook, certificate, key, store]).await;
     let errors = errors.unwrap_err();
     assert!(!errors[0].passes, "nobody but an installer can mend it");
     let told = errors[0].to_string();

@@ -1,6 +1,6 @@
 //! The command line: what a configuration's errors look like, and how the process ends.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -209,19 +209,16 @@ async fn sigterm_ends_it_well_whatever_is_open() {
 
 /// The configuration of a coordinator with other addresses.
 fn beside(world: &World, directory: &TempDir) -> std::path::PathBuf {
-    let free: Vec<_> = (0..4)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
     let mut text = std::fs::read_to_string(world.coordinator.config()).unwrap();
     let addresses = world.coordinator.addresses();
-    let mut replace = |old: SocketAddr, at: usize| {
-        let new = free[at].local_addr().unwrap();
-        text = text.replace(&old.to_string(), &new.to_string());
-    };
-    replace(addresses.web, 0);
-    replace(addresses.enroll, 1);
-    replace(addresses.agents, 2);
-    replace(addresses.operators, 3);
+    for old in [
+        addresses.web,
+        addresses.enroll,
+        addresses.agents,
+        addresses.operators,
+    ] {
+        text = text.replace(&old.to_string(), "127.0.0.1:0");
+    }
     let inside = |name: &str| world.dir().join(name).display().to_string();
     for name in ["data", "app.pem", "webhook.secret", "runner"] {
         text = text.replace(&format!("\"{name}\""), &format!("{:?}", inside(name)));

@@ -8,7 +8,7 @@ use muster_tests::fakes::aws::{Effect, Fault};
 use muster_tests::fakes::github::{Conclusion, JobSpec, Status};
 use muster_tests::world::{Compute, Options, World, build, wait_for};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::net::TcpSocket;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,8 +34,22 @@ async fn line(world: &World, message: &str) -> Value {
 }
 
 async fn status(world: &World, path: &str) -> u16 {
+    asked(world, path).await.status().as_u16()
+}
+
+async fn asked(world: &World, path: &str) -> reqwest::Response {
     let url = format!("http://{}{path}", world.coordinator.addresses().web);
-    reqwest::get(url).await.unwrap().status().as_u16()
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    client.get(url).send().await.unwrap()
+}
+
+/// Holds the port of a fake that was stopped, so that nobody listens there.
+fn nobody_at(url: &str) -> TcpSocket {
+    let address = url.trim_start_matches("http://").parse().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 #[tokio::test]
@@ -46,6 +60,7 @@ async fn what_of_aws_can_not_be_reached_is_said_once_and_with_what_follows() {
     world.coordinator.kill_nine();
     let aws = &world.cloud.as_ref().unwrap().aws;
     aws.stop().await;
+    let _nobody = nobody_at(&aws.url);
     std::fs::write(world.coordinator.log(), "").unwrap();
     world.coordinator.start_again().await.unwrap();
 
@@ -94,8 +109,7 @@ async fn what_of_aws_can_not_be_reached_is_said_once_and_with_what_follows() {
         limited.starts_with("launches wait: ") && limited.contains(&expected),
         "{limited}"
     );
-    let url = format!("http://{}/metrics", world.coordinator.addresses().web);
-    let figures = reqwest::get(url).await.unwrap().text().await.unwrap();
+    let figures = asked(&world, "/metrics").await.text().await.unwrap();
     let series =
         "muster_aws_calls_total{call=\"DescribeSubnets\",outcome=\"unanswered\",service=\"ec2\"} ";
     let count = figures.lines().find_map(|line| line.strip_prefix(series));
@@ -105,20 +119,16 @@ async fn what_of_aws_can_not_be_reached_is_said_once_and_with_what_follows() {
 #[tokio::test]
 async fn that_there_are_no_credentials_is_said_in_these_words_and_no_others() {
     let world = world(false).await;
-    world.coordinator.kill_nine();
+    world.coordinator.stop(PATIENCE).await.unwrap();
     std::fs::write(world.coordinator.log(), "").unwrap();
     let log = std::fs::OpenOptions::new()
         .append(true)
         .open(world.coordinator.log())
         .unwrap();
-    let mut command = Command::new(build::binary("muster-coordinator").unwrap());
-    for name in [
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-    ] {
-        command.env_remove(name);
-    }
+    let mut command = build::mortal(build::binary("muster-coordinator").unwrap());
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
     for name in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
         command.env(name, world.dir().join("none"));
     }

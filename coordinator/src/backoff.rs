@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
+use crate::chance;
 
 /// Waits between tries: a random time up to a bound that doubles.
 ///
@@ -34,7 +34,7 @@ impl Backoff {
             .saturating_mul(1 << self.tries.min(20))
             .min(self.cap);
         self.tries = self.tries.saturating_add(1);
-        bound.mul_f64(rand::rng().random::<f64>())
+        bound.mul_f64(chance::fraction())
     }
 
     /// The wait before the next try, if the other side asked for at least `floor`.

@@ -5,6 +5,7 @@
 
 pub mod aws;
 pub mod backoff;
+pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod compute;
@@ -15,6 +16,8 @@ pub mod grpc;
 pub mod identity;
 pub mod presence;
 pub mod secrets;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod telemetry;
 pub mod web;

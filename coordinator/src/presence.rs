@@ -10,9 +10,16 @@ use muster_core::LaunchId;
 use muster_proto::v1::{Sample, SessionResponse};
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::telemetry::Metrics;
 
 /// Messages that may wait for one agent; an agent that reads so slowly is disconnected.
 pub const OUTBOUND_CAPACITY: usize = 16;
+
+/// Heartbeats that may fail to come before an agent counts as lost.
+const MISSED_BEATS: u32 = 3;
 
 /// Locks of the table. A heartbeat holds one for the time of a look-up and three stores.
 const SHARDS: usize = 64;
@@ -118,7 +125,7 @@ impl Presence {
     /// that of the new one at once if the launch was [revoked](Self::revoke).
     pub fn connect(&self, launch: &LaunchId) -> (Connection, mpsc::Receiver<SessionResponse>) {
         let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut shard = self.table.shard(launch);
         let agent = shard
             .entry(launch.clone())
@@ -143,7 +150,7 @@ impl Presence {
         let mut shard = self.table.shard(launch);
         let agent = shard
             .entry(launch.clone())
-            .or_insert_with(|| Agent::new(Timestamp::now()));
+            .or_insert_with(|| Agent::new(clock::now()));
         Arc::clone(&agent.turn)
     }
 
@@ -211,7 +218,7 @@ impl Presence {
         let mut shard = self.table.shard(launch);
         let agent = shard
             .entry(launch.clone())
-            .or_insert_with(|| Agent::new(Timestamp::now()));
+            .or_insert_with(|| Agent::new(clock::now()));
         agent.revoked = true;
         agent.outbound = None;
     }
@@ -263,7 +270,7 @@ impl Connection {
         let done = work.await;
         self.newest(|agent| {
             agent.unread = false;
-            agent.last_seen = Timestamp::now();
+            agent.last_seen = clock::now();
         });
         done
     }
@@ -331,6 +338,29 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.disconnect();
+    }
+}
+
+/// Ends the streams of agents that say nothing; the fleet hears of it as of any stream that ends.
+/// Until it is told to stop.
+pub async fn watch_silence(
+    presence: Presence,
+    metrics: Metrics,
+    heartbeat: Duration,
+    stop: CancellationToken,
+) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(heartbeat))
+        .await
+        .is_some()
+    {
+        metrics.set_agents(presence.connected());
+        for launch in presence.sweep(clock::now(), heartbeat * MISSED_BEATS) {
+            tracing::warn!(
+                launch = launch.as_str(),
+                "an agent held a stream and said nothing"
+            );
+        }
     }
 }
 

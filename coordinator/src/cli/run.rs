@@ -27,7 +27,7 @@ use crate::grpc::operator::{LogLevel, Operators};
 use crate::grpc::session::{AgentSettings, Agents};
 use crate::identity::serving::{PresentAuthority, Serving};
 use crate::identity::spiffe::TrustDomain;
-use crate::presence::Presence;
+use crate::presence::{self, Presence};
 use crate::secrets::{self, Applied, Reader};
 use crate::store::Store;
 use crate::telemetry::{Logs, Metrics, emf};
@@ -35,8 +35,6 @@ use crate::web::{self, Web};
 
 /// Open jobs are asked for at this interval, as the last word of a job may never come.
 const JOB_CHECK: Duration = Duration::from_secs(5);
-/// Heartbeats that may fail to come before an agent counts as lost.
-const MISSED_BEATS: u32 = 3;
 /// What is older than this is pruned from the store: GitHub lists deliveries for three days.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Time between two prunings.
@@ -103,7 +101,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let engine = Arc::clone(&leading);
     // Nobody else sets them.
     let _ = routes.set(web::router(Web {
-        store: store.clone(),
+        store: Arc::new(store.clone()),
         secrets: checks,
         inbox_ready: Arc::new(move || {
             if let Some(engine) = engine.get() {
@@ -135,7 +133,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         metrics.clone(),
     );
     let (engine, runnable) = Engine::new(Parts {
-        store: store.clone(),
+        store: Arc::new(store.clone()),
         spec: config.fleet.clone(),
         presence: presence.clone(),
         executor,
@@ -316,7 +314,7 @@ impl Service {
         if let Some(interval) = self.config.github.redeliver_interval {
             tasks.spawn(reconcile::run(
                 github.clone(),
-                self.store.clone(),
+                Arc::new(self.store.clone()),
                 interval,
                 self.stop.clone(),
             ));
@@ -325,7 +323,7 @@ impl Service {
             let parts = SurveyParts {
                 client: github.clone(),
                 engine: self.engine.clone(),
-                store: self.store.clone(),
+                store: Arc::new(self.store.clone()),
                 surveys: self.surveys.clone(),
                 metrics: self.metrics.clone(),
                 settings,
@@ -339,7 +337,7 @@ impl Service {
             JOB_CHECK,
             self.stop.clone(),
         ));
-        tasks.spawn(watch_silence(
+        tasks.spawn(presence::watch_silence(
             self.presence.clone(),
             self.metrics.clone(),
             self.config.coordinator.heartbeat_interval,
@@ -360,28 +358,6 @@ impl Service {
                 telemetry.emf_interval,
                 self.stop.clone(),
             ));
-        }
-    }
-}
-
-/// Ends the streams of agents that say nothing; the fleet hears of it as of any stream that ends.
-async fn watch_silence(
-    presence: Presence,
-    metrics: Metrics,
-    heartbeat: Duration,
-    stop: CancellationToken,
-) {
-    while stop
-        .run_until_cancelled(tokio::time::sleep(heartbeat))
-        .await
-        .is_some()
-    {
-        metrics.set_agents(presence.connected());
-        for launch in presence.sweep(Timestamp::now(), heartbeat * MISSED_BEATS) {
-            tracing::warn!(
-                launch = launch.as_str(),
-                "an agent held a stream and said nothing"
-            );
         }
     }
 }

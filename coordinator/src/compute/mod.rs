@@ -24,6 +24,9 @@ pub enum Provider {
     Local(LocalProvider),
     /// EC2, in one account and region.
     Ec2(Ec2Provider),
+    /// A cloud in memory.
+    #[cfg(test)]
+    Simulated(crate::simulation::Cloud),
 }
 
 /// One instance to make.
@@ -227,6 +230,8 @@ impl Provider {
                 offering: None,
             }),
             Self::Ec2(ec2) => ec2.launch(order).await,
+            #[cfg(test)]
+            Self::Simulated(cloud) => cloud.launch(order).await,
         }
     }
 
@@ -243,6 +248,8 @@ impl Provider {
         match self {
             Self::Local(local) => local.terminate(instance).await,
             Self::Ec2(ec2) => ec2.terminate(instance, at_once).await,
+            #[cfg(test)]
+            Self::Simulated(cloud) => cloud.terminate(instance).await,
         }
     }
 
@@ -254,6 +261,8 @@ impl Provider {
         match self {
             Self::Local(local) => local.list().await,
             Self::Ec2(ec2) => ec2.list().await,
+            #[cfg(test)]
+            Self::Simulated(cloud) => cloud.list().await,
         }
     }
 
@@ -264,6 +273,8 @@ impl Provider {
             // Its lists are what is on this host.
             Self::Local(_) => Duration::ZERO,
             Self::Ec2(_) => ec2::ABSENCE,
+            #[cfg(test)]
+            Self::Simulated(_) => crate::simulation::ABSENCE,
         }
     }
 
@@ -272,6 +283,8 @@ impl Provider {
         match self {
             Self::Local(_) => Reach::default(),
             Self::Ec2(ec2) => Box::pin(ec2.reach()).await,
+            #[cfg(test)]
+            Self::Simulated(_) => Reach::default(),
         }
     }
 
@@ -284,6 +297,8 @@ impl Provider {
         match self {
             Self::Local(_) => std::future::pending().await,
             Self::Ec2(ec2) => ec2.notices().await,
+            #[cfg(test)]
+            Self::Simulated(cloud) => cloud.notices().await,
         }
     }
 
@@ -295,6 +310,8 @@ impl Provider {
         match self {
             Self::Local(_) => Ok(()),
             Self::Ec2(ec2) => ec2.acknowledge(receipts).await,
+            #[cfg(test)]
+            Self::Simulated(cloud) => cloud.acknowledge(receipts).await,
         }
     }
 
@@ -306,6 +323,8 @@ impl Provider {
         match self {
             Self::Local(_) => Ok(false),
             Self::Ec2(ec2) => ec2.may_be_ours_soon(instance).await,
+            #[cfg(test)]
+            Self::Simulated(cloud) => cloud.may_be_ours_soon(instance).await,
         }
     }
 
@@ -314,6 +333,8 @@ impl Provider {
         match self {
             Self::Local(_) => {}
             Self::Ec2(ec2) => ec2.close_offering(offering).await,
+            #[cfg(test)]
+            Self::Simulated(_) => {}
         }
     }
 
@@ -324,6 +345,8 @@ impl Provider {
             // It makes them at once.
             Self::Local(_) => {}
             Self::Ec2(ec2) => ec2.withdraw(launch).await,
+            #[cfg(test)]
+            Self::Simulated(_) => {}
         }
     }
 
@@ -346,6 +369,8 @@ impl Provider {
             // Its instances enrol with a token that it gave them itself; nobody asks for more.
             Self::Local(_) => Ok(None),
             Self::Ec2(ec2) => ec2.describe(instance).await,
+            #[cfg(test)]
+            Self::Simulated(_) => Ok(None),
         }
     }
 
@@ -354,6 +379,8 @@ impl Provider {
         match self {
             Self::Local(local) => local.something_ended().await,
             Self::Ec2(_) => std::future::pending().await,
+            #[cfg(test)]
+            Self::Simulated(_) => std::future::pending().await,
         }
     }
 }

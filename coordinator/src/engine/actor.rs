@@ -15,9 +15,9 @@ use super::in_flight::{Ended, InFlight};
 use super::messages::Messages;
 use super::{Command, EngineError, Parts, Question, inbox};
 use crate::backoff::Backoff;
-use crate::clock;
-use crate::store::{Batch, Store, StoreError, StoredEntry};
+use crate::store::{Batch, Ledger, StoreError, StoredEntry};
 use crate::telemetry::Metrics;
+use crate::{chance, clock};
 
 /// Commands taken into one transaction.
 const BATCH: usize = 256;
@@ -33,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Actor {
     fleet: Fleet,
-    store: Store,
+    store: Arc<dyn Ledger>,
     messages: Messages,
     executor: Executor,
     in_flight: InFlight,
@@ -66,9 +66,8 @@ impl Actor {
         inbox: Arc<Notify>,
     ) -> Result<Self, EngineError> {
         let stored = parts.store.load().await?;
-        let mut seed = [0; 8];
-        aws_lc_rs::rand::fill(&mut seed).map_err(|_| EngineError::Random)?;
-        let fleet = Fleet::restore(parts.spec, stored, u64::from_le_bytes(seed));
+        let seed = chance::seed().ok_or(EngineError::Random)?;
+        let fleet = Fleet::restore(parts.spec, stored, seed);
         let pending = parts.store.pending_effects().await?;
         tracing::info!(
             jobs = fleet.jobs().count(),
@@ -183,7 +182,7 @@ impl Actor {
     }
 
     async fn take_inbox(&mut self, round: &mut Round) {
-        match inbox::read(&self.store).await {
+        match inbox::read(&*self.store).await {
             Ok(read) => {
                 round.events.extend(read.events);
                 round.batch.processed_deliveries.extend(read.guids);
@@ -243,7 +242,7 @@ impl Actor {
         let entries = if batch.is_empty() {
             Vec::new()
         } else {
-            store_patiently(&self.store, batch, stop).await?
+            store_patiently(&*self.store, batch, stop).await?
         };
         for launch in &changes.runners {
             if self.fleet.runner(launch).is_some_and(Runner::is_over) {
@@ -341,7 +340,7 @@ impl Actor {
 /// no going on without it. Meanwhile events wait in their channel, and those who send more wait themselves;
 /// nothing is done, said or answered.
 async fn store_patiently(
-    store: &Store,
+    store: &dyn Ledger,
     batch: &Batch,
     stop: &CancellationToken,
 ) -> Result<Vec<StoredEntry>, StoreError> {
@@ -370,6 +369,7 @@ async fn store_patiently(
             tracing::error!(%error, tries = backoff.tries(), "what was decided can't be stored yet");
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Err(error),
             () = tokio::time::sleep(wait) => {}
         }

@@ -3,7 +3,7 @@
 use muster_core::Event;
 
 use crate::github::webhook::{self, Intake};
-use crate::store::{Store, StoreError};
+use crate::store::{Ledger, StoreError};
 
 /// Deliveries taken at once.
 const AT_ONCE: u32 = 256;
@@ -17,7 +17,7 @@ pub(super) struct Read {
     pub(super) more: bool,
 }
 
-pub(super) async fn read(store: &Store) -> Result<Read, StoreError> {
+pub(super) async fn read(store: &dyn Ledger) -> Result<Read, StoreError> {
     let deliveries = store.pending_deliveries(AT_ONCE).await?;
     let more = u32::try_from(deliveries.len()).is_ok_and(|count| count == AT_ONCE);
     let mut read = Read {

@@ -23,7 +23,7 @@ pub use self::messages::Vault;
 pub use self::notices::notices;
 pub use self::sweep::sweep;
 use crate::presence::Presence;
-use crate::store::{Store, StoreError, StoredEntry};
+use crate::store::{Ledger, StoreError, StoredEntry};
 use crate::telemetry::Metrics;
 
 /// Commands that may wait for the engine; those who send more wait themselves.
@@ -60,7 +60,7 @@ pub enum EngineError {
 #[derive(Debug)]
 pub struct Parts {
     /// Where all is stored.
-    pub store: Store,
+    pub store: Arc<dyn Ledger>,
     /// The pools.
     pub spec: FleetSpec,
     /// The way to the agents.

@@ -20,6 +20,7 @@ pub async fn sweep(
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
             () = provider.something_ended() => {}

@@ -48,7 +48,7 @@ fn parts(store: &Store, directory: &Path) -> Parts {
     let providers = HashMap::from([("local".into(), provider)]);
     let metrics = Metrics::new().unwrap();
     Parts {
-        store: store.clone(),
+        store: std::sync::Arc::new(store.clone()),
         spec: FleetSpec {
             pools: Vec::new(),
             accounts: BTreeMap::new(),

@@ -22,6 +22,8 @@ pub mod webhook;
 pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use transport::simulated;
 
 pub use deliveries::{Attempt, Cursor, Deliveries};
 pub use errors::{GithubError, RetryLater, SetupError};

@@ -2,6 +2,7 @@
 //! this makes them certain.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::deliveries::{Attempt, Cursor};
 use super::errors::GithubError;
 use super::rest::GithubClient;
-use crate::clock;
-use crate::store::{Store, StoreError};
+use crate::store::{Ledger, StoreError};
+use crate::{chance, clock};
 
 /// Name of the note that says since when deliveries must be looked at.
 const NOTE: &str = "deliveries.checked";
@@ -141,7 +142,7 @@ impl Memory {
 /// Looks for failed deliveries at once and then at each interval, until cancelled.
 pub async fn run(
     client: GithubClient,
-    store: Store,
+    store: Arc<dyn Ledger>,
     interval: Duration,
     cancel: CancellationToken,
 ) {
@@ -164,12 +165,12 @@ pub async fn run(
 
 /// Three quarters to five quarters of an interval, so that processes don't fall into step.
 pub(super) fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(rand::random_range(0.75..1.25))
+    chance::around(interval, 0.75, 1.25)
 }
 
 struct Reconciler {
     client: GithubClient,
-    store: Store,
+    store: Arc<dyn Ledger>,
     memory: Memory,
     walk: Option<Walk>,
 }

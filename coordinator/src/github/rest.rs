@@ -49,6 +49,9 @@ pub struct Settings {
     pub metrics: Option<Metrics>,
     /// Registrations in any one minute.
     pub mints_per_minute: usize,
+    /// Where questions go instead of over the network.
+    #[cfg(test)]
+    pub(crate) simulated: Option<super::transport::simulated::Way>,
 }
 
 impl Settings {
@@ -68,6 +71,8 @@ impl Settings {
             total_timeout: Duration::from_secs(15),
             metrics: None,
             mints_per_minute: MINTS_PER_MINUTE,
+            #[cfg(test)]
+            simulated: None,
         }
     }
 }

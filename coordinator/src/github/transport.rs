@@ -71,6 +71,8 @@ impl<'a> Call<'a> {
 #[derive(Debug)]
 pub(super) struct Transport {
     client: Client,
+    #[cfg(test)]
+    simulated: Option<simulated::Way>,
     base: Url,
     slots: Semaphore,
     total: Duration,
@@ -107,6 +109,8 @@ impl Transport {
         }
         Ok(Self {
             client: builder.build().map_err(SetupError::Http)?,
+            #[cfg(test)]
+            simulated: settings.simulated.clone(),
             base,
             slots: Semaphore::new(MAX_CALLS),
             total: settings.total_timeout,
@@ -157,6 +161,10 @@ impl Transport {
         url: Url,
         bearer: HeaderValue,
     ) -> Result<Response, GithubError> {
+        #[cfg(test)]
+        if let Some(way) = &self.simulated {
+            return way.go(call, &url).await;
+        }
         let mut request = self
             .client
             .request(call.method.clone(), url)
@@ -237,4 +245,61 @@ async fn read(mut response: Response) -> Result<Reply, GithubError> {
         headers,
         body,
     })
+}
+
+/// A GitHub that is asked without a connection.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use futures::future::BoxFuture;
+    use reqwest::Response;
+    use serde_json::Value;
+    use url::Url;
+
+    use super::{Call, GithubError};
+    use crate::github::errors::RetryLater;
+
+    /// What it is asked.
+    #[derive(Debug)]
+    pub(crate) struct Question {
+        pub(crate) method: http::Method,
+        pub(crate) url: Url,
+        pub(crate) body: Option<Value>,
+        pub(crate) known: Option<String>,
+    }
+
+    /// Answers; or the connection breaks.
+    pub(crate) type Answer = Result<http::Response<Vec<u8>>, String>;
+
+    /// The way there.
+    #[derive(Clone)]
+    pub(crate) struct Way(
+        pub(crate) Arc<dyn Fn(Question) -> BoxFuture<'static, Answer> + Send + Sync>,
+    );
+
+    impl fmt::Debug for Way {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Way")
+        }
+    }
+
+    impl Way {
+        pub(super) async fn go(&self, call: &Call<'_>, url: &Url) -> Result<Response, GithubError> {
+            let question = Question {
+                method: call.method.clone(),
+                url: url.clone(),
+                body: call.body.clone(),
+                known: call.known.map(str::to_owned),
+            };
+            match (self.0)(question).await {
+                Ok(answer) => Ok(answer.into()),
+                Err(reason) => Err(GithubError::Later(RetryLater {
+                    after: std::time::Duration::ZERO,
+                    reason,
+                })),
+            }
+        }
+    }
 }

@@ -92,6 +92,15 @@ impl Caller {
 }
 
 impl Validity {
+    /// That of an agent without a certificate.
+    #[cfg(test)]
+    pub(crate) fn for_ever() -> Self {
+        Self {
+            not_after: Timestamp::MAX,
+            distrusted: CancellationToken::new(),
+        }
+    }
+
     /// Whether the certificate counts at this time.
     ///
     /// # Errors

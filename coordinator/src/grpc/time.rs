@@ -16,7 +16,7 @@ pub(crate) fn to_wire(at: Timestamp) -> prost_types::Timestamp {
 }
 
 /// A time from the wire; none if it is out of range.
-pub(super) fn from_wire(at: &prost_types::Timestamp) -> Option<Timestamp> {
+pub(crate) fn from_wire(at: &prost_types::Timestamp) -> Option<Timestamp> {
     if !(0..1_000_000_000).contains(&at.nanos) {
         return None;
     }

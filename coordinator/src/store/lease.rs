@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::StoreError;
 use super::database::{Connection, Database, statement};
 use crate::backoff::Backoff;
+use crate::chance;
 
 /// The row.
 const NAME: &str = "leader";
@@ -211,7 +212,7 @@ impl Lease {
                 Ok(Ok(None)) => {
                     backoff = Backoff::new(FIRST_WAIT, self.times.renew);
                     // Those who wait shall not all come at once.
-                    self.times.renew.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+                    chance::around(self.times.renew, 0.5, 1.0)
                 }
                 Ok(Err(error)) if !error.passes() => return Err(error),
                 Ok(Err(error)) => {

@@ -17,6 +17,7 @@ mod fleet;
 mod inbox;
 mod journal;
 mod lease;
+mod ledger;
 mod prune;
 mod schema;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use backup::{BackupError, Restored, backup, restore};
 pub use database::postgres::{Limits, PostgresSettings};
 pub use error::StoreError;
 pub use lease::{Leadership, LeaseTimes};
+pub use ledger::Ledger;
 pub use types::{
     Accepted, Batch, BatchId, Claimed, Delivery, Enrolment, JoinToken, LaunchBatch, OperatorAction,
     Pruned, Redeemed, StoredEntry, TimelineQuery,

@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use crate::store::Store;
+use crate::store::Ledger;
 use crate::telemetry::Metrics;
 
 pub use server::serve;
@@ -27,7 +27,7 @@ pub use webhooks::MAX_BODY;
 #[derive(Clone)]
 pub struct Web {
     /// Where deliveries are kept before they are answered.
-    pub store: Store,
+    pub store: Arc<dyn Ledger>,
     /// Webhook secrets; more than one while they are rotated. With none, every delivery is refused.
     pub secrets: watch::Receiver<Arc<[SecretString]>>,
     /// Called when the store holds a new delivery. Must not block.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::kit::{DEADLINE, headers, listen, listen_with, queued, sign};
 use super::*;
+use crate::store::Store;
 use crate::store::fixtures::{Cluster, Mode, Wire, in_schema};
 
 /// Before there is a store, and with it: a probe must not have the process killed for waiting.

@@ -84,7 +84,7 @@ impl Coordinator {
             metrics.clone(),
         );
         let (engine, runnable) = Engine::new(Parts {
-            store: store.clone(),
+            store: Arc::new(store.clone()),
             spec: plant.fleet.clone(),
             presence: presence.clone(),
             executor,
@@ -115,7 +115,7 @@ impl Coordinator {
         ));
         tasks.spawn(reconcile::run(
             github.clone(),
-            store.clone(),
+            Arc::new(store.clone()),
             REDELIVER,
             stop.clone(),
         ));
@@ -182,7 +182,7 @@ async fn serve_webhooks(
     let (_, ready) = watch::channel(true);
     let engine = engine.clone();
     let router = web::router(Web {
-        store: store.clone(),
+        store: Arc::new(store.clone()),
         secrets,
         inbox_ready: Arc::new(move || engine.inbox_ready()),
         metrics,

@@ -54,7 +54,7 @@ impl Intake {
         let (secrets, checks) = watch::channel(Arc::from([secrecy::SecretString::from(SECRET)]));
         let (ready, readiness) = watch::channel(true);
         let router = web::router(Web {
-            store: store.clone(),
+            store: Arc::new(store.clone()),
             secrets: checks,
             inbox_ready: Arc::new(|| {}),
             metrics: Metrics::new().unwrap(),

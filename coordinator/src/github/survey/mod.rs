@@ -17,6 +17,7 @@ mod place;
 mod registrations;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::owner::Owner;
 use super::rest::GithubClient;
 use crate::engine::Engine;
-use crate::store::Store;
+use crate::store::Ledger;
 use crate::telemetry::Metrics;
 
 /// How the survey goes about it.
@@ -93,7 +94,7 @@ pub struct SurveyParts {
     /// The way to the fleet.
     pub engine: Engine,
     /// The ledger of runners that the fleet has forgotten.
-    pub store: Store,
+    pub store: Arc<dyn Ledger>,
     /// Where it is shown how it goes.
     pub surveys: Surveys,
     /// The figures.

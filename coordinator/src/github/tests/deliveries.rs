@@ -86,7 +86,12 @@ async fn lost_deliveries_are_asked_for_at_the_start() {
         .unwrap();
     let cancel = CancellationToken::new();
     let interval = Duration::from_millis(20);
-    let run = reconcile::run(github.client(), store, interval, cancel.clone());
+    let run = reconcile::run(
+        github.client(),
+        std::sync::Arc::new(store),
+        interval,
+        cancel.clone(),
+    );
     let run = tokio::spawn(run);
     github.is_asked("GET", 4).await;
     cancel.cancel();

@@ -58,7 +58,7 @@ async fn survey(github: &Fake) -> Surveying {
     let (client, metrics) = (github.client(), Metrics::new().unwrap());
     let pools = vec![pool()];
     let (engine, runnable) = Engine::new(Parts {
-        store: store.clone(),
+        store: std::sync::Arc::new(store.clone()),
         spec: FleetSpec {
             pools: pools.clone(),
             accounts: BTreeMap::from([("local".into(), 1)]),
@@ -73,7 +73,7 @@ async fn survey(github: &Fake) -> Surveying {
     let parts = SurveyParts {
         client,
         engine: engine.clone(),
-        store,
+        store: std::sync::Arc::new(store),
         surveys: surveys.clone(),
         metrics,
         settings: SurveySettings {

@@ -7,6 +7,7 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::Stream;
 use jiff::Timestamp;
 use muster_core::LaunchId;
 use muster_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
@@ -27,6 +28,7 @@ use super::time::to_wire;
 use crate::engine::{Engine, Stopped};
 use crate::identity::csr::RequestedKey;
 use crate::identity::serving::PresentAuthority;
+use crate::identity::spiffe::AgentId;
 use crate::presence::Presence;
 
 /// Messages on their way from a session to its connection.
@@ -106,21 +108,18 @@ impl Agents {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
     }
-}
 
-#[tonic::async_trait]
-impl AgentService for Agents {
-    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
-
-    async fn session(
+    /// Starts a session; answers with what it says.
+    fn open(
         &self,
-        request: Request<Streaming<SessionRequest>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+        caller: Caller,
+        requests: impl Requests,
+    ) -> mpsc::Receiver<Result<SessionResponse, Status>> {
         let Caller {
             launch,
             validity,
             heard_through,
-        } = self.shared.caller(&request).await?;
+        } = caller;
         let (out, stream) = mpsc::channel(OUT_CAPACITY);
         let session = Session {
             shared: Arc::clone(&self.shared),
@@ -130,7 +129,42 @@ impl AgentService for Agents {
             runner_name: String::new(),
             out,
         };
-        self.shared.tasks.spawn(session.run(request.into_inner()));
+        self.shared.tasks.spawn(session.run(requests));
+        stream
+    }
+
+    /// A session of an agent that needs no connection.
+    #[cfg(test)]
+    pub(crate) async fn simulated(
+        &self,
+        id: &AgentId,
+        validity: Validity,
+        requests: impl Requests,
+    ) -> Result<mpsc::Receiver<Result<SessionResponse, Status>>, Status> {
+        let caller = self.shared.caller(id, validity).await?;
+        Ok(self.open(caller, requests))
+    }
+}
+
+/// What an agent says, as it comes.
+pub(crate) trait Requests:
+    Stream<Item = Result<SessionRequest, Status>> + Send + Unpin + 'static
+{
+}
+
+impl<S: Stream<Item = Result<SessionRequest, Status>> + Send + Unpin + 'static> Requests for S {}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (id, validity) = authorize::agent(&request)?;
+        let caller = self.shared.caller(&id, validity).await?;
+        let stream = self.open(caller, request.into_inner());
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -138,8 +172,8 @@ impl AgentService for Agents {
         &self,
         request: Request<RenewCertificateRequest>,
     ) -> Result<Response<RenewCertificateResponse>, Status> {
-        let Caller { launch, .. } = self.shared.caller(&request).await?;
-        let (id, _) = authorize::agent(&request)?;
+        let (id, validity) = authorize::agent(&request)?;
+        let Caller { launch, .. } = self.shared.caller(&id, validity).await?;
         if !self.shared.renewals.take(&launch) {
             warn!(%launch, "an agent renews its certificate again and again; it has to wait");
             return Err(Status::resource_exhausted(
@@ -179,13 +213,12 @@ struct Caller {
 }
 
 impl Shared {
-    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let (id, validity) = authorize::agent(request)?;
-        let name = id.to_string();
+    async fn caller(&self, id: &AgentId, validity: Validity) -> Result<Caller, Status> {
+        let (name, sought) = (id.to_string(), id.clone());
         let found = self
             .engine
             .query(move |fleet| {
-                let launch = authorize::launch_of(fleet, &id)?;
+                let launch = authorize::launch_of(fleet, &sought)?;
                 let heard_through = fleet
                     .runner(&launch)
                     .map_or(0, |runner| runner.heard_through);

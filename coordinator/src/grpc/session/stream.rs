@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use muster_core::{Event, LaunchId};
 use muster_proto::v1::session_request::Message as Said;
@@ -12,10 +13,11 @@ use muster_proto::v1::{
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::{info, warn};
 
-use super::{AgentSettings, Shared, events, stopping};
+use super::{AgentSettings, Requests, Shared, events, stopping};
+use crate::clock;
 use crate::engine::Stopped;
 use crate::grpc::authorize::{Refused, Validity};
 use crate::grpc::time::duration;
@@ -70,7 +72,7 @@ impl From<Stopped> for End {
 
 impl Session {
     /// Serves the stream until it ends, for whatever reason.
-    pub(super) async fn run(mut self, mut requests: Streaming<SessionRequest>) {
+    pub(super) async fn run(mut self, mut requests: impl Requests) {
         let hello = match self.hello(&mut requests).await {
             Ok(hello) => hello,
             Err(end) => return self.close(&end, Ended::Last).await,
@@ -93,10 +95,11 @@ impl Session {
         self.close(&end, ended).await;
     }
 
-    async fn hello(&self, requests: &mut Streaming<SessionRequest>) -> Result<Hello, End> {
+    async fn hello(&self, requests: &mut impl Requests) -> Result<Hello, End> {
         let first = tokio::select! {
+            biased;
             () = self.shared.stop.cancelled() => return Err(End::Stopping),
-            first = timeout(HELLO, requests.message()) => first,
+            first = timeout(HELLO, requests.try_next()) => first,
         };
         match first {
             Ok(Ok(Some(request))) => match request.message {
@@ -165,7 +168,7 @@ impl Session {
     async fn converse(
         &mut self,
         connection: &Connection,
-        requests: &mut Streaming<SessionRequest>,
+        requests: &mut impl Requests,
         messages: &mut mpsc::Receiver<SessionResponse>,
     ) -> Result<std::convert::Infallible, End> {
         let stop = self.shared.stop.clone();
@@ -190,13 +193,14 @@ impl Session {
                         None => return Err(End::Cut),
                     }
                 }
-                request = requests.message() => {
+                request = requests.try_next() => {
                     let Ok(Some(request)) = request else {
                         return Err(End::Left);
                     };
-                    let now = Timestamp::now();
-                    self.validity.check(now).map_err(End::Invalid)?;
-                    self.heard(connection, request, now).await?;
+                    self.validity
+                        .check(Timestamp::now())
+                        .map_err(End::Invalid)?;
+                    self.heard(connection, request, clock::now()).await?;
                 }
             }
         }

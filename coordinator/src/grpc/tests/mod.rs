@@ -121,7 +121,7 @@ impl World {
         let executor = Executor::new(github(), HashMap::new(), &[pool()], metrics.clone());
         let vault = executor.vault();
         let parts = Parts {
-            store: store.clone(),
+            store: Arc::new(store.clone()),
             spec: FleetSpec {
                 pools: vec![pool()],
                 accounts: BTreeMap::new(),

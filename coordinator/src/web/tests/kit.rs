@@ -27,7 +27,7 @@ pub(super) async fn listen_with(store: Store, directory: tempfile::TempDir) -> L
     let counter = Arc::clone(&woken);
     let (ready, watching) = watch::channel(false);
     let web = Web {
-        store,
+        store: Arc::new(store),
         secrets: watch::channel(Arc::from(
             ["an older secret", SECRET].map(SecretString::from),
         ))

@@ -7,10 +7,9 @@ use super::*;
 use crate::store::Store;
 
 async fn intake(directory: &tempfile::TempDir, held_kib: usize) -> Intake {
+    let store = Store::open(&directory.path().join("muster.db")).await;
     let web = Web {
-        store: Store::open(&directory.path().join("muster.db"))
-            .await
-            .unwrap(),
+        store: Arc::new(store.unwrap()),
         secrets: watch::channel(Arc::default()).1,
         inbox_ready: Arc::new(|| {}),
         metrics: crate::telemetry::Metrics::new().unwrap(),

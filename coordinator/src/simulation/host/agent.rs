@@ -1,0 +1,457 @@
+//! The agent: says hello, tells what happens until it is acknowledged, does what it is told.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_core::{InstanceId, Interruption, LaunchId, PoolName};
+use muster_proto::v1::agent_event::Kind;
+use muster_proto::v1::session_request::Message as Said;
+use muster_proto::v1::session_response::Message as Told;
+use muster_proto::v1::{
+    AgentEvent, Assignment, AssignmentAccepted, DrainReport, Heartbeat, Hello, InterruptionKind,
+    InterruptionNotice, PhaseChanged, RunnerFinished, RunnerOutcome, RunnerPhase, SessionRequest,
+    SessionResponse,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Status;
+
+use super::{Due, News, PATIENCE, due};
+use crate::grpc::authorize::Validity;
+use crate::grpc::time::to_wire;
+use crate::identity::spiffe::{AgentId, TrustDomain};
+use crate::simulation::github;
+use crate::simulation::run::{ACCOUNT, LIFETIME, REGION};
+use crate::simulation::world::World;
+
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// An agent stops a job so long before its instance is taken.
+const LEAD: Duration = Duration::from_secs(30);
+/// It powers its host off so long after its last event was acknowledged, or wasn't.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_UNHEARD: Duration = Duration::from_secs(120);
+
+/// A stream to the coordinator.
+struct Stream {
+    say: mpsc::UnboundedSender<Result<SessionRequest, Status>>,
+    hear: mpsc::Receiver<Result<SessionResponse, Status>>,
+    /// The process that it goes to.
+    life: u64,
+}
+
+/// What the runner does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runner {
+    None,
+    /// Its process comes up; it holds this registration.
+    Starting(i64),
+    Listening(i64),
+    Running(i64),
+    Finished,
+}
+
+pub(super) struct Agent {
+    world: World,
+    instance: InstanceId,
+    launch: LaunchId,
+    pool: PoolName,
+    news: mpsc::UnboundedReceiver<News>,
+    runner: Runner,
+    name: String,
+    /// Events that are not acknowledged.
+    unheard: VecDeque<AgentEvent>,
+    sequence: u64,
+    stream: Option<Stream>,
+    /// When it tries to connect.
+    connect_at: Due,
+    beat_at: Due,
+    /// When the runner does its next thing by itself.
+    runner_at: Due,
+    /// When the agent stops the job.
+    stop_at: Due,
+    off_at: Due,
+    cut_off_until: Due,
+    drained: bool,
+    born: Instant,
+}
+
+impl Agent {
+    pub(super) fn new(
+        world: World,
+        instance: InstanceId,
+        launch: LaunchId,
+        pool: PoolName,
+        news: mpsc::UnboundedReceiver<News>,
+    ) -> Self {
+        Self {
+            world,
+            instance,
+            launch,
+            pool,
+            news,
+            runner: Runner::None,
+            name: String::new(),
+            unheard: VecDeque::new(),
+            sequence: 0,
+            stream: None,
+            connect_at: Some(Instant::now()),
+            beat_at: None,
+            runner_at: None,
+            stop_at: None,
+            off_at: None,
+            cut_off_until: None,
+            drained: false,
+            born: Instant::now(),
+        }
+    }
+
+    /// Runs until the instance ends.
+    pub(super) async fn run(mut self) {
+        let mut lives = self.world.lives();
+        let too_old = self.born + LIFETIME;
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = lives.changed() => {
+                    let life = *lives.borrow_and_update();
+                    if self.stream.as_ref().is_some_and(|stream| stream.life != life) {
+                        self.disconnected();
+                    }
+                }
+                Some(news) = self.news.recv() => self.learn(news),
+                message = hear(&mut self.stream) => match message {
+                    Some(Ok(response)) => self.told(response),
+                    Some(Err(_)) | None => self.disconnected(),
+                },
+                () = due(self.runner_at) => self.runner_goes_on(),
+                () = due(self.stop_at) => self.stop_job(),
+                () = due(self.off_at) => return self.power_off(),
+                // Its own timer ends a host that the coordinator has lost.
+                () = due(Some(too_old)) => return self.power_off(),
+                () = due(self.connect_at) => self.connect().await,
+                () = due(self.beat_at) => {
+                    self.beat_at = Some(Instant::now() + HEARTBEAT);
+                    self.say(Said::Heartbeat(Heartbeat { sample: None }));
+                }
+            }
+        }
+    }
+
+    fn power_off(&self) {
+        super::super::cloud::end(&self.world, &self.instance, "powered itself off");
+    }
+
+    fn disconnected(&mut self) {
+        self.stream = None;
+        self.beat_at = None;
+        let wait = self.world.lock().between(200, 8_000);
+        self.connect_at = Some(Instant::now() + wait);
+    }
+
+    async fn connect(&mut self) {
+        self.disconnected();
+        if self
+            .cut_off_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return;
+        }
+        let process = {
+            let state = self.world.lock();
+            let process = state.process.as_ref();
+            process.map(|process| (process.agents.clone(), process.life))
+        };
+        let Some((agents, life)) = process else {
+            return;
+        };
+        let domain = TrustDomain::new("muster.test").unwrap();
+        let id = AgentId::new(
+            &domain,
+            self.pool.as_str(),
+            ACCOUNT,
+            REGION,
+            self.instance.as_str(),
+        );
+        let (say, requests) = mpsc::unbounded_channel();
+        let requests = UnboundedReceiverStream::new(requests);
+        let id = id.unwrap();
+        let opened = agents.simulated(&id, Validity::for_ever(), requests);
+        // The coordinator may die while it is asked.
+        let Ok(Ok(hear)) = timeout(PATIENCE, opened).await else {
+            return;
+        };
+        if self.world.life() != life {
+            return;
+        }
+        self.stream = Some(Stream { say, hear, life });
+        self.connect_at = None;
+        self.beat_at = Some(Instant::now() + HEARTBEAT);
+        self.say(Said::Hello(Hello {
+            phase: self.phase().into(),
+            runner_name: self.name.clone(),
+            last_sequence: self.sequence,
+            ..Hello::default()
+        }));
+        for event in self.unheard.clone() {
+            self.say(Said::Event(event));
+        }
+    }
+
+    fn say(&mut self, message: Said) {
+        let Some(stream) = &self.stream else { return };
+        let message = Some(message);
+        // The session may have ended: then its end is heard next.
+        let _ = stream.say.send(Ok(SessionRequest { message }));
+        let breaks = {
+            let mut state = self.world.lock();
+            let cut = state.plan.cut;
+            state.chance(cut)
+        };
+        if breaks {
+            self.disconnected();
+        }
+    }
+
+    fn event(&mut self, kind: Kind) {
+        self.sequence += 1;
+        let event = AgentEvent {
+            sequence: self.sequence,
+            at: None,
+            kind: Some(kind),
+        };
+        self.unheard.push_back(event.clone());
+        self.say(Said::Event(event));
+    }
+
+    fn phase(&self) -> RunnerPhase {
+        match self.runner {
+            Runner::None => RunnerPhase::Unassigned,
+            Runner::Starting(_) => RunnerPhase::Starting,
+            Runner::Listening(_) => RunnerPhase::Listening,
+            Runner::Running(_) => RunnerPhase::Running,
+            Runner::Finished => RunnerPhase::Finished,
+        }
+    }
+
+    fn changed(&mut self, runner: Runner, job: String) {
+        self.runner = runner;
+        let phase = self.phase().into();
+        self.event(Kind::PhaseChanged(PhaseChanged {
+            phase,
+            job_display_name: job,
+        }));
+    }
+
+    fn told(&mut self, response: SessionResponse) {
+        match response.message {
+            Some(Told::Acknowledge(acknowledged)) => {
+                let through = acknowledged.through_sequence;
+                self.unheard.retain(|event| event.sequence > through);
+                if self.runner == Runner::Finished && self.unheard.is_empty() {
+                    self.leave(LINGER);
+                }
+            }
+            Some(Told::Assignment(assignment)) => self.assigned(&assignment),
+            Some(Told::Drain(drain)) => {
+                self.drained = true;
+                if let Some(deadline) = drain.deadline {
+                    self.taken_at(crate::grpc::time::from_wire(&deadline));
+                }
+                self.report();
+            }
+            Some(Told::Retire(_)) => {
+                self.report();
+                if matches!(
+                    self.runner,
+                    Runner::None | Runner::Starting(_) | Runner::Listening(_)
+                ) {
+                    self.finish(RunnerOutcome::Unused);
+                }
+            }
+            Some(Told::Reconnect(_)) => self.disconnected(),
+            Some(Told::Shutdown(_)) => self.finish(RunnerOutcome::Unused),
+            Some(Told::Configure(_)) | None => {}
+        }
+    }
+
+    fn report(&mut self) {
+        let idle = !matches!(self.runner, Runner::Running(_));
+        let phase = self.phase().into();
+        self.event(Kind::DrainReport(DrainReport { idle, phase }));
+    }
+
+    fn assigned(&mut self, assignment: &Assignment) {
+        let config = &assignment.encoded_jit_config;
+        self.world.lock().judge.assigned(&self.instance, config);
+        let name = assignment.runner_name.clone();
+        // After a registration whose answer was lost, its name has a number.
+        let ours = name.starts_with(&format!("muster-{}-{}", self.pool, self.launch));
+        if self.runner != Runner::None || !ours {
+            let who = self.instance.as_str();
+            self.world.violated(&format!(
+                "invariant 1 or 8: {who} gets {name} as well: {:?}",
+                self.runner
+            ));
+        }
+        if self.drained {
+            let who = self.instance.as_str();
+            self.world
+                .violated(&format!("invariant 9: {who} is drained and gets {name}"));
+        }
+        self.name = name.clone();
+        let id = config.trim_start_matches("jit-").parse().unwrap_or(0);
+        self.event(Kind::AssignmentAccepted(AssignmentAccepted {
+            runner_name: name,
+        }));
+        self.changed(Runner::Starting(id), String::new());
+        let wait = self.world.lock().between(800, 4_000);
+        self.runner_at = Some(Instant::now() + wait);
+    }
+
+    fn runner_goes_on(&mut self) {
+        self.runner_at = None;
+        match self.runner {
+            Runner::Starting(id) => {
+                if github::comes_online(&self.world, id, &self.instance) {
+                    self.changed(Runner::Listening(id), String::new());
+                } else {
+                    self.finish(RunnerOutcome::StartFailed);
+                }
+            }
+            Runner::Running(job) => {
+                let ends = {
+                    let state = self.world.lock();
+                    state
+                        .github
+                        .jobs
+                        .get(&job)
+                        .map_or("failure", |job| job.ends)
+                };
+                github::complete(&self.world, job, ends);
+                self.finish(if ends == "success" {
+                    RunnerOutcome::Succeeded
+                } else {
+                    RunnerOutcome::Failed
+                });
+            }
+            Runner::None | Runner::Listening(_) | Runner::Finished => {}
+        }
+    }
+
+    fn learn(&mut self, news: News) {
+        match news {
+            News::Job(job) => {
+                let (lasts, mut name, lies) = {
+                    let mut state = self.world.lock();
+                    let lies = state.plan.lies;
+                    let lies = state.chance(lies);
+                    let known = state.github.jobs.get(&job);
+                    let told = known.map(|job| (job.lasts, job.name.clone()));
+                    let (lasts, name) = told.unwrap_or_default();
+                    (lasts, name, lies)
+                };
+                if lies {
+                    // What the job prints is whatever the job wants.
+                    name = "job-0".to_owned();
+                }
+                if !matches!(self.runner, Runner::Starting(_) | Runner::Listening(_)) {
+                    github::lost_host(&self.world, &self.instance);
+                    return;
+                }
+                self.changed(Runner::Running(job), name);
+                self.runner_at = Some(Instant::now() + lasts);
+            }
+            News::Cancelled(job) => {
+                if self.runner == Runner::Running(job) {
+                    github::complete(&self.world, job, "cancelled");
+                    self.finish(RunnerOutcome::Canceled);
+                } else {
+                    // It learns of the job after this.
+                    github::complete(&self.world, job, "cancelled");
+                }
+            }
+            News::Deregistered => {
+                if matches!(self.runner, Runner::Starting(_) | Runner::Listening(_)) {
+                    self.finish(RunnerOutcome::Unused);
+                }
+            }
+            News::Interrupted(kind, deadline) => {
+                self.taken_at(deadline);
+                let kind = match kind {
+                    Interruption::Spot => InterruptionKind::Spot,
+                    Interruption::Rebalance => InterruptionKind::Rebalance,
+                    Interruption::Maintenance => InterruptionKind::Maintenance,
+                    Interruption::Lifecycle => InterruptionKind::Lifecycle,
+                };
+                self.event(Kind::InterruptionNotice(InterruptionNotice {
+                    kind: kind.into(),
+                    deadline: deadline.map(to_wire),
+                    detail: String::new(),
+                }));
+            }
+            News::CutOff(wait) => {
+                self.cut_off_until = Some(Instant::now() + wait);
+                self.disconnected();
+            }
+        }
+    }
+
+    fn taken_at(&mut self, deadline: Option<Timestamp>) {
+        let Some(deadline) = deadline else { return };
+        let left = deadline.duration_since(self.world.now());
+        let left = Duration::try_from(left).unwrap_or_default();
+        self.stop_at = Some(Instant::now() + left.saturating_sub(LEAD));
+    }
+
+    /// A job is stopped while it still can tell so.
+    fn stop_job(&mut self) {
+        self.stop_at = None;
+        match self.runner {
+            Runner::Running(job) => {
+                {
+                    let mut state = self.world.lock();
+                    if let Some(job) = state.github.jobs.get_mut(&job) {
+                        job.interrupted = true;
+                    }
+                }
+                github::complete(&self.world, job, "failure");
+                self.finish(RunnerOutcome::Interrupted);
+            }
+            Runner::None | Runner::Starting(_) | Runner::Listening(_) | Runner::Finished => {}
+        }
+    }
+
+    fn finish(&mut self, outcome: RunnerOutcome) {
+        if self.runner == Runner::Finished {
+            return;
+        }
+        github::lost_host(&self.world, &self.instance);
+        self.runner = Runner::Finished;
+        self.runner_at = None;
+        self.event(Kind::RunnerFinished(RunnerFinished {
+            outcome: outcome.into(),
+            ..RunnerFinished::default()
+        }));
+        self.leave(LINGER_UNHEARD);
+    }
+
+    fn leave(&mut self, after: Duration) {
+        let stays = {
+            let mut state = self.world.lock();
+            let stays = state.plan.stays_on;
+            state.chance(stays)
+        };
+        if !stays {
+            self.off_at = Some(Instant::now() + after);
+        }
+    }
+}
+
+async fn hear(stream: &mut Option<Stream>) -> Option<Result<SessionResponse, Status>> {
+    match stream {
+        Some(stream) => stream.hear.recv().await,
+        None => std::future::pending().await,
+    }
+}

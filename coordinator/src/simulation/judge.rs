@@ -1,0 +1,198 @@
+//! What must be true, at each step and in the end. The rest of it stands where it is checked: with the cloud,
+//! GitHub and the hosts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_core::{InstanceId, JobStatus, Work};
+
+use super::github::Job;
+use super::host::Host;
+use super::run::{POOLS, RERUNS};
+use super::world::{State, World};
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    violations: Vec<String>,
+    pub(super) hosts: BTreeMap<InstanceId, Host>,
+    /// Deliveries that were answered well.
+    thanked: BTreeSet<String>,
+    /// What each instance was assigned.
+    assigned: BTreeMap<InstanceId, Vec<String>>,
+    configs: BTreeMap<String, InstanceId>,
+    /// How often a job of a run was run again.
+    reruns: BTreeMap<(i64, String), u32>,
+    pub(super) interrupted: u64,
+}
+
+impl Judge {
+    pub(super) fn violated(&mut self, what: &str) {
+        self.violations.push(what.to_owned());
+    }
+
+    pub(super) fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    pub(super) fn thanked(&mut self, guid: &str) {
+        self.thanked.insert(guid.to_owned());
+    }
+
+    pub(super) fn assigned(&mut self, instance: &InstanceId, config: &str) {
+        let all = self.assigned.entry(instance.clone()).or_default();
+        all.push(config.to_owned());
+        if all.len() > 1 {
+            let what = format!("invariant 1: {} was assigned {all:?}", instance.as_str());
+            self.violated(&what);
+        }
+        let first = self.configs.insert(config.to_owned(), instance.clone());
+        if let Some(first) = first {
+            let what = format!(
+                "invariant 8: {config} went to {} and to {}",
+                first.as_str(),
+                instance.as_str()
+            );
+            self.violated(&what);
+        }
+    }
+
+    pub(super) fn run_again(&mut self, run: i64, job: &Job) {
+        let count = self.reruns.entry((run, job.name.clone())).or_default();
+        *count += 1;
+        if *count > RERUNS {
+            let what = format!("{} of run {run} was run again {count} times", job.name);
+            self.violated(&what);
+        }
+        if !job.interrupted {
+            let what = format!(
+                "{} of run {run} was run again, and was not cut short by its host",
+                job.name
+            );
+            self.violated(&what);
+        }
+        self.interrupted += 1;
+    }
+}
+
+/// Whether nothing is left to be done.
+pub(super) fn is_settled(state: &State) -> bool {
+    state.github.all_ended() && left(state).is_none()
+}
+
+/// What is left that should not be, when the world has been calm for long.
+fn left(state: &State) -> Option<String> {
+    let tables = &state.disk.tables;
+    for job in tables.jobs.values() {
+        if job.status() != JobStatus::Completed {
+            return Some(format!(
+                "invariant 10: job {} is still {:?}",
+                job.id(),
+                job.status()
+            ));
+        }
+        let rerun = job.cut_short.as_ref().and_then(|cut| cut.rerun.as_ref());
+        if rerun.is_some_and(muster_core::Rerun::is_pending) {
+            return Some(format!("job {} still waits for its repetition", job.id()));
+        }
+    }
+    for key in state.disk.outbox() {
+        return Some(format!("invariant 10: {key} is still in the outbox"));
+    }
+    for (id, instance) in state.cloud.alive() {
+        let Some(runner) = tables.runners.get(&instance.launch) else {
+            return Some(format!("invariant 5: {} is not in the ledger", id.as_str()));
+        };
+        if runner.work != Work::Idle || runner.instance_id() != Some(id) {
+            return Some(format!(
+                "invariant 5: {} lives, and its runner is {:?} on {:?}",
+                id.as_str(),
+                runner.work,
+                runner.instance
+            ));
+        }
+    }
+    for runner in tables.runners.values() {
+        let alive = runner.instance_id().is_some_and(|id| {
+            let instance = state.cloud.all.get(id);
+            instance.is_some_and(|instance| instance.ended.is_none())
+        });
+        if !runner.instance_is_gone() && !alive {
+            return Some(format!(
+                "invariant 10: {} waits for an instance",
+                runner.launch
+            ));
+        }
+    }
+    for (id, registration) in &state.github.runners {
+        let Some(host) = &registration.host else {
+            return Some(format!("registration {id} {} was left", registration.name));
+        };
+        if !state.judge.hosts.contains_key(host) {
+            return Some(format!("registration {id} has lost its host"));
+        }
+    }
+    let idle = state.cloud.alive().count();
+    let wanted: u32 = POOLS.iter().map(|(_, idle, _)| idle).sum();
+    if idle != wanted as usize {
+        return Some(format!("{idle} instances wait, and should be {wanted}"));
+    }
+    None
+}
+
+/// What must be true in the end.
+pub(super) fn judge_end(world: &World) {
+    let mut wrong = Vec::new();
+    {
+        let state = world.lock();
+        if !state.github.all_ended() {
+            let jobs = state.github.jobs.values();
+            let open: Vec<i64> = jobs
+                .filter(|job| job.status != JobStatus::Completed)
+                .map(|job| job.id)
+                .collect();
+            wrong.push(format!("invariant 4: jobs {open:?} were not served"));
+        }
+        wrong.extend(left(&state));
+        let tables = &state.disk.tables;
+        for guid in &state.judge.thanked {
+            if !tables.deliveries.contains(guid) {
+                wrong.push(format!("invariant 3: {guid} was answered well and is lost"));
+            }
+        }
+        for (id, job) in &tables.jobs {
+            let Some(truth) = state.github.jobs.get(&id.0) else {
+                wrong.push(format!("job {id} was made up"));
+                continue;
+            };
+            if job.report.conclusion.as_deref() != truth.conclusion {
+                wrong.push(format!(
+                    "invariant 11: job {id} ended as {:?}, and is taken for {:?}",
+                    truth.conclusion, job.report.conclusion
+                ));
+            }
+        }
+        for run in state.github.runs.values() {
+            for id in &run.jobs {
+                let Some(job) = state.github.jobs.get(id) else {
+                    continue;
+                };
+                let again = state.judge.reruns.get(&(job.run, job.name.clone()));
+                let known = tables.jobs.get(&muster_core::JobId(*id));
+                let cut = known.and_then(|known| known.cut_short.as_ref());
+                let failed = job.conclusion == Some("failure");
+                if job.interrupted
+                    && failed
+                    && cut.is_none()
+                    && again.is_none_or(|count| *count < RERUNS)
+                {
+                    wrong.push(format!(
+                        "job {id} was cut short by its host, and nothing was done about it"
+                    ));
+                }
+            }
+        }
+    }
+    for what in wrong {
+        world.violated(&what);
+    }
+}

@@ -1,0 +1,75 @@
+//! Lives from seeds, each of which must end well.
+
+use rstest::rstest;
+
+use super::plan::Plan;
+use super::run::{Outcome, run};
+
+/// A number from the environment.
+fn given(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn must_be_right(outcome: &Outcome) {
+    assert!(
+        outcome.violations.is_empty(),
+        "seed {} went wrong:\n{}\n\nwhat happened last:\n{}\n\nseed {}: {:?}",
+        outcome.seed,
+        outcome.violations.join("\n"),
+        outcome.story,
+        outcome.seed,
+        outcome.violations.first()
+    );
+}
+
+/// 20,000 jobs in all. Each case is a process of its own.
+#[rstest]
+fn lives_end_well(#[values(0, 1, 2, 3, 4, 5, 6, 7)] part: u64) {
+    for life in 1..=5 {
+        must_be_right(&run(part * 100 + life, 500, Plan::harsh()));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let [first, second] = [(); 2].map(|()| run(42, 100, Plan::harsh()));
+    assert_eq!(
+        (first.lines, first.digest),
+        (second.lines, second.digest),
+        "{}\n\nand\n\n{}",
+        first.story,
+        second.story
+    );
+    let other = run(43, 100, Plan::harsh());
+    assert_ne!(first.digest, other.digest);
+}
+
+/// Plays lives until there were `MUSTER_SIMULATION_TOTAL` jobs (default: one life) of `MUSTER_SIMULATION_JOBS`
+/// each, from `MUSTER_SIMULATION_SEED` on. `tests/benches/simulation` starts it.
+#[test]
+#[ignore = "for as long as wanted: tests/benches/simulation"]
+fn one_life() {
+    let jobs = given("MUSTER_SIMULATION_JOBS").unwrap_or(500);
+    let total = given("MUSTER_SIMULATION_TOTAL").unwrap_or(jobs);
+    let first = given("MUSTER_SIMULATION_SEED").unwrap_or(1);
+    let mut played = 0;
+    for seed in first.. {
+        let began = std::time::Instant::now();
+        let outcome = run(seed, usize::try_from(jobs).unwrap(), Plan::harsh());
+        played += outcome.jobs as u64;
+        println!(
+            "seed {seed}: {} jobs, {} instances, {} lives, {} run again, {} h simulated in {:.1} s, {} so far",
+            outcome.jobs,
+            outcome.instances,
+            outcome.lives,
+            outcome.reruns,
+            outcome.lasted.as_secs() / 3600,
+            began.elapsed().as_secs_f64(),
+            played
+        );
+        must_be_right(&outcome);
+        if played >= total {
+            return;
+        }
+    }
+}

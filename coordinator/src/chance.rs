@@ -37,7 +37,7 @@ pub(crate) mod seeded {
     use std::cell::RefCell;
 
     use rand::rngs::SmallRng;
-    use rand::{RngExt as _, SeedableRng as _};
+    use rand::{RngExt, SeedableRng as _};
 
     thread_local! {
         static SEEDED: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
@@ -49,7 +49,7 @@ pub(crate) mod seeded {
     }
 
     pub(super) fn number() -> Option<u64> {
-        SEEDED.with_borrow_mut(|seeded| seeded.as_mut().map(|rng| rng.random()))
+        SEEDED.with_borrow_mut(|seeded| seeded.as_mut().map(RngExt::random))
     }
 }
 

@@ -145,7 +145,7 @@ impl Cloud {
         if fate == Fate::Failed {
             return Err(LaunchError::Unknown("no answer".to_owned()));
         }
-        let made = self.make(order);
+        let made = self.make(&order);
         self.world.pause(self.life, "after a launch").await;
         match made {
             _ if fate == Fate::Unanswered => Err(LaunchError::Unknown("answer lost".to_owned())),
@@ -160,7 +160,7 @@ impl Cloud {
         }
     }
 
-    fn make(&self, order: LaunchOrder) -> Option<InstanceId> {
+    fn make(&self, order: &LaunchOrder) -> Option<InstanceId> {
         let now = self.world.now();
         let mut state = self.world.lock();
         if let Some(made) = state.cloud.tokens.get(&order.launch)

@@ -16,6 +16,9 @@ use super::world::World;
 /// How long an agent waits for an answer before it tries again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// News that may wait for a host.
+const NEWS: usize = 64;
+
 /// What a host hears of GitHub and of its instance.
 #[derive(Clone, Debug)]
 pub(super) enum News {
@@ -34,7 +37,7 @@ pub(super) enum News {
 /// A host, as the world knows it.
 #[derive(Debug)]
 pub(super) struct Host {
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::Sender<News>,
 }
 
 /// Tells a host something, if it is there.
@@ -42,7 +45,7 @@ pub(super) fn tell(world: &World, instance: &InstanceId, news: News) {
     let state = world.lock();
     if let Some(host) = state.judge.hosts.get(instance) {
         // It may be off.
-        let _ = host.news.send(news);
+        let _ = host.news.try_send(news);
     }
 }
 
@@ -54,7 +57,7 @@ pub(super) fn boot(
     pool: &PoolName,
     power: CancellationToken,
 ) {
-    let (tell, news) = mpsc::unbounded_channel();
+    let (tell, news) = mpsc::channel(NEWS);
     let host = Host { news: tell };
     world.lock().judge.hosts.insert(instance.clone(), host);
     let (world, instance, launch, pool) = (
@@ -75,7 +78,7 @@ async fn live(
     instance: &InstanceId,
     launch: &LaunchId,
     pool: &PoolName,
-    news: mpsc::UnboundedReceiver<News>,
+    news: mpsc::Receiver<News>,
 ) {
     let dead = {
         let mut state = world.lock();

@@ -11,8 +11,7 @@
 //! The same seed gives the same run. A failure prints its seed and the last of what happened:
 //!
 //! ```text
-//! MUSTER_SIMULATION_SEED=7 MUSTER_SIMULATION_JOBS=1000 \
-//!   cargo nextest run -p muster-coordinator simulation::tests::one_life --run-ignored all --no-capture
+//! tests/benches/simulation --jobs 1 --each 500 --seed 7
 //! ```
 
 mod cloud;

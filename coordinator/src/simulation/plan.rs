@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) job_fails: f64,
     /// A job is cancelled.
     pub(super) job_cancelled: f64,
+    /// One of the larger faults is that a host is taken, cut off, or goes.
+    pub(super) taken: f64,
     /// Time between two of the larger faults.
     pub(super) disaster_every: Duration,
     /// Longest jump of the coordinator's clock, in seconds.
@@ -77,9 +79,51 @@ impl Plan {
             lies: 0.05,
             job_fails: 0.1,
             job_cancelled: 0.03,
+            taken: 0.0,
             disaster_every: Duration::from_secs(90),
             clock_jump: 20,
             planted: None,
+        }
+    }
+
+    /// The same faults, each many times as often: little is left that goes well the first time.
+    pub(super) fn storm() -> Self {
+        Self {
+            kill: 0.003,
+            fail: 0.08,
+            lose_answer: 0.08,
+            slow: 0.05,
+            webhook_fails: 0.2,
+            webhook_vanishes: 0.1,
+            webhook_doubles: 0.2,
+            webhook_late: 0.2,
+            no_capacity: 0.1,
+            dead_on_arrival: 0.04,
+            stays_on: 0.5,
+            cut: 0.02,
+            disaster_every: Duration::from_secs(25),
+            ..Self::harsh()
+        }
+    }
+
+    /// Hosts and networks fail more often than anything else.
+    pub(super) fn flaky_hosts() -> Self {
+        Self {
+            dead_on_arrival: 0.1,
+            stays_on: 0.4,
+            cut: 0.05,
+            taken: 0.5,
+            disaster_every: Duration::from_secs(12),
+            ..Self::harsh()
+        }
+    }
+
+    /// The plan of a seed: they take turns.
+    pub(super) fn of(seed: u64) -> Self {
+        match seed % 3 {
+            0 => Self::storm(),
+            1 => Self::harsh(),
+            _ => Self::flaky_hosts(),
         }
     }
 

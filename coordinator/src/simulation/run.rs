@@ -161,6 +161,9 @@ async fn traffic(world: &World, jobs: usize) {
     }
 }
 
+/// From here on it is hosts that the larger faults are of.
+const HOSTS: usize = 7;
+
 /// Larger faults, one after the other.
 async fn disasters(world: &World) {
     loop {
@@ -169,7 +172,12 @@ async fn disasters(world: &World) {
         world.rest(every / 10, every * 2).await;
         let (which, lasts) = {
             let mut state = world.lock();
-            (state.below(12), state.between(1_000, 120_000))
+            let taken = state.plan.taken;
+            let which = match state.chance(taken) {
+                true => HOSTS + state.below(12 - HOSTS),
+                false => state.below(12),
+            };
+            (which, state.between(1_000, 120_000))
         };
         let until = Some(Instant::now() + lasts);
         match which {
@@ -193,8 +201,8 @@ async fn disasters(world: &World) {
                 world.tell(format!("the cloud is out of order for {lasts:?}"));
                 world.lock().outage.cloud = until;
             }
-            6 => cut_off(world),
-            7 => jump(world),
+            6 => jump(world),
+            HOSTS => cut_off(world),
             8 | 9 => {
                 if let Some(id) = some_instance(world) {
                     cloud::interrupt(world, &id, Interruption::Spot);

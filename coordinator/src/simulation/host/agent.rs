@@ -15,7 +15,7 @@ use muster_proto::v1::{
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Due, News, PATIENCE, due};
@@ -26,6 +26,8 @@ use crate::simulation::github;
 use crate::simulation::run::{ACCOUNT, LIFETIME, REGION};
 use crate::simulation::world::World;
 
+/// Messages that its connection takes before it counts as broken.
+const UNREAD: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// An agent stops a job so long before its instance is taken.
 const LEAD: Duration = Duration::from_secs(30);
@@ -35,7 +37,7 @@ const LINGER_UNHEARD: Duration = Duration::from_secs(120);
 
 /// A stream to the coordinator.
 struct Stream {
-    say: mpsc::UnboundedSender<Result<SessionRequest, Status>>,
+    say: mpsc::Sender<Result<SessionRequest, Status>>,
     hear: mpsc::Receiver<Result<SessionResponse, Status>>,
     /// The process that it goes to.
     life: u64,
@@ -57,7 +59,7 @@ pub(super) struct Agent {
     instance: InstanceId,
     launch: LaunchId,
     pool: PoolName,
-    news: mpsc::UnboundedReceiver<News>,
+    news: mpsc::Receiver<News>,
     runner: Runner,
     name: String,
     /// Events that are not acknowledged.
@@ -83,7 +85,7 @@ impl Agent {
         instance: InstanceId,
         launch: LaunchId,
         pool: PoolName,
-        news: mpsc::UnboundedReceiver<News>,
+        news: mpsc::Receiver<News>,
     ) -> Self {
         Self {
             world,
@@ -120,7 +122,7 @@ impl Agent {
                         self.disconnected();
                     }
                 }
-                Some(news) = self.news.recv() => self.learn(news),
+                Some(news) = self.news.recv() => self.learn(&news),
                 message = hear(&mut self.stream) => match message {
                     Some(Ok(response)) => self.told(response),
                     Some(Err(_)) | None => self.disconnected(),
@@ -174,8 +176,8 @@ impl Agent {
             REGION,
             self.instance.as_str(),
         );
-        let (say, requests) = mpsc::unbounded_channel();
-        let requests = UnboundedReceiverStream::new(requests);
+        let (say, requests) = mpsc::channel(UNREAD);
+        let requests = ReceiverStream::new(requests);
         let id = id.unwrap();
         let opened = agents.simulated(&id, Validity::for_ever(), requests);
         // The coordinator may die while it is asked.
@@ -202,12 +204,11 @@ impl Agent {
     fn say(&mut self, message: Said) {
         let Some(stream) = &self.stream else { return };
         let message = Some(message);
-        // The session may have ended: then its end is heard next.
-        let _ = stream.say.send(Ok(SessionRequest { message }));
+        let taken = stream.say.try_send(Ok(SessionRequest { message }));
         let breaks = {
             let mut state = self.world.lock();
             let cut = state.plan.cut;
-            state.chance(cut)
+            state.chance(cut) || taken.is_err()
         };
         if breaks {
             self.disconnected();
@@ -340,8 +341,8 @@ impl Agent {
         }
     }
 
-    fn learn(&mut self, news: News) {
-        match news {
+    fn learn(&mut self, news: &News) {
+        match *news {
             News::Job(job) => {
                 let (lasts, mut name, lies) = {
                     let mut state = self.world.lock();

@@ -204,6 +204,10 @@ fn number(label: &str, value: &str, allowed: &BTreeSet<u32>) -> Result<u32, Stri
     let number = value
         .parse::<u32>()
         .map_err(|_| format!("{label}: {value} is not a whole number"))?;
+    // A runner carries the label as it is: other spellings would make runners that can't take each other's jobs.
+    if number.to_string() != value {
+        return Err(format!("{label}: {value} is to be written {number}"));
+    }
     if allowed.contains(&number) {
         return Ok(number);
     }
@@ -270,6 +274,8 @@ mod tests {
     #[case(&["muster/cpu=2"], "the job asks for no label that a pool could carry")]
     #[case(&["linux", "muster/cpu=4"], "the pool doesn't allow muster/cpu=4; it allows 2, 8")]
     #[case(&["linux", "muster/cpu=two"], "muster/cpu=two: two is not a whole number")]
+    #[case(&["linux", "muster/cpu=08"], "muster/cpu=08: 08 is to be written 8")]
+    #[case(&["linux", "muster/mem=+16"], "muster/mem=+16: +16 is to be written 16")]
     #[case(&["linux", "muster/cpu=2", "muster/cpu=8"], "muster/cpu=8 contradicts another label of the job")]
     #[case(&["linux", "muster/spot=false"], "the pool doesn't allow muster/spot=false; it allows true")]
     #[case(&["linux", "muster/spot=no"], "muster/spot=no is neither muster/spot=true nor muster/spot=false")]

@@ -5,7 +5,7 @@
 
 mod kit;
 
-use kit::{Tester, finished, pool, report, running, webhook};
+use kit::{Tester, at, finished, pool, report, running, webhook};
 use muster_core::{
     Changes, Difference, Effect, Event, GithubRunnerId, LaunchId, Outcome, Registered,
     Registration, RunnerName, Scope,
@@ -79,6 +79,23 @@ fn a_registration_whose_launch_is_over_is_deleted_after_a_grace() {
     tester.tell(listed(&forgotten, &old, false));
     tester.second += 120;
     assert_eq!(deletes(&tester.tell(listed(&forgotten, &old, false))), 1);
+}
+
+#[test]
+fn it_is_known_since_when_a_runner_is_registered() {
+    let mut tester = tester();
+    tester.tell(webhook(report(1)));
+    let launch = tester.launches("linux").remove(0);
+    tester.tell(Event::Enrolled {
+        launch: launch.clone(),
+        instance: Tester::instance(&launch),
+    });
+    // GitHub can't be reached for a while.
+    tester.second = 300;
+    tester.listens(&launch);
+    let marks = &tester.fleet.runner(&launch).unwrap().marks;
+    assert_eq!(marks.enrolled_at, Some(at(0)));
+    assert_eq!(marks.registered_at, Some(at(300)));
 }
 
 #[test]

@@ -152,6 +152,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
             withdrawn_at: None,
             launched_at: None,
             enrolled_at: None,
+            registered_at: None,
             listening_at: None,
             busy_at: None,
             over_at: None,

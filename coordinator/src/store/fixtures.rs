@@ -127,6 +127,7 @@ pub(crate) fn runner(launch: &str, salt: u32) -> Runner {
             created_at: at(0),
             launched_at: Some(at(1)),
             enrolled_at: None,
+            registered_at: None,
             listening_at: None,
             busy_at: None,
             over_at: None,

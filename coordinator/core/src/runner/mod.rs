@@ -170,6 +170,9 @@ pub struct Marks {
     pub launched_at: Option<Timestamp>,
     /// It enrolled.
     pub enrolled_at: Option<Timestamp>,
+    /// It was registered with GitHub.
+    #[serde(default)]
+    pub registered_at: Option<Timestamp>,
     /// The runner listened.
     pub listening_at: Option<Timestamp>,
     /// It got a job.

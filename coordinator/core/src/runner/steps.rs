@@ -36,6 +36,7 @@ impl Runner {
                 withdrawn_at: None,
                 launched_at: None,
                 enrolled_at: None,
+                registered_at: None,
                 listening_at: None,
                 busy_at: None,
                 over_at: None,
@@ -130,6 +131,9 @@ impl Runner {
         );
         if !legal {
             return Err(self.illegal(registration_step(&next)));
+        }
+        if matches!(next, Registration::Exists { .. }) {
+            self.marks.registered_at.get_or_insert(now);
         }
         self.change(now, |runner| runner.registration = next);
         Ok(true)

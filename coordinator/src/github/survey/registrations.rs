@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Event, GithubRunnerId, LaunchId, Registered, Registration, RunnerName, Scope};
+use muster_core::{Event, GithubRunnerId, LaunchId, Marks, Registered, Registration, RunnerName, Scope};
 use tokio_util::sync::CancellationToken;
 
 use super::super::errors::GithubError;
@@ -23,7 +23,7 @@ const OURS: &str = "muster-";
 const FORGOTTEN: usize = 500;
 /// Registrations that are looked at singly in one round.
 const SINGLY: usize = 20;
-/// A registration is left alone for so long after its host enrolled: GitHub's answers lag behind each other.
+/// A registration is left alone for so long after it was made: GitHub's answers lag behind each other.
 const YOUNG: Duration = Duration::from_secs(2 * 60);
 
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +138,7 @@ async fn unlisted(
         .query(move |fleet| {
             let runners = fleet.runners().filter(|runner| runner.scope == scope);
             runners
-                .filter(|runner| is_grown(runner.marks.enrolled_at, now))
+                .filter(|runner| is_grown(&runner.marks, now))
                 .filter_map(|runner| match runner.registration {
                     Registration::Exists { id } if !listed.contains(&id) => Some((
                         runner.marks.stage_since,
@@ -158,7 +158,34 @@ async fn unlisted(
     Ok(expected.take(SINGLY).collect())
 }
 
-fn is_grown(enrolled_at: Option<Timestamp>, now: Timestamp) -> bool {
-    let young_until = enrolled_at.and_then(|at| at.checked_add(YOUNG).ok());
+fn is_grown(marks: &Marks, now: Timestamp) -> bool {
+    // What was registered before that was noted had enrolled then.
+    let made_at = marks.registered_at.or(marks.enrolled_at);
+    let young_until = made_at.and_then(|at| at.checked_add(YOUNG).ok());
     young_until.is_some_and(|until| until <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn marks(enrolled: i64, registered: Option<i64>) -> Marks {
+        let at = |second: i64| Timestamp::from_second(second).unwrap().to_string();
+        serde_json::from_value(json!({
+            "created_at": at(0), "launched_at": at(0), "enrolled_at": at(enrolled),
+            "registered_at": registered.map(at), "listening_at": null, "busy_at": null,
+            "over_at": null, "gone_at": null, "stage_since": at(0),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_registration_is_young_from_when_it_was_made() {
+        let now = Timestamp::from_second(1_000).unwrap();
+        assert!(!is_grown(&marks(100, Some(900)), now));
+        assert!(is_grown(&marks(100, Some(880)), now));
+        assert!(is_grown(&marks(880, None), now));
+    }
 }

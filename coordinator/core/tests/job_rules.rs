@@ -5,9 +5,9 @@
 
 mod kit;
 
-use kit::{Tester, at, ended, launched, look, pool, report, started, told, webhook};
+use kit::{Tester, at, ended, launched, look, pool, report, running, started, told, webhook};
 use muster_core::{
-    Closed, Difference, Event, HostPhase, Job, JobId, JobReport, JobStatus, Repository, Stage,
+    Closed, Difference, Event, HostPhase, Job, JobId, JobReport, JobStatus, Repository, Stage, Work,
 };
 use proptest::prelude::*;
 
@@ -240,6 +240,19 @@ fn a_job_that_is_missing_twice_has_ended_until_it_is_seen_again() {
     assert_eq!(tester.queued("linux"), 0, "a webhook may be an old one");
     tester.tell(look(report(1)));
     assert_eq!((tester.queued("linux"), tester.job(1).closed), (1, None));
+}
+
+#[test]
+fn a_running_job_that_github_lost_sight_of_keeps_its_host() {
+    let mut tester = linux();
+    let (launch, _) = running(&mut tester, 1);
+    for _ in 0..2 {
+        tester.tell(Event::JobMissing { job: JobId(1) });
+        tester.second += 60;
+    }
+    assert_eq!(tester.job(1).closed, Some(Closed::Deleted));
+    tester.pass(3_600);
+    assert_eq!(tester.fleet.runner(&launch).unwrap().work, Work::Busy);
 }
 
 #[test]

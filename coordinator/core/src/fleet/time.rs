@@ -190,7 +190,10 @@ impl Fleet {
             }
         }
         let job = runner.job.and_then(|job| self.jobs.get(&job));
-        let ended_at = job.and_then(|job| job.completed_at);
+        // What GitHub has not said to have ended may run on.
+        let ended_at = job
+            .filter(|job| job.closed.is_none())
+            .and_then(|job| job.completed_at);
         if runner.work == Work::Busy
             && ended_at.is_some_and(|at| since(at) >= AFTER_COMPLETION_HEARD)
         {

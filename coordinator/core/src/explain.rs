@@ -164,7 +164,8 @@ fn verdict(fleet: &Fleet, pool: &PoolSpec, job: &Job, now: Timestamp) -> PoolVer
             accepts: false,
             reason,
         },
-        Ok(shape) => {
+        Ok(asked) => {
+            let shape = job.shaped(asked);
             let unfit = fleet.held(pool, &shape, now).is_some_and(|hold| hold.unfit);
             PoolVerdict {
                 pool: pool.name.clone(),

@@ -166,6 +166,14 @@ impl Job {
         self.report.run_attempt.unwrap_or(1)
     }
 
+    /// The shape that it is served with, of what its labels ask of a pool.
+    pub(crate) fn shaped(&self, asked: Shape) -> Shape {
+        Shape {
+            market: self.lineage.market.or(asked.market),
+            ..asked
+        }
+    }
+
     /// Counts it as completed, without GitHub's word.
     pub(crate) fn close(&mut self, why: Closed, now: Timestamp) {
         self.report.status = JobStatus::Completed;

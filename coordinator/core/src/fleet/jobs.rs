@@ -113,12 +113,13 @@ impl Fleet {
     }
 
     fn decide(&self, job: &Job) -> Decision {
-        let mut decision = matching::decide(&self.spec.pools, &job.report);
-        if let (Decision::Served { shape, .. }, Some(market)) = (&mut decision, job.lineage.market)
-        {
-            shape.market = Some(market);
+        match matching::decide(&self.spec.pools, &job.report) {
+            Decision::Served { pool, shape } => Decision::Served {
+                pool,
+                shape: job.shaped(shape),
+            },
+            refused @ Decision::Refused(_) => refused,
         }
-        decision
     }
 
     /// GitHub makes a new attempt of a completed run only: what is open of older ones has ended unheard.

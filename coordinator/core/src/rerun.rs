@@ -4,6 +4,7 @@
 //! A job can be run again once its whole run has completed, and only while no newer attempt exists.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Interruption, JobReport, JobStatus, Repository};
 use crate::ids::JobId;
 use crate::matching::Market;
+
+/// GitHub ends no job of a dead runner sooner than this after its last sign of life: the lease of a job lasts ten
+/// minutes and is renewed each minute (actions/runner, `JobDispatcher.cs`). Half a minute is for clocks, and
+/// for silence that is noticed late.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(8 * 60 + 30);
 
 /// What a pool does with jobs whose host went in the middle of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +63,13 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// Whether it is only concluded from a silence, before which the job may have failed by itself.
+    pub(crate) fn is_concluded(self) -> bool {
+        matches!(self, Self::InstanceGone | Self::AgentSilent)
+    }
+}
+
 impl From<Interruption> for Cause {
     fn from(kind: Interruption) -> Self {
         match kind {
@@ -74,8 +87,23 @@ pub struct CutShort {
     pub cause: Cause,
     /// When that was known.
     pub at: Timestamp,
+    /// Since when its host has been silent, where that is all there is to go by.
+    #[serde(default)]
+    pub silent_since: Option<Timestamp>,
     /// What is done about it; none before the job has ended at GitHub, or where the pool does nothing.
     pub rerun: Option<Rerun>,
+}
+
+impl CutShort {
+    /// Whether a failed job was cut short, by when GitHub says that it ended: a job that ended before GitHub can
+    /// have given its runner up has failed by itself. None if that can't be told.
+    pub(crate) fn is_borne_out(&self, ended_at: Option<Timestamp>) -> Option<bool> {
+        if !self.cause.is_concluded() {
+            return Some(true);
+        }
+        let lasted = Duration::try_from(ended_at?.duration_since(self.silent_since?));
+        Some(lasted.is_ok_and(|lasted| lasted >= GIVEN_UP_AFTER))
+    }
 }
 
 /// How far the repetition of a job is.

@@ -56,7 +56,9 @@ fn play(tester: &mut Tester, id: i64, name: &str, attempt: u32, end: End) -> Job
         End::Failure => finished(&launch, Outcome::Failed),
         End::Cancelled => finished(&launch, Outcome::Canceled),
     });
-    let last = of(ended(id, runner.as_str(), conclusion, 20));
+    // GitHub gives a job up ten minutes after its host went.
+    let second = if end == End::HostGone { 610 } else { 20 };
+    let last = of(ended(id, runner.as_str(), conclusion, second));
     tester.tell(webhook(last.clone()));
     tester.tell(gone(&launch));
     last

@@ -6,24 +6,14 @@
 mod kit;
 
 use kit::{
-    Tester, at, calls, ended, finished, first_attempt, gone, look, pool, report, restart, running,
-    started, webhook,
+    Tester, at, calls, cause, ended, finished, first_attempt, gone, look, pool, report, rerun,
+    rerunning, restart, running, started, watches, webhook,
 };
 use muster_core::{
-    Cause, Changes, Effect, Event, HostPhase, Interruption, JobId, JobReport, LaunchId, Market,
-    Outcome, Rerun, RerunAnswer, RerunCall, RerunPolicy, RunSeen,
+    Cause, Effect, Event, HostPhase, Interruption, JobId, JobReport, LaunchFailure, LaunchId,
+    Market, Outcome, Rerun, RerunAnswer, RerunCall, RunSeen,
 };
 use rstest::rstest;
-
-/// A pool that runs interrupted jobs again once, on-demand.
-fn tester() -> Tester {
-    let mut linux = pool("linux");
-    linux.rerun = Some(RerunPolicy {
-        attempts: 1,
-        market: Some(Market::OnDemand),
-    });
-    Tester::new(vec![linux])
-}
 
 fn spot(launch: &LaunchId) -> Event {
     Event::Interrupted {
@@ -52,20 +42,6 @@ fn answered(answer: RerunAnswer) -> Event {
     }
 }
 
-fn watches(changes: &Changes) -> usize {
-    let watch = |effect: &&Effect| matches!(effect, Effect::WatchRun { .. });
-    changes.effects.iter().filter(watch).count()
-}
-
-fn rerun(tester: &Tester, id: i64) -> Option<String> {
-    let cut = tester.job(id).cut_short.as_ref()?;
-    cut.rerun.as_ref().map(ToString::to_string)
-}
-
-fn cause(tester: &Tester, id: i64) -> Option<Cause> {
-    tester.job(id).cut_short.as_ref().map(|cut| cut.cause)
-}
-
 fn again(id: i64, of: i64, attempt: u32) -> JobReport {
     JobReport {
         run_attempt: Some(attempt),
@@ -85,7 +61,7 @@ fn interrupted(tester: &mut Tester, id: i64) -> String {
 
 #[test]
 fn a_job_that_spot_took_runs_again_once_on_demand() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let (launch, name) = running(&mut tester, 1);
     tester.tell(spot(&launch));
     tester.tell(finished(&launch, Outcome::Interrupted));
@@ -125,7 +101,7 @@ fn a_job_that_spot_took_runs_again_once_on_demand() {
     };
     tester.tell(webhook(on(started(2, name.as_str(), 30))));
     tester.tell(gone(&launch));
-    let changes = tester.tell(webhook(on(ended(2, name.as_str(), "failure", 40))));
+    let changes = tester.tell(webhook(on(ended(2, name.as_str(), "failure", 640))));
     assert_eq!(watches(&changes), 0);
     assert_eq!(cause(&tester, 2), Some(Cause::InstanceGone));
     let left = "left to people: it was run again 1 of at most 1 times";
@@ -152,17 +128,17 @@ fn only_what_the_host_did_counts_as_an_interruption(
     #[case] end: impl Fn(&LaunchId) -> Event,
     #[case] expected: Option<Cause>,
 ) {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let (launch, name) = running(&mut tester, 1);
     tester.tell(end(&launch));
-    let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", 20)));
+    let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", 600)));
     assert_eq!(cause(&tester, 1), expected);
     assert_eq!(watches(&changes), usize::from(expected.is_some()));
 }
 
 #[test]
 fn a_notice_before_a_test_fails_by_itself_is_no_interruption() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let (launch, name) = running(&mut tester, 1);
     tester.tell(spot(&launch));
     tester.tell(finished(&launch, Outcome::Failed));
@@ -171,13 +147,15 @@ fn a_notice_before_a_test_fails_by_itself_is_no_interruption() {
 }
 
 #[test]
-fn an_agent_that_fell_silent_with_a_failed_job_was_an_interruption() {
-    let mut tester = tester();
+fn a_host_that_outlives_its_interruption_has_interrupted_its_job() {
+    let mut tester = rerunning();
     let (launch, name) = running(&mut tester, 1);
-    tester.tell(Event::AgentLost { launch });
-    tester.tell(webhook(ended(1, name.as_str(), "failure", 0)));
-    assert_eq!(watches(&tester.pass(121)), 1);
-    assert_eq!(cause(&tester, 1), Some(Cause::AgentSilent));
+    tester.tell(spot(&launch));
+    tester.pass(161);
+    assert!(tester.fleet.runner(&launch).unwrap().is_over());
+    assert_eq!(cause(&tester, 1), Some(Cause::Spot));
+    let failed = ended(1, name.as_str(), "failure", 170);
+    assert_eq!(watches(&tester.tell(webhook(failed))), 1);
 }
 
 #[rstest]
@@ -188,10 +166,10 @@ fn only_a_job_that_github_calls_failed_runs_again(
     #[case] conclusion: &str,
     #[case] expected: Option<&str>,
 ) {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let (launch, name) = running(&mut tester, 1);
     tester.tell(gone(&launch));
-    let changes = tester.tell(webhook(ended(1, name.as_str(), conclusion, 20)));
+    let changes = tester.tell(webhook(ended(1, name.as_str(), conclusion, 600)));
     assert_eq!(watches(&changes), 0);
     assert_eq!(rerun(&tester, 1).as_deref(), expected);
 }
@@ -208,7 +186,7 @@ fn without_a_policy_it_is_told_and_left() {
 
 #[test]
 fn a_cancelled_run_is_left_alone() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let name = interrupted(&mut tester, 1);
     let changes = tester.tell(completed("cancelled", vec![ended(1, &name, "failure", 20)]));
     assert_eq!(calls(&changes), [] as [&RerunCall; 0]);
@@ -220,7 +198,7 @@ fn a_cancelled_run_is_left_alone() {
 
 #[test]
 fn a_newer_attempt_leaves_nothing_to_do() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     interrupted(&mut tester, 1);
     let seen = RunSeen {
         attempt: 2,
@@ -240,7 +218,7 @@ fn a_newer_attempt_leaves_nothing_to_do() {
 
 #[test]
 fn several_interrupted_jobs_of_one_run_go_in_one_call() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let first = interrupted(&mut tester, 1);
     let second = interrupted(&mut tester, 2);
     let jobs = vec![
@@ -268,13 +246,13 @@ fn several_interrupted_jobs_of_one_run_go_in_one_call() {
 
 #[test]
 fn a_failed_job_whose_host_is_not_judged_yet_is_waited_for() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let first = interrupted(&mut tester, 1);
     let (launch, second) = running(&mut tester, 2);
     // Of the second we have heard nothing: neither that it failed nor that its host went.
     let jobs = vec![
         ended(1, &first, "failure", 20),
-        ended(2, second.as_str(), "failure", 20),
+        ended(2, second.as_str(), "failure", 600),
     ];
     let changes = tester.tell(completed("failure", jobs.clone()));
     assert_eq!(calls(&changes), [] as [&RerunCall; 0]);
@@ -287,7 +265,7 @@ fn a_failed_job_whose_host_is_not_judged_yet_is_waited_for() {
 
 #[test]
 fn the_news_may_come_in_any_order() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let before = tester.launches("linux").len();
     tester.tell(webhook(report(1)));
     assert_eq!(before, 0);
@@ -296,7 +274,7 @@ fn the_news_may_come_in_any_order() {
     tester.phase(&launch, HostPhase::Running);
     // The host goes before anybody says which job it has; all webhooks but the last are lost.
     tester.tell(gone(&launch));
-    let changes = tester.tell(look(ended(1, name.as_str(), "failure", 20)));
+    let changes = tester.tell(look(ended(1, name.as_str(), "failure", 600)));
     assert_eq!(
         (cause(&tester, 1), watches(&changes)),
         (Some(Cause::InstanceGone), 1)
@@ -304,8 +282,26 @@ fn the_news_may_come_in_any_order() {
 }
 
 #[test]
+fn what_holds_up_a_repetition_is_explained() {
+    let mut tester = rerunning();
+    let name = interrupted(&mut tester, 1);
+    tester.tell(completed("failure", vec![ended(1, &name, "failure", 20)]));
+    tester.tell(answered(RerunAnswer::Started));
+    tester.tell(webhook(again(2, 1, 2)));
+    tester.tell(Event::LaunchFailed {
+        launch: tester.launches("linux").pop().unwrap(),
+        failure: LaunchFailure::Unfit,
+        detail: "nothing on-demand".into(),
+    });
+    let explanation = tester.fleet.explain(JobId(2), at(tester.second)).unwrap();
+    let verdict = &explanation.pools[0];
+    assert!(!verdict.accepts, "{verdict:?}");
+    assert!(verdict.reason.contains("nothing on-demand"), "{verdict:?}");
+}
+
+#[test]
 fn a_refusal_is_told_and_final() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let name = interrupted(&mut tester, 1);
     tester.tell(completed("failure", vec![ended(1, &name, "failure", 20)]));
     tester.tell(answered(RerunAnswer::Refused("it is too old".into())));
@@ -318,7 +314,7 @@ fn a_refusal_is_told_and_final() {
 
 #[test]
 fn what_was_asked_is_remembered_over_restarts_and_hours() {
-    let mut tester = tester();
+    let mut tester = rerunning();
     let name = interrupted(&mut tester, 1);
     tester.tell(completed("failure", vec![ended(1, &name, "failure", 20)]));
     restart(&mut tester);

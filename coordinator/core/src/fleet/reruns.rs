@@ -1,7 +1,8 @@
 //! Jobs whose host went in the middle of them: how they are recognised, and how they run again.
 //!
 //! A job is *cut short* if its runner ended with it for a reason that lies with neither the job nor an
-//! operator. Once GitHub calls it failed, and its pool says so, its run is watched; when the run has
+//! operator. Where only silence says so, GitHub has to bear it out: it gives a job up ten minutes after its
+//! runner went, and one that failed sooner has failed by itself. Once GitHub calls it failed, and its pool says so, its run is watched; when the run has
 //! completed, its interrupted jobs go to GitHub in one call. The intent is stored before the call, and the
 //! call is made only while the run has no newer attempt: so an answer that was lost leads to no second one.
 
@@ -47,30 +48,42 @@ impl Fleet {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if job.cut_short.is_some() {
-            return;
-        }
-        job.cut_short = Some(CutShort {
+        let silent_since = runner.silent_since.or(runner.marks.over_at);
+        let cut = CutShort {
             cause,
             at: turn.now,
+            silent_since: Some(silent_since.unwrap_or(turn.now)),
             rerun: None,
-        });
+        };
+        if job.cut_short.is_some() || failed_by_itself(job, &cut) {
+            return;
+        }
+        job.cut_short = Some(cut);
         turn.tell_job(job, "interrupted", cause.words());
         self.consider_rerun(id, turn);
     }
 
     /// Decides what to do about a job, once it was cut short and has ended at GitHub.
     pub(super) fn consider_rerun(&mut self, id: JobId, turn: &mut Turn) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Some(cut) = job.cut_short.as_ref().filter(|cut| cut.rerun.is_none()) else {
+            return;
+        };
+        if job.status() != JobStatus::Completed || job.closed.is_some() {
+            return;
+        }
+        if failed_by_itself(job, cut) {
+            job.cut_short = None;
+            let detail = "it had failed before GitHub can have given its runner up";
+            turn.tell_job(job, "not interrupted", detail);
+            return;
+        }
+        let borne_out = cut.is_borne_out(job.report.completed_at);
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        let undecided = job
-            .cut_short
-            .as_ref()
-            .is_some_and(|cut| cut.rerun.is_none());
-        if !undecided || job.status() != JobStatus::Completed || job.closed.is_some() {
-            return;
-        }
         if job.report.conclusion.as_deref() == Some("success") {
             // It had ended well before its host went.
             return;
@@ -87,6 +100,9 @@ impl Fleet {
                 "it was run again {} of at most {} times",
                 job.lineage.count, policy.attempts
             )),
+            Some("failure") if borne_out.is_none() => Some(
+                "GitHub does not say when it ended, so it may have failed by itself".to_owned(),
+            ),
             Some("failure") => None,
             Some(other) => Some(format!("it ended with {other}")),
             None => Some("it ended without a conclusion".to_owned()),
@@ -277,6 +293,13 @@ impl Fleet {
             turn.tell_job(job, "re-run", detail);
         }
     }
+}
+
+/// Whether GitHub says that a job failed sooner than a host that went can have made it fail.
+fn failed_by_itself(job: &Job, cut: &CutShort) -> bool {
+    job.status() == JobStatus::Completed
+        && job.report.conclusion.as_deref() == Some("failure")
+        && cut.is_borne_out(job.report.completed_at) == Some(false)
 }
 
 fn attempt_of(job: &Job) -> RunAttempt {

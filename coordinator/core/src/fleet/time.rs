@@ -110,9 +110,11 @@ impl Fleet {
             .map(|pool| pool.limits)
             .unwrap_or_default();
         if let Some((outcome, reason)) = self.overdue(runner, &limits, turn.now) {
-            let silent = runner.work == Work::Busy && runner.silent_since.is_some();
+            let silent = runner.silent_since.is_some();
+            // What was announced has come, whether or not the host is there to tell.
+            let taken = runner.notice.is_some() && outlived(runner, turn.now);
             let aged = elapsed(runner.marks.created_at, turn.now) >= limits.lifetime;
-            if silent && !aged {
+            if (silent || taken) && !aged {
                 self.cut_short(launch, Cause::AgentSilent, turn);
             }
             self.end(launch, Some(outcome), reason, turn);
@@ -176,7 +178,7 @@ impl Fleet {
             ));
         }
         if let Some(drain) = &runner.drain {
-            if drain.deadline.is_some_and(|at| since(at) >= AFTER_DEADLINE) {
+            if outlived(runner, now) {
                 return Some((Outcome::Lost, "it outlived its interruption".to_owned()));
             }
             let silent = runner
@@ -293,6 +295,12 @@ impl Fleet {
             PULSE
         }
     }
+}
+
+/// Whether a runner is still there although its instance was to go.
+fn outlived(runner: &Runner, now: Timestamp) -> bool {
+    let deadline = runner.drain.as_ref().and_then(|drain| drain.deadline);
+    deadline.is_some_and(|at| elapsed(at, now) >= AFTER_DEADLINE)
 }
 
 /// Whether a job that has ended need not be kept in memory any more.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_core::{
-    Changes, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId, Job, JobId,
-    JobReport, JobStatus, LaunchId, Outcome, PoolSpec, Repository, RerunCall, RunAttempt,
-    RunnerName, Scope, SizeRules, Stored, TimeLimits,
+    Cause, Changes, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId, Job,
+    JobId, JobReport, JobStatus, LaunchId, Market, Outcome, PoolSpec, Repository, RerunCall,
+    RerunPolicy, RunAttempt, RunnerName, Scope, SizeRules, Stored, TimeLimits,
 };
 
 /// A time, in seconds after the beginning.
@@ -250,4 +250,31 @@ pub(crate) fn restart(tester: &mut Tester) {
     };
     tester.fleet = Fleet::restore(tester.spec.clone(), stored, 2);
     tester.tell(Event::Restarted);
+}
+
+/// How many runs are watched from now on.
+pub(crate) fn watches(changes: &Changes) -> usize {
+    let watch = |effect: &&Effect| matches!(effect, Effect::WatchRun { .. });
+    changes.effects.iter().filter(watch).count()
+}
+
+/// What is done about a job that was cut short.
+pub(crate) fn rerun(tester: &Tester, id: i64) -> Option<String> {
+    let cut = tester.job(id).cut_short.as_ref()?;
+    cut.rerun.as_ref().map(ToString::to_string)
+}
+
+/// Why a job was cut short.
+pub(crate) fn cause(tester: &Tester, id: i64) -> Option<Cause> {
+    tester.job(id).cut_short.as_ref().map(|cut| cut.cause)
+}
+
+/// A pool that runs interrupted jobs again once, on-demand.
+pub(crate) fn rerunning() -> Tester {
+    let mut linux = pool("linux");
+    linux.rerun = Some(RerunPolicy {
+        attempts: 1,
+        market: Some(Market::OnDemand),
+    });
+    Tester::new(vec![linux])
 }

@@ -47,10 +47,20 @@ impl World {
     }
 
     pub(super) fn conclude(&mut self, id: JobId, conclusion: &str) {
+        self.conclude_at(id, conclusion, self.now);
+    }
+
+    /// GitHub gives up the job of a dead runner, which takes it ten minutes.
+    pub(super) fn give_up(&mut self, id: JobId) {
+        let then = self.now.checked_add(Duration::from_secs(600)).unwrap();
+        self.conclude_at(id, "failure", then);
+    }
+
+    fn conclude_at(&mut self, id: JobId, conclusion: &str, at: Timestamp) {
         let job = self.github_jobs.get_mut(&id).unwrap();
         job.status = JobStatus::Completed;
         job.conclusion = Some(conclusion.to_owned());
-        job.completed_at = Some(self.now);
+        job.completed_at = Some(at);
         self.events.push(Event::Job(Box::new(job.clone())));
     }
 

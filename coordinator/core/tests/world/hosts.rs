@@ -168,7 +168,7 @@ impl World {
         }
         if let Some(host) = self.hosts.remove(id) {
             if let Phase::Running(job) = host.phase {
-                self.conclude(job, "failure");
+                self.give_up(job);
                 // GitHub gives up a dead runner's job, and then its registration.
                 self.registrations.remove(host.assignment.as_ref().unwrap());
             }

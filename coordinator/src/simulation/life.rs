@@ -17,6 +17,7 @@ use super::disk::Shelf;
 use super::github::{self, OWNER};
 use super::run;
 use super::world::World;
+use crate::clock;
 use crate::compute::Provider;
 use crate::engine::{self, Engine, EngineError, Executor, Parts};
 use crate::github::survey::{self, SurveyParts, SurveySettings, Surveys};
@@ -57,6 +58,7 @@ pub(super) async fn supervise(world: World) {
     for life in 1.. {
         let mut lives = world.lives();
         world.set_life(life);
+        clock::simulated::restart();
         lives.mark_unchanged();
         world.tell(format!("life {life} begins"));
         tokio::select! {

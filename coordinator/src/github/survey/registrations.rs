@@ -5,7 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Event, GithubRunnerId, LaunchId, Marks, Registered, Registration, RunnerName, Scope};
+use muster_core::{
+    Event, GithubRunnerId, LaunchId, Marks, Registered, Registration, RunnerName, Scope,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::super::errors::GithubError;

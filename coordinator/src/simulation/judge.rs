@@ -63,7 +63,8 @@ impl Judge {
             let what = format!("{} of run {run} was run again {count} times", job.name);
             self.violated(&what);
         }
-        if !job.interrupted {
+        // Failed jobs run again together, and those with them that were cancelled, as a matrix is that fails fast.
+        if job.conclusion == Some("failure") && !job.interrupted {
             let what = format!(
                 "{} of run {run} was run again, and was not cut short by its host",
                 job.name

@@ -46,7 +46,8 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 /// Plays lives until there were `MUSTER_SIMULATION_TOTAL` jobs (default: one life) of `MUSTER_SIMULATION_JOBS`
-/// each, from `MUSTER_SIMULATION_SEED` on. `tests/benches/simulation` starts it.
+/// each, from `MUSTER_SIMULATION_SEED` on; writes all that happens to the file `MUSTER_SIMULATION_STORY`, if there
+/// is one. `tests/benches/simulation` starts it.
 #[test]
 #[ignore = "for as long as wanted: tests/benches/simulation"]
 fn one_life() {

@@ -1,6 +1,8 @@
 //! The world that all share: chance, time, and what is alive.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +48,8 @@ pub(super) struct State {
     /// Until when the store, GitHub and the cloud don't answer.
     pub(super) outage: Outages,
     story: VecDeque<String>,
+    /// Where all of it goes, if somebody wants it.
+    written: Option<File>,
     /// Sums up the story, to compare two runs of one seed.
     pub(super) digest: u64,
     pub(super) lines: u64,
@@ -101,6 +105,9 @@ impl State {
             self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         self.lines += 1;
+        if let Some(file) = &mut self.written {
+            writeln!(file, "{line}").unwrap();
+        }
         if self.story.len() == TOLD {
             self.story.pop_front();
         }
@@ -136,6 +143,8 @@ impl World {
                 process: None,
                 outage: Outages::default(),
                 story: VecDeque::new(),
+                written: std::env::var_os("MUSTER_SIMULATION_STORY")
+                    .map(|path| File::create(path).unwrap()),
                 digest: 0xcbf2_9ce4_8422_2325,
                 lines: 0,
                 lives: 0,

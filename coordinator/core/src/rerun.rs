@@ -12,11 +12,15 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Interruption, JobReport, JobStatus, Repository};
 use crate::ids::JobId;
 use crate::matching::Market;
+use crate::runner::Runner;
 
 /// GitHub ends no job of a dead runner sooner than this after its last sign of life: the lease of a job lasts ten
 /// minutes and is renewed each minute (actions/runner, `JobDispatcher.cs`). Half a minute is for clocks, and
 /// for silence that is noticed late.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(8 * 60 + 30);
+
+/// An agent stops a job so long before its instance is taken, at most, with what that takes.
+const STOPPED_BEFORE: Duration = Duration::from_secs(60);
 
 /// What a pool does with jobs whose host went in the middle of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,22 +91,51 @@ pub struct CutShort {
     pub cause: Cause,
     /// When that was known.
     pub at: Timestamp,
-    /// Since when its host has been silent, where that is all there is to go by.
+    /// A failure before this was the job's own. None where the agent itself told of the interruption.
     #[serde(default)]
-    pub silent_since: Option<Timestamp>,
+    pub own_before: Option<Timestamp>,
+    /// A failure from here on was its host's. Between the two nobody knows.
+    #[serde(default)]
+    pub hosts_from: Option<Timestamp>,
     /// What is done about it; none before the job has ended at GitHub, or where the pool does nothing.
     pub rerun: Option<Rerun>,
 }
 
 impl CutShort {
+    /// By what a host's runner and its marks say. `told` if its agent told of the interruption.
+    pub(crate) fn of(runner: &Runner, cause: Cause, told: bool, now: Timestamp) -> Self {
+        let silent_since = runner.silent_since.or(runner.marks.over_at).unwrap_or(now);
+        let given_up = |since: Timestamp| since.saturating_add(GIVEN_UP_AFTER).unwrap_or(now);
+        let taken_at = runner.drain.as_ref().and_then(|drain| drain.deadline);
+        // An agent that can't be heard ends its job shortly before its instance is taken.
+        let stopped_from = taken_at
+            .filter(|_| runner.notice.is_some())
+            .and_then(|at| at.checked_sub(STOPPED_BEFORE).ok());
+        let from = |since: Timestamp| {
+            let given_up = given_up(since);
+            stopped_from.map_or(given_up, |stopped| stopped.min(given_up))
+        };
+        let heard_at = runner.heard_at.unwrap_or(silent_since).min(silent_since);
+        Self {
+            cause,
+            at: now,
+            own_before: (!told).then(|| from(heard_at)),
+            hosts_from: (!told).then(|| from(silent_since)),
+            rerun: None,
+        }
+    }
+
     /// Whether a failed job was cut short, by when GitHub says that it ended: a job that ended before GitHub can
     /// have given its runner up has failed by itself. None if that can't be told.
     pub(crate) fn is_borne_out(&self, ended_at: Option<Timestamp>) -> Option<bool> {
-        if !self.cause.is_concluded() {
+        let (Some(own_before), Some(hosts_from)) = (self.own_before, self.hosts_from) else {
             return Some(true);
+        };
+        match ended_at? {
+            at if at < own_before => Some(false),
+            at if at >= hosts_from => Some(true),
+            _ => None,
         }
-        let lasted = Duration::try_from(ended_at?.duration_since(self.silent_since?));
-        Some(lasted.is_ok_and(|lasted| lasted >= GIVEN_UP_AFTER))
     }
 }
 

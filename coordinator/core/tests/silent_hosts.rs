@@ -5,8 +5,11 @@
 
 mod kit;
 
-use kit::{cause, ended, gone, look, rerun, rerunning, running, told, watches, webhook};
-use muster_core::{Cause, Event, JobReport};
+use kit::{
+    at, cause, ended, gone, look, report, rerun, rerunning, restart, running, started, told,
+    watches, webhook,
+};
+use muster_core::{Cause, Event, Interruption, JobReport};
 use rstest::rstest;
 
 #[rstest]
@@ -57,4 +60,67 @@ fn a_job_is_left_to_people_if_github_does_not_say_when_it_ended() {
     assert_eq!(watches(&tester.tell(webhook(failed))), 0);
     let left = "left to people: GitHub does not say when it ended, so it may have failed by itself";
     assert_eq!(rerun(&tester, 1).as_deref(), Some(left));
+}
+
+#[rstest]
+#[case::before_anybody_was_silent(500, None, 0)]
+#[case::while_nobody_listened(600, Some(Cause::InstanceGone), 0)]
+#[case::long_after_it_was_seen_to_be_silent(1_000, Some(Cause::InstanceGone), 1)]
+fn a_silence_that_began_while_nobody_listened_is_judged_by_both_its_ends(
+    #[case] ended_at: i64,
+    #[case] expected: Option<Cause>,
+    #[case] again: usize,
+) {
+    let mut tester = rerunning();
+    let (launch, name) = running(&mut tester, 1);
+    // The coordinator is away for 400 seconds.
+    tester.second = 400;
+    restart(&mut tester);
+    tester.tell(gone(&launch));
+    tester.second = ended_at;
+    let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", ended_at)));
+    assert_eq!((cause(&tester, 1), watches(&changes)), (expected, again));
+    if expected.is_some() && again == 0 {
+        let left = rerun(&tester, 1);
+        assert!(left.is_some_and(|left| left.contains("nobody knows whether its host was there")));
+    }
+}
+
+#[test]
+fn a_job_that_nobody_knew_of_when_its_host_went_was_cut_short() {
+    let mut tester = rerunning();
+    tester.tell(webhook(report(1)));
+    let launch = tester.launches("linux").pop().unwrap();
+    let name = tester.listens(&launch);
+    tester.second = 20;
+    tester.tell(gone(&launch));
+    tester.tell(webhook(started(1, name.as_str(), 19)));
+    assert_eq!(cause(&tester, 1), Some(Cause::InstanceGone));
+    tester.second = 640;
+    let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", 640)));
+    assert_eq!(watches(&changes), 1);
+}
+
+#[rstest]
+#[case::before_its_agent_would_stop_it(80, 0)]
+#[case::when_its_agent_stopped_it(115, 1)]
+#[case::when_github_gave_it_up(700, 1)]
+fn a_job_of_a_host_that_was_announced_to_go_may_have_failed_before(
+    #[case] ended_at: i64,
+    #[case] again: usize,
+) {
+    let mut tester = rerunning();
+    let (launch, name) = running(&mut tester, 1);
+    tester.second = 40;
+    tester.tell(Event::Interrupted {
+        launch: launch.clone(),
+        kind: Interruption::Spot,
+        deadline: Some(at(160)),
+        detail: String::new(),
+    });
+    tester.second = 161;
+    tester.tell(gone(&launch));
+    tester.second = ended_at.max(161);
+    let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", ended_at)));
+    assert_eq!(watches(&changes), again);
 }

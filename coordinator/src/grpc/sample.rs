@@ -143,6 +143,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         job_name: None,
         held_up: None,
         silent_since: None,
+        heard_at: None,
         warnings: 0,
         notice: None,
         cut_short: None,

@@ -118,6 +118,7 @@ pub(crate) fn runner(launch: &str, salt: u32) -> Runner {
         job_name: None,
         held_up: None,
         silent_since: None,
+        heard_at: None,
         warnings: 0,
         notice: None,
         cut_short: None,

@@ -71,6 +71,8 @@ impl Fleet {
             turn.refuse(format!("connected: no launch {launch}"));
             return;
         };
+        runner.heard_at = Some(turn.now);
+        turn.touch(runner);
         if runner.silent_since.take().is_some() {
             turn.tell(runner, "agent back", "");
         }
@@ -130,6 +132,7 @@ impl Fleet {
         };
         if !runner.is_over() && runner.silent_since.is_none() {
             runner.silent_since = Some(turn.now);
+            runner.heard_at = Some(turn.now);
             turn.tell(runner, "agent lost", "its stream ended");
         }
     }
@@ -145,6 +148,7 @@ impl Fleet {
                 return;
             }
             runner.heard_through = sequence;
+            runner.heard_at = Some(turn.now);
             turn.touch(runner);
         }
         self.dispatch(event, turn);

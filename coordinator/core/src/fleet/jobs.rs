@@ -272,7 +272,7 @@ impl Fleet {
         if status == JobStatus::InProgress && waits {
             self.took_a_job(&launch, turn);
         }
-        self.note_cut_short(&launch, turn);
+        self.job_of_runner_known(&launch, turn);
     }
 
     /// The runner of a launch has a job, by whatever source.

@@ -2,9 +2,10 @@
 //!
 //! A job is *cut short* if its runner ended with it for a reason that lies with neither the job nor an
 //! operator. Where only silence says so, GitHub has to bear it out: it gives a job up ten minutes after its
-//! runner went, and one that failed sooner has failed by itself. Once GitHub calls it failed, and its pool says so, its run is watched; when the run has
-//! completed, its interrupted jobs go to GitHub in one call. The intent is stored before the call, and the
-//! call is made only while the run has no newer attempt: so an answer that was lost leads to no second one.
+//! runner went, and one that failed sooner has failed by itself. Once GitHub calls it failed, and its pool says so,
+//! its run is watched; when the run has completed, its interrupted jobs go to GitHub in one call. The intent is
+//! stored before the call, and the call is made only while the run has no newer attempt: so an answer that was lost
+//! leads to no second one.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::Fleet;
 use super::jobs::Source;
 use super::turn::Turn;
 use crate::effect::Effect;
-use crate::event::{JobReport, JobStatus};
+use crate::event::{JobReport, JobStatus, Outcome};
 use crate::ids::{JobId, LaunchId, RunnerName};
 use crate::job::Job;
 use crate::pool::PoolSpec;
@@ -28,17 +29,23 @@ impl Fleet {
         let Some(runner) = self.runners.get_mut(launch) else {
             return;
         };
-        if runner.work != Work::Busy || runner.cut_short.is_some() {
+        // One that waits for a job may have one that nobody has told of.
+        let may_have_one = match runner.work {
+            Work::Busy => true,
+            Work::Assigning | Work::Starting | Work::Idle => cause.is_concluded(),
+            Work::Booting | Work::Enrolled | Work::Over { .. } => false,
+        };
+        if !may_have_one || runner.cut_short.is_some() {
             return;
         }
         // The notice says more than what came of it.
         runner.cut_short = Some(runner.notice.map_or(cause, Cause::from));
         turn.touch(runner);
-        self.note_cut_short(launch, turn);
+        self.note_cut_short(launch, !cause.is_concluded(), turn);
     }
 
-    /// Tells the job of a runner that was cut short, once both are known.
-    pub(super) fn note_cut_short(&mut self, launch: &LaunchId, turn: &mut Turn) {
+    /// Tells the job of a runner that was cut short, once both are known. `told` if the agent told of it.
+    fn note_cut_short(&mut self, launch: &LaunchId, told: bool, turn: &mut Turn) {
         let Some(runner) = self.runners.get(launch) else {
             return;
         };
@@ -48,19 +55,26 @@ impl Fleet {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        let silent_since = runner.silent_since.or(runner.marks.over_at);
-        let cut = CutShort {
-            cause,
-            at: turn.now,
-            silent_since: Some(silent_since.unwrap_or(turn.now)),
-            rerun: None,
-        };
+        let cut = CutShort::of(runner, cause, told, turn.now);
         if job.cut_short.is_some() || failed_by_itself(job, &cut) {
             return;
         }
         job.cut_short = Some(cut);
         turn.tell_job(job, "interrupted", cause.words());
         self.consider_rerun(id, turn);
+    }
+
+    /// A job is known to be that of a runner, whose work may be over.
+    pub(super) fn job_of_runner_known(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let outcome = self
+            .runners
+            .get(launch)
+            .and_then(|runner| match &runner.work {
+                Work::Over { outcome, .. } => *outcome,
+                _ => None,
+            });
+        let told = matches!(outcome, Some(Outcome::Interrupted | Outcome::Abandoned));
+        self.note_cut_short(launch, told, turn);
     }
 
     /// Decides what to do about a job, once it was cut short and has ended at GitHub.
@@ -101,7 +115,11 @@ impl Fleet {
                 job.lineage.count, policy.attempts
             )),
             Some("failure") if borne_out.is_none() => Some(
-                "GitHub does not say when it ended, so it may have failed by itself".to_owned(),
+                match job.report.completed_at {
+                    None => "GitHub does not say when it ended, so it may have failed by itself",
+                    Some(_) => "nobody knows whether its host was there when it ended, so it may have failed by itself",
+                }
+                .to_owned(),
             ),
             Some("failure") => None,
             Some(other) => Some(format!("it ended with {other}")),

@@ -53,6 +53,10 @@ pub struct Runner {
     pub held_up: Option<String>,
     /// Since when its agent is silent; none while it is connected.
     pub silent_since: Option<Timestamp>,
+    /// When its agent was surely there: it spoke, or its stream ended. Another process than this may have heard it
+    /// later than is stored.
+    #[serde(default)]
+    pub heard_at: Option<Timestamp>,
     /// Warnings and notices of its agent that the timeline has, and one more once some are left out.
     #[serde(default)]
     pub warnings: u32,

@@ -27,6 +27,7 @@ impl Runner {
             job_name: None,
             held_up: None,
             silent_since: None,
+            heard_at: None,
             warnings: 0,
             notice: None,
             cut_short: None,

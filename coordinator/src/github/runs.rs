@@ -29,7 +29,21 @@ pub enum Fetched<T> {
         value: T,
         /// What to say next time; none if it has to be read anew.
         etag: Option<String>,
+        /// How many calls it took: one for each page of a list.
+        calls: u32,
+        /// Elements of a list that can't be read.
+        left_out: u32,
     },
+}
+
+impl<T> Fetched<T> {
+    /// How many calls it took.
+    pub(super) fn calls(&self) -> u32 {
+        match self {
+            Self::Same => 1,
+            Self::New { calls, .. } => *calls,
+        }
+    }
 }
 
 /// How a run is now.
@@ -119,7 +133,8 @@ impl GithubClient {
             .map(drop)
     }
 
-    /// Reads a list to its end. What `read` answers none for is left out.
+    /// Reads a list to its end. What `read` answers none for is left out, and so is what can't be read: one odd
+    /// element must not hide all others.
     pub(super) async fn list<T>(
         &self,
         scope: &Scope,
@@ -129,7 +144,7 @@ impl GithubClient {
         read: impl Fn(&Node<'_>) -> Result<Option<T>, GithubError>,
     ) -> Result<Fetched<Vec<T>>, GithubError> {
         let mut value = Vec::new();
-        let mut new = None;
+        let (mut new, mut calls, mut left_out) = (None, 0, 0);
         for page in 1..=MAX_PAGES {
             let number = page.to_string();
             let first = page == 1;
@@ -139,13 +154,20 @@ impl GithubClient {
             if first && reply.status == StatusCode::NOT_MODIFIED {
                 return Ok(Fetched::Same);
             }
+            calls += 1;
             let document: Value = reply.json()?;
             let root = Node::document(&document);
             let list = root.field(field);
             let mut count = 0;
             for element in list.elements()? {
                 count += 1;
-                value.extend(read(&element)?);
+                match read(&element) {
+                    Ok(element) => value.extend(element),
+                    Err(error) => {
+                        left_out += 1;
+                        tracing::warn!(%scope, %error, "left out of what GitHub lists");
+                    }
+                }
             }
             let last = count < PER_PAGE;
             // The first page says nothing of a change on another.
@@ -154,7 +176,12 @@ impl GithubClient {
                 break;
             }
         }
-        Ok(Fetched::New { value, etag: new })
+        Ok(Fetched::New {
+            value,
+            etag: new,
+            calls,
+            left_out,
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use muster_core::{Event, JobId, JobReport, JobStatus, Repository};
+use jiff::Timestamp;
+use muster_core::{Closed, Event, Fleet, JobId, JobReport, JobStatus, Repository};
 
 use super::place::key;
 use crate::clock;
@@ -39,6 +40,13 @@ pub(super) async fn missing(
         engine.submit(Event::JobMissing { job }).await?;
     }
     Ok(())
+}
+
+/// Whether jobs of a run were given up since it was read: GitHub had no answer for a while, and has one again.
+pub(super) fn is_lost(fleet: &Fleet, run: i64, read_at: Option<Timestamp>) -> bool {
+    let jobs = fleet.jobs().filter(|job| job.report.run_id == run);
+    jobs.filter(|job| job.closed == Some(Closed::Deleted))
+        .any(|job| job.completed_at >= read_at)
 }
 
 /// Tells the fleet of jobs that it has other news of. Answers for how long some are left to their webhooks.
@@ -96,4 +104,35 @@ fn fresh_for(report: &JobReport) -> Option<Duration> {
     // A clock that is behind GitHub's must not keep a job waiting.
     let age = Duration::try_from(clock::now().duration_since(since?)).ok()?;
     first.checked_sub(age).filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use muster_core::{FleetSpec, Stored};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_run_is_read_again_once_after_its_jobs_were_given_up() {
+        let spec = FleetSpec {
+            pools: Vec::new(),
+            accounts: BTreeMap::new(),
+        };
+        let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+        let job = crate::store::fixtures::job(7, JobStatus::Queued, 1);
+        let (id, run) = (job.id(), job.report.run_id);
+        fleet.apply(Event::Job(Box::new(job.report)), at(0));
+        assert!(!is_lost(&fleet, run, Some(at(0))));
+        fleet.apply(Event::JobMissing { job: id }, at(100));
+        fleet.apply(Event::JobMissing { job: id }, at(200));
+        assert!(is_lost(&fleet, run, Some(at(0))));
+        assert!(!is_lost(&fleet, run + 1, Some(at(0))));
+        assert!(!is_lost(&fleet, run, Some(at(201))));
+    }
 }

@@ -1,6 +1,7 @@
 //! The survey of one owner's repositories: one call after the other.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use muster_core::{JobStatus, Repository, Scope};
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::errors::GithubError;
 use super::super::reconcile::jittered;
 use super::super::runs::Fetched;
-use super::pace::{Calls, Intervals};
+use super::pace::{Calls, Intervals, LONGEST_PAUSE, pause};
 use super::place::{Key, Look, Place, key};
 use super::{Places, SurveyParts, Surveyed, news};
 use crate::clock;
@@ -25,8 +26,6 @@ const LIST_REPOSITORIES: Duration = Duration::from_secs(10);
 const PAGE: usize = 100;
 /// Time between two looks at what the fleet knows and at the pace.
 const TAKE_STOCK: Duration = Duration::from_secs(2);
-/// Longest pause after a failure.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why a look led to nothing.
 enum Failed {
@@ -59,6 +58,8 @@ pub(super) struct Owner {
     listed_at: Option<Instant>,
     list_etag: Option<String>,
     stock_taken_at: Option<Instant>,
+    /// What can't be read at present, and why.
+    unreadable: BTreeMap<Look, String>,
     /// The bound that was logged last.
     told: Option<Duration>,
 }
@@ -90,6 +91,7 @@ impl Owner {
             listed_at: None,
             list_etag: None,
             stock_taken_at: None,
+            unreadable: BTreeMap::new(),
             told: None,
         }
     }
@@ -116,28 +118,63 @@ impl Owner {
 
     /// One look at what is due, if anything is. Answers how long to pause.
     async fn step(&mut self) -> Result<Duration, Failed> {
-        self.list_repositories().await?;
+        let began = Instant::now();
+        let listed = self.list_repositories().await?;
         self.take_stock().await?;
         let now = Instant::now();
-        let Some((look, due)) = self.place.next(&self.intervals, now) else {
-            return Ok(TAKE_STOCK);
+        let (look, due) = match self.place.next(&self.intervals, now) {
+            Some((look, due)) => (Some(look).filter(|_| due <= now), due),
+            None => (None, now + TAKE_STOCK),
         };
-        if due > now {
+        let Some(look) = look else {
             // The fleet may know of a repository, or the list have one, before that.
-            return Ok((due - now).min(TAKE_STOCK));
-        }
+            let paid = pause(listed, self.pace, began.elapsed());
+            return Ok((due - now).min(TAKE_STOCK).max(paid));
+        };
+        let calls = listed + self.look(look).await?;
+        Ok(pause(calls, self.pace, began.elapsed()))
+    }
+
+    /// One look. What can't be read is left, as the rest may be readable; only what concerns all of it holds
+    /// up the survey. Answers how many calls it took.
+    async fn look(&mut self, look: Look) -> Result<u32, Failed> {
         let began = Instant::now();
         self.place.looked(&look, began);
         let calls = match &look {
-            Look::Repository(key) => self.look_at_repository(key).await?,
-            Look::Run(run) => self.look_at_run(*run).await?,
+            Look::Repository(key) => self.look_at_repository(key).await,
+            Look::Run(run) => self.look_at_run(*run).await,
         };
-        let due = Duration::from_secs_f64(f64::from(calls) / self.pace);
-        Ok(due.saturating_sub(began.elapsed()))
+        match calls {
+            Ok(calls) => {
+                self.unreadable.remove(&look);
+                Ok(calls)
+            }
+            Err(Failed::Github(error)) if !concerns_all(&error) => {
+                self.calls.note(1, true, began.elapsed());
+                let reason = error.to_string();
+                if self.unreadable.get(&look) != Some(&reason) {
+                    tracing::warn!(
+                        owner = self.name,
+                        ?look,
+                        reason,
+                        "GitHub can't be read here"
+                    );
+                    self.unreadable.insert(look, reason);
+                }
+                Ok(1)
+            }
+            Err(failed) => Err(failed),
+        }
     }
 
     /// Says what went wrong, and how long to pause for it.
     fn failed(&mut self, error: &GithubError) -> Duration {
+        if matches!(error, GithubError::NotInstalled(scope) if *scope == self.via)
+            && self.next_via()
+        {
+            tracing::info!(owner = self.name, %error, via = %self.via, "another way to it is tried");
+            return pause(1, self.pace, Duration::ZERO);
+        }
         let pause = match error.retry_after() {
             Some(after) => after.min(LONGEST_PAUSE),
             None => self.parts.settings.interval,
@@ -152,12 +189,28 @@ impl Owner {
         jittered(pause)
     }
 
-    /// Reads the list of repositories, if it is time to.
-    async fn list_repositories(&mut self) -> Result<(), Failed> {
+    /// Goes on to the next repository by which the installation may be found, as it need not reach all that have
+    /// a pool. False if it begins anew.
+    fn next_via(&mut self) -> bool {
+        let (Places::These(names), Scope::Repository { name, .. }) = (&self.places, &mut self.via)
+        else {
+            return false;
+        };
+        let after = (Bound::Excluded(name.as_str()), Bound::Unbounded);
+        let next = names.range::<str, _>(after).next();
+        let found = next.is_some();
+        if let Some(next) = next.or_else(|| names.first()) {
+            name.clone_from(next);
+        }
+        found
+    }
+
+    /// Reads the list of repositories, if it is time to. Answers how many calls it took.
+    async fn list_repositories(&mut self) -> Result<u32, Failed> {
         let pages = self.place.repositories.len() / PAGE + 1;
         let often = LIST_REPOSITORIES * u32::try_from(pages).unwrap_or(u32::MAX);
         if self.listed_at.is_some_and(|at| at.elapsed() < often) {
-            return Ok(());
+            return Ok(0);
         }
         let began = Instant::now();
         let known = self.list_etag.as_deref();
@@ -166,14 +219,15 @@ impl Owner {
             .client
             .reached_repositories(&self.via, known)
             .await?;
-        self.calls.note(list != Fetched::Same, began.elapsed());
+        let calls = self.note(&list, began);
         self.listed_at = Some(began);
         let Fetched::New {
             value: mut list,
             etag,
+            ..
         } = list
         else {
-            return Ok(());
+            return Ok(calls);
         };
         self.list_etag = etag;
         if let Places::These(names) = &self.places {
@@ -183,9 +237,17 @@ impl Owner {
             });
         }
         let open: HashSet<Key> = self.open_repositories().await?.iter().map(key).collect();
-        self.place.set_repositories(list, &open);
+        self.place.set_repositories(list, &open, Instant::now());
         self.stock_taken_at = None;
-        Ok(())
+        Ok(calls)
+    }
+
+    /// Notes what an answer cost. Answers how many calls it took.
+    fn note<T: PartialEq>(&mut self, answer: &Fetched<T>, began: Instant) -> u32 {
+        let calls = answer.calls();
+        self.calls
+            .note(calls, *answer != Fetched::Same, began.elapsed());
+        calls
     }
 
     /// The repositories of this owner with jobs that have not ended.
@@ -213,16 +275,28 @@ impl Owner {
             return Ok(());
         }
         for repository in self.open_repositories().await? {
-            self.place.add(repository, Some(clock::now()));
+            self.place
+                .add(repository, Some(clock::now()), Instant::now());
         }
+        self.unreadable.retain(|look, _| self.place.has(look));
         let standing = self.parts.client.core_standing(&self.via).await?;
         let settings = self.parts.settings;
         self.pace = self.calls.pace(standing, settings.share, Instant::now());
         let load = self.place.sort_by_heat(self.pace, settings.interval);
         self.intervals = Intervals::of(load, self.pace, settings.interval);
         self.stock_taken_at = Some(Instant::now());
-        self.show(None);
+        self.show(self.nothing_readable());
         Ok(())
+    }
+
+    /// Why no repository can be read, if none can.
+    fn nothing_readable(&self) -> Option<String> {
+        let repositories = self.place.repositories.keys().cloned();
+        let mut reason = None;
+        for look in repositories.map(Look::Repository) {
+            reason = Some(self.unreadable.get(&look)?);
+        }
+        reason.cloned()
     }
 
     /// Shows how it goes, and logs the bound when it is quite another.
@@ -258,10 +332,10 @@ impl Owner {
         self.parts.surveys.set(&self.name, surveyed);
     }
 
-    /// Lists the open runs of a repository, and looks at those that are new and those that have ended.
+    /// Lists the open runs of a repository. Those that are new and those that have ended are looked at next.
     async fn look_at_repository(&mut self, key: &Key) -> Result<u32, Failed> {
         let mut calls = 0;
-        let mut due = Vec::new();
+        let mut unwatched = Vec::new();
         for status in OPEN {
             let Some(watched) = self.place.repositories.get(key) else {
                 return Ok(calls);
@@ -274,29 +348,24 @@ impl Owner {
                 .client
                 .runs_with(&repository, status, known.as_deref())
                 .await;
-            calls += 1;
             let answer = match answer {
-                // It was deleted, or taken from the app: the next list of repositories will say so.
+                // It was deleted, or taken from the app: the next list of repositories will say so. If not,
+                // nothing that it said before counts.
                 Err(GithubError::NotFound(_)) => {
+                    self.place.read_anew(key);
                     news::missing(&self.parts.engine, &repository, None).await?;
-                    return Ok(calls);
+                    return Ok(calls + 1);
                 }
                 other => other?,
             };
-            let same = answer == Fetched::Same;
-            self.calls.note(!same, began.elapsed());
-            if let Fetched::New { value, etag } = answer {
-                due.extend(self.place.set_runs(key, status, value));
-                if let Some(watched) = self.place.repositories.get_mut(key) {
-                    match etag {
-                        Some(etag) => watched.etags.insert(status, etag),
-                        None => watched.etags.remove(status),
-                    };
-                }
+            calls += self.note(&answer, began);
+            if let Fetched::New { value, etag, .. } = answer {
+                let now = Instant::now();
+                unwatched.extend(self.place.set_runs(key, status, value, etag, now));
             }
         }
-        let ended = self.place.unlisted(key);
-        for run in due.into_iter().chain(ended) {
+        self.place.look_at_ended(key, Instant::now());
+        for run in unwatched {
             calls += self.look_at_jobs(key, run).await?;
         }
         Ok(calls)
@@ -316,8 +385,7 @@ impl Owner {
         };
         let repository = watched.repository.clone();
         let known = self.place.runs.get(&run).and_then(|run| run.etag.clone());
-        let began = Instant::now();
-        self.place.looked(&Look::Run(run), began);
+        let (began, read_at) = (Instant::now(), clock::now());
         let answer = self
             .parts
             .client
@@ -331,12 +399,13 @@ impl Owner {
             }
             other => other?,
         };
-        self.calls.note(answer != Fetched::Same, began.elapsed());
+        let calls = self.note(&answer, began);
         let left = match answer {
-            Fetched::Same => None,
-            Fetched::New { value, etag } => {
+            Fetched::Same => self.lost_sight_of(run).await?,
+            Fetched::New { value, etag, .. } => {
                 if let Some(run) = self.place.runs.get_mut(&run) {
                     run.etag = etag;
+                    run.read_at = Some(read_at);
                 }
                 news::hand_over(&self.parts.engine, value).await?
             }
@@ -345,6 +414,19 @@ impl Owner {
             Some(left) => self.place.look_again(run, left, &self.intervals),
             None => self.place.settle(run),
         }
-        Ok(1)
+        Ok(calls)
     }
+
+    /// When to read a run again that is the same, if the fleet has given up jobs of it since it was read.
+    async fn lost_sight_of(&self, run: i64) -> Result<Option<Duration>, Stopped> {
+        let read_at = self.place.runs.get(&run).and_then(|run| run.read_at);
+        let engine = &self.parts.engine;
+        let lost = engine.query(move |fleet| news::is_lost(fleet, run, read_at));
+        Ok(lost.await?.then_some(Duration::ZERO))
+    }
+}
+
+/// Whether a failure is one of the owner's installation, rather than of what was looked at.
+fn concerns_all(error: &GithubError) -> bool {
+    matches!(error, GithubError::Later(_) | GithubError::NotInstalled(_))
 }

@@ -16,6 +16,8 @@ const FASTEST: f64 = 5.0;
 const SLOWEST: f64 = 1.0 / 60.0;
 /// Calls for a look at a repository: its queued runs, and those in progress.
 pub(super) const CALLS_A_REPOSITORY: usize = 2;
+/// Longest pause between two looks, whatever they cost: the pace is settled anew long before.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How much the latest call changes what is known of calls.
 const FRESHNESS: f64 = 0.02;
 /// What a look takes from the call to the fleet, and jobs that are left to their webhooks for a moment.
@@ -96,11 +98,14 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// A call was made.
-    pub(super) fn note(&mut self, counted: bool, took: Duration) {
+    /// Some calls were made, one after the other.
+    pub(super) fn note(&mut self, calls: u32, counted: bool, took: Duration) {
         let counted = if counted { 1.0 } else { 0.0 };
-        self.counted += (counted - self.counted) * FRESHNESS;
-        self.seconds += (took.as_secs_f64() - self.seconds) * FRESHNESS;
+        let seconds = took.as_secs_f64() / f64::from(calls.max(1));
+        for _ in 0..calls {
+            self.counted += (counted - self.counted) * FRESHNESS;
+            self.seconds += (seconds - self.seconds) * FRESHNESS;
+        }
     }
 
     /// Calls in a second, one after the other, so that by the time the limit starts anew, `share` percent
@@ -124,6 +129,12 @@ impl Calls {
         let allowed = left / seconds.max(60.0) / self.counted.max(0.02);
         possible.min(allowed).max(SLOWEST)
     }
+}
+
+/// How long to wait after calls that took so long, to keep to a pace.
+pub(super) fn pause(calls: u32, pace: f64, took: Duration) -> Duration {
+    let due = Duration::from_secs_f64(f64::from(calls) / pace.max(SLOWEST));
+    due.saturating_sub(took).min(LONGEST_PAUSE)
 }
 
 /// How many repositories are hot at most: as many as can be looked at once in `interval` with a third of
@@ -198,6 +209,25 @@ mod tests {
             seconds: 2.0,
         };
         assert!((slow.pace(None, 40, now) - 0.5).abs() < 0.001);
+    }
+
+    #[test]
+    fn each_call_is_paid_for_by_a_pause_that_ends() {
+        let second = Duration::from_secs(1);
+        assert_eq!(pause(5, 0.5, second), 9 * second);
+        assert_eq!(pause(1, 5.0, second), Duration::ZERO);
+        assert_eq!(pause(1_000, SLOWEST, second), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn each_page_of_a_list_is_a_call() {
+        let (mut pages, mut calls) = (Calls::default(), Calls::default());
+        pages.note(3, true, Duration::from_secs(3));
+        for _ in 0..3 {
+            calls.note(1, true, Duration::from_secs(1));
+        }
+        assert!((pages.counted - calls.counted).abs() < 1e-9);
+        assert!((pages.seconds - calls.seconds).abs() < 1e-9);
     }
 
     #[test]

@@ -52,11 +52,15 @@ fn pool() -> PoolSpec {
     }
 }
 
+/// A survey of an organisation.
 async fn survey(github: &Fake) -> Surveying {
+    survey_of(github, vec![pool()]).await
+}
+
+async fn survey_of(github: &Fake, pools: Vec<PoolSpec>) -> Surveying {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("muster.db")).await.unwrap();
     let (client, metrics) = (github.client(), Metrics::new().unwrap());
-    let pools = vec![pool()];
     let (engine, runnable) = Engine::new(Parts {
         store: std::sync::Arc::new(store.clone()),
         spec: FleetSpec {
@@ -232,23 +236,161 @@ async fn a_refusal_holds_the_survey_up_and_says_so() {
     );
 }
 
+/// Whether job 7 is in doubt, as GitHub did not know it.
+fn is_missing(fleet: &muster_core::Fleet) -> bool {
+    let job = fleet.job(JobId(7));
+    job.is_some_and(|job| job.missing_since.is_some())
+}
+
+impl Surveying {
+    /// Waits until something holds. Not all is told, so it is looked for after each look of the survey.
+    async fn until(&self, github: &Fake, holds: fn(&muster_core::Fleet) -> bool) {
+        let noticed = async {
+            let mut looks = github.asked("runs?status").len();
+            while !self.engine.query(holds).await.unwrap() {
+                looks += 1;
+                github.is_asked("runs?status", looks).await;
+            }
+        };
+        let noticed = tokio::time::timeout(SOON, noticed).await;
+        noticed.expect("it is noticed");
+    }
+}
+
 #[tokio::test]
-async fn a_run_that_is_gone_casts_doubt_on_its_jobs() {
+async fn a_run_that_is_gone_casts_doubt_on_its_jobs_until_it_is_seen_again() {
     let (github, answers, surveying) = with_a_queued_job().await;
     // What the fake has no answer for it answers with 404.
-    answers.lock().unwrap().remove("runs/5/jobs");
-    // Nothing tells of a doubt, so it is looked for after each look of the survey.
-    let is_missing = |fleet: &muster_core::Fleet| {
-        let job = fleet.job(JobId(7));
-        job.is_some_and(|job| job.missing_since.is_some())
+    let jobs = answers.lock().unwrap().remove("runs/5/jobs").unwrap();
+    surveying.until(&github, is_missing).await;
+    answers.lock().unwrap().insert("runs/5/jobs", jobs);
+    surveying.until(&github, |fleet| !is_missing(fleet)).await;
+}
+
+#[tokio::test]
+async fn a_repository_that_is_out_of_sight_for_a_moment_is_read_anew() {
+    let (github, answers, surveying) = with_a_queued_job().await;
+    let runs = answers.lock().unwrap().remove("runs?status=queued");
+    let looks = github.asked("runs?status=queued").len();
+    github.is_asked("runs?status=queued", looks + 2).await;
+    let runs = runs.unwrap();
+    answers.lock().unwrap().insert("runs?status=queued", runs);
+    surveying.until(&github, |fleet| !is_missing(fleet)).await;
+}
+
+#[tokio::test]
+async fn runs_that_are_new_together_are_read_one_after_the_other() {
+    let answers = Arc::new(Mutex::new(quiet()));
+    let runs: Vec<Value> = (11..=18).map(|id| json!({ "id": id })).collect();
+    let mut all = answers.lock().unwrap();
+    all.insert("runs?status=queued", json!({ "workflow_runs": runs }));
+    all.insert("/jobs?", json!({ "jobs": [] }));
+    drop(all);
+    let scripted = Arc::clone(&answers);
+    let github = Fake::new(move |asked| answer(asked, &scripted.lock().unwrap())).await;
+    let _surveying = survey(&github).await;
+    github.is_asked("/jobs?", 1).await;
+    let began = std::time::Instant::now();
+    github.is_asked("/jobs?", 7).await;
+    // Five calls in a second at most.
+    let least = std::time::Duration::from_millis(1_000);
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_holds_nothing_else_up() {
+    let repository = |name: &str| {
+        json!({ "name": name, "private": true, "owner": { "login": "acme" },
+            "pushed_at": "2026-01-02T03:04:05Z" })
     };
-    let noticed = async {
-        let mut looks = github.asked("runs?status").len();
-        while !surveying.engine.query(is_missing).await.unwrap() {
-            looks += 1;
-            github.is_asked("runs?status", looks).await;
+    let mut answers = quiet();
+    let odd = json!({ "name": 7 });
+    let list = [odd, repository("closed"), repository("widgets")];
+    answers.insert("installation/repositories", json!({ "repositories": list }));
+    let runs = [
+        json!({ "id": "odd" }),
+        json!({ "id": 4 }),
+        json!({ "id": 5 }),
+    ];
+    answers.insert("runs?status=queued", json!({ "workflow_runs": runs }));
+    let jobs = json!({ "jobs": [{ "id": 6 }, job(7, "queued")] });
+    answers.insert("runs/5/jobs", jobs);
+    answers.insert("runs/4/jobs", json!({ "message": "not what it was" }));
+    let github = Fake::new(move |asked| {
+        if asked.line.contains("acme/closed/") {
+            return Some(reply(403, json!({ "message": "Actions is disabled" })));
         }
+        answer(asked, &answers)
+    })
+    .await;
+    let surveying = survey(&github).await;
+    surveying.knows(7, JobStatus::Queued).await;
+    // It goes on, and again and again.
+    let looks = github.asked("acme/closed/actions/runs?status").len();
+    github
+        .is_asked("acme/closed/actions/runs?status", looks + 2)
+        .await;
+    let surveyed = &surveying.surveys.all()["acme"];
+    assert_eq!(surveyed.held_up, None);
+}
+
+#[tokio::test]
+async fn a_survey_that_can_read_nothing_says_so() {
+    let github = Fake::new(|asked| {
+        if asked.line.contains("runs?status") {
+            return Some(reply(403, json!({ "message": "no permission" })));
+        }
+        answer(asked, &quiet())
+    })
+    .await;
+    let surveying = survey(&github).await;
+    let mut surveyed = surveying.surveys.subscribe();
+    let held_up = surveyed.wait_for(|all| all.get("acme").is_some_and(|it| it.held_up.is_some()));
+    let held_up = tokio::time::timeout(SOON, held_up).await;
+    held_up.expect("it says so").unwrap();
+}
+
+#[tokio::test]
+async fn the_installation_is_found_by_any_repository_with_a_pool() {
+    let mut answers = quiet();
+    answers.insert(
+        "runs?status=queued",
+        json!({ "workflow_runs": [{ "id": 5 }] }),
+    );
+    answers.insert("runs/5/jobs", json!({ "jobs": [job(7, "queued")] }));
+    let github = Fake::new(move |asked| {
+        // The app was given one of the two.
+        if asked.line.contains("acme/apart/installation") {
+            return Some(reply(404, json!({ "message": "Not Found" })));
+        }
+        answer(asked, &answers)
+    })
+    .await;
+    let of = |name: &str| PoolSpec {
+        name: name.into(),
+        scope: Scope::Repository {
+            owner: "acme".to_owned(),
+            name: name.to_owned(),
+        },
+        ..pool()
     };
-    let noticed = tokio::time::timeout(SOON, noticed).await;
-    noticed.expect("it is noticed");
+    let surveying = survey_of(&github, vec![of("apart"), of("widgets")]).await;
+    surveying.knows(7, JobStatus::Queued).await;
+}
+
+#[tokio::test]
+async fn each_page_of_a_list_is_a_call() {
+    let github = Fake::new(|asked| {
+        let first = asked.line.ends_with("&page=1");
+        let ids = if first { 0..100 } else { 100..101 };
+        let runs: Vec<Value> = ids.map(|id| json!({ "id": id })).collect();
+        let runs = asked.line.contains("runs?status").then_some(runs)?;
+        Some(reply(200, json!({ "workflow_runs": runs })))
+    })
+    .await;
+    let list = github.client().runs_with(&widgets(), "queued", None).await;
+    let Ok(Fetched::New { value, calls, .. }) = list else {
+        panic!("a list of two pages");
+    };
+    assert_eq!((value.len(), calls), (101, 2));
 }

@@ -79,7 +79,8 @@ pub enum Effect {
         /// GitHub's id, if known.
         id: Option<GithubRunnerId>,
     },
-    /// Wait until a run has completed or has a newer attempt. Answered by `RunCompleted`.
+    /// Wait until a run has completed or has a newer attempt. Answered by `RunCompleted` or
+    /// `RunLeft`.
     WatchRun {
         /// The attempt that is waited for.
         run: RunAttempt,

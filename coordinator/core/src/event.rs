@@ -46,6 +46,13 @@ pub enum Event {
         /// How it is now.
         seen: Box<RunSeen>,
     },
+    /// A run is waited for no longer, and whether it has completed is not known.
+    RunLeft {
+        /// The attempt that was waited for.
+        run: RunAttempt,
+        /// Why, for people.
+        reason: String,
+    },
     /// What became of a request to run jobs again.
     RerunAnswered {
         /// The attempt whose jobs they are.

@@ -282,6 +282,18 @@ fn the_news_may_come_in_any_order() {
 }
 
 #[test]
+fn a_run_that_is_watched_no_longer_is_left_to_people() {
+    let mut tester = rerunning();
+    interrupted(&mut tester, 1);
+    let reason = "GitHub lets no run be this old".to_owned();
+    let run = first_attempt();
+    tester.tell(Event::RunLeft { run, reason });
+    let left = "left to people: GitHub lets no run be this old";
+    assert_eq!(rerun(&tester, 1).as_deref(), Some(left));
+    assert_eq!(watches(&tester.pass(60)), 0);
+}
+
+#[test]
 fn what_holds_up_a_repetition_is_explained() {
     let mut tester = rerunning();
     let name = interrupted(&mut tester, 1);

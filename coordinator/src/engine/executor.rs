@@ -11,6 +11,7 @@ use muster_core::{
 use tokio::sync::{Semaphore, mpsc};
 
 use super::messages::Vault;
+use super::reruns::{self, Watched};
 use crate::backoff::Backoff;
 use crate::compute::{HeldUp, LaunchError, LaunchOrder, Provider};
 use crate::github::{GithubClient, GithubError, MintError};
@@ -33,6 +34,7 @@ pub struct Executor {
     vault: Vault,
     metrics: Metrics,
     turns: Arc<Semaphore>,
+    watched: Watched,
 }
 
 /// A try that gave no answer: how long the other side asked to wait, and why.
@@ -61,6 +63,7 @@ impl Executor {
             vault: Vault::default(),
             metrics,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
+            watched: Watched::default(),
         }
     }
 
@@ -168,10 +171,10 @@ impl Executor {
                     answer,
                 }))
             }
-            Effect::WatchRun { run } => super::reruns::watch(&self.github, run).await.map(Some),
-            Effect::Rerun { run, call } => super::reruns::rerun(&self.github, run, call)
+            Effect::WatchRun { run } => reruns::watch(&self.github, &self.watched, run)
                 .await
                 .map(Some),
+            Effect::Rerun { run, call } => reruns::rerun(&self.github, run, call).await.map(Some),
             Effect::Terminate {
                 launch,
                 account,

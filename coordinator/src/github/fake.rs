@@ -22,27 +22,27 @@ use super::rest::{GithubClient, Settings};
 
 /// One request as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// Method, path and query.
-    pub(super) line: String,
+    pub(crate) line: String,
     pub(super) bearer: String,
-    pub(super) headers: http::HeaderMap,
+    pub(crate) headers: http::HeaderMap,
     pub(super) body: Value,
 }
 
 /// What it answers.
 #[derive(Clone, Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Json(u16, Vec<(&'static str, String)>, Value),
     Bytes(Bytes),
     Never,
 }
 
-pub(super) fn reply(status: u16, body: Value) -> Reply {
+pub(crate) fn reply(status: u16, body: Value) -> Reply {
     Reply::Json(status, Vec::new(), body)
 }
 
-pub(super) fn with(status: u16, headers: &[(&'static str, &str)], body: Value) -> Reply {
+pub(crate) fn with(status: u16, headers: &[(&'static str, &str)], body: Value) -> Reply {
     let headers = headers
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()));
@@ -58,7 +58,7 @@ struct Desk {
 }
 
 /// The fake; it ends when dropped.
-pub(super) struct Fake {
+pub(crate) struct Fake {
     pub(super) address: SocketAddr,
     desk: Desk,
     server: JoinHandle<()>,
@@ -72,7 +72,7 @@ impl Drop for Fake {
 
 impl Fake {
     /// Answers by the script; what the script leaves open, such as tokens, is answered well.
-    pub(super) async fn new(script: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Self {
+    pub(crate) async fn new(script: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Self {
         let desk = Desk {
             asked: watch::Sender::default(),
             script: Arc::new(Mutex::new(Box::new(script))),
@@ -93,7 +93,7 @@ impl Fake {
     }
 
     /// Gives these answers, in order, to calls whose line contains a text, and then the last again.
-    pub(super) async fn answering(text: &'static str, replies: Vec<Reply>) -> Self {
+    pub(crate) async fn answering(text: &'static str, replies: Vec<Reply>) -> Self {
         let mut replies = VecDeque::from(replies);
         Self::new(move |asked| {
             if !asked.line.contains(text) {
@@ -107,7 +107,7 @@ impl Fake {
         .await
     }
 
-    pub(super) fn client(&self) -> GithubClient {
+    pub(crate) fn client(&self) -> GithubClient {
         GithubClient::new(self.settings(&pkcs8())).unwrap()
     }
 
@@ -118,7 +118,7 @@ impl Fake {
         settings
     }
 
-    pub(super) fn asked(&self, text: &str) -> Vec<Asked> {
+    pub(crate) fn asked(&self, text: &str) -> Vec<Asked> {
         let asked = self.desk.asked.borrow();
         asked
             .iter()

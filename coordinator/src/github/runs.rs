@@ -1,6 +1,7 @@
 //! Workflow runs: which are open, their jobs, and running them again.
 
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use muster_core::{JobReport, Repository, RerunCall, RunAttempt, Scope};
 use serde_json::{Value, json};
 
@@ -55,6 +56,8 @@ pub struct RunStanding {
     pub completed: bool,
     /// How, in GitHub's word.
     pub conclusion: Option<String>,
+    /// When that attempt began.
+    pub started_at: Option<Timestamp>,
 }
 
 impl GithubClient {
@@ -95,18 +98,34 @@ impl GithubClient {
     ///
     /// # Errors
     /// When GitHub can't be asked, or has no such run.
-    pub async fn run(&self, repository: &Repository, run: i64) -> Result<RunStanding, GithubError> {
+    pub async fn run(
+        &self,
+        repository: &Repository,
+        run: i64,
+        etag: Option<&str>,
+    ) -> Result<Fetched<RunStanding>, GithubError> {
         let run = run.to_string();
-        let call = Call::get(path(repository, &["runs", &run]));
+        let call = Call::get(path(repository, &["runs", &run])).unless(etag);
         let reply = self
             .as_installation(&scope(repository), Bucket::Core, &call)
             .await?;
+        if reply.status == StatusCode::NOT_MODIFIED {
+            return Ok(Fetched::Same);
+        }
         let document = reply.json()?;
         let run = Node::document(&document).as_object()?;
-        Ok(RunStanding {
+        let started_at = run.optional_time("run_started_at")?;
+        let standing = RunStanding {
             attempt: run.optional_count("run_attempt")?.unwrap_or(1),
             completed: run.optional_text("status")? == Some("completed"),
             conclusion: run.optional_text("conclusion")?.map(str::to_owned),
+            started_at: started_at.or(run.optional_time("created_at")?),
+        };
+        Ok(Fetched::New {
+            value: standing,
+            etag: reply.etag(),
+            calls: 1,
+            left_out: 0,
         })
     }
 

@@ -151,6 +151,7 @@ impl Fleet {
             Event::RunnersListed { scope, listed } => self.runners_listed(&scope, listed, turn),
             Event::RunnerMissing { launch, name } => self.runner_missing(&launch, &name, turn),
             Event::RunCompleted { run, seen } => self.run_completed(&run, &seen, turn),
+            Event::RunLeft { run, reason } => self.run_left(&run, &reason, turn),
             Event::RerunAnswered { run, answer } => self.rerun_answered(&run, answer, turn),
             Event::Launched {
                 launch,

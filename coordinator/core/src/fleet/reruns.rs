@@ -188,6 +188,12 @@ impl Fleet {
         }
     }
 
+    /// A run with interrupted jobs is watched no longer.
+    pub(super) fn run_left(&mut self, run: &RunAttempt, reason: &str, turn: &mut Turn) {
+        let watched = self.of_attempt(run, |rerun| matches!(rerun, Rerun::Watched { .. }));
+        self.leave(watched, reason, turn);
+    }
+
     /// GitHub answered, or showed that it had been asked before.
     pub(super) fn rerun_answered(
         &mut self,

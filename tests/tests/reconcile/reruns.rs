@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use muster_tests::fakes::aws::Market;
 use muster_tests::fakes::github::{Conclusion, Effect, Fault, JobId, JobSpec, JobView, Status};
-use muster_tests::world::{Compute, Options, World, marked_processes, wait_for};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use muster_tests::world::{Compute, Options, World, wait_for};
 
 use super::{LINUX, PATIENCE, known, told};
 
@@ -14,9 +12,9 @@ const RERUN_JOB: &str = "POST /repos/{owner}/{repo}/actions/jobs/{job_id}/rerun"
 const RERUN_FAILED: &str = "POST /repos/{owner}/{repo}/actions/runs/{run_id}/rerun-failed-jobs";
 
 /// A world whose one pool runs interrupted jobs again.
-async fn world(compute: Compute) -> World {
+async fn world() -> World {
     let mut options = Options {
-        compute,
+        compute: Compute::Ec2,
         github_keys: "reconcile_interval = \"1s\"".to_owned(),
         ..Options::default()
     };
@@ -66,7 +64,7 @@ async fn ends_well(world: &World) {
 
 #[tokio::test]
 async fn jobs_that_spot_took_run_again_together_on_demand_and_turn_green() {
-    let world = world(Compute::Ec2).await;
+    let world = world().await;
     let operator = world.operator("oncall").await.unwrap();
     let jobs = world.github.queue_run(vec![job("one"), job("two")]);
     for id in &jobs {
@@ -117,26 +115,22 @@ async fn jobs_that_spot_took_run_again_together_on_demand_and_turn_green() {
     ends_well(&world).await;
 }
 
-/// Kills the agent of the one host there is, which takes its host with it.
-fn kill_the_agent(world: &World) {
-    let processes = marked_processes(&world.coordinator.instances_dir()).into_iter();
-    let agents: Vec<i32> = processes
-        .filter(|(_, line)| line.contains("muster-agent"))
-        .map(|(pid, _)| pid)
-        .collect();
-    assert_eq!(agents.len(), 1, "one agent has the job");
-    kill(Pid::from_raw(agents[0]), Signal::SIGKILL).unwrap();
+/// Has Spot take the one host back that there is.
+fn take_the_host_back(world: &World) {
+    let alive = world.cloud.as_ref().unwrap().aws.alive();
+    assert_eq!(alive.len(), 1, "one host has the job");
+    world.interrupt(&alive[0].id, Duration::from_secs(20));
 }
 
 #[tokio::test]
 async fn a_repetition_whose_answer_was_lost_is_not_asked_for_again() {
-    let world = world(Compute::Local).await;
+    let world = world().await;
     let id = world.github.queue_job(job("build"));
     started(&world, id).await;
     world
         .github
         .inject(Fault::new("/rerun", 1, Effect::LoseAnswer));
-    kill_the_agent(&world);
+    take_the_host_back(&world);
     let again = second_attempt(&world, "build").await;
     assert_eq!(again.conclusion, Some(Conclusion::Success));
     assert_eq!(world.github.served(RERUN_JOB), 1);
@@ -151,12 +145,12 @@ async fn a_repetition_whose_answer_was_lost_is_not_asked_for_again() {
 
 #[tokio::test]
 async fn a_coordinator_killed_between_intent_and_call_makes_the_call_once() {
-    let world = world(Compute::Local).await;
+    let world = world().await;
     let id = world.github.queue_job(job("build"));
     started(&world, id).await;
     // The call fails, and is not made again for five seconds.
     world.github.inject(Fault::status("/rerun", 1, 503));
-    kill_the_agent(&world);
+    take_the_host_back(&world);
     wait_for("the intent, and a call that fails", PATIENCE, || async {
         Ok((world.github.faults_left() == 0).then_some(()))
     })

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
 pub use crate::job_report::{JobReport, JobStatus, Repository};
+use crate::listed::Marked;
 use crate::offering::Offering;
 use crate::pool::Scope;
 use crate::rerun::{RerunAnswer, RunAttempt, RunSeen};
@@ -143,8 +144,8 @@ pub enum Event {
         account: AccountName,
         /// How long an instance must be missing from its lists before it counts as gone.
         absence: Duration,
-        /// The instances that are not gone, each with the launch that it is marked with.
-        alive: Vec<(InstanceId, Option<LaunchId>)>,
+        /// The instances that are not gone.
+        alive: Vec<Marked>,
         /// Instances that are listed as gone.
         gone: Vec<InstanceId>,
     },

@@ -33,6 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::List),
         3 => (0u16..90).prop_map(Step::Tick),
         1 => Just(Step::Crash),
+        1 => Just(Step::LoseStore),
     ]
 }
 

@@ -138,6 +138,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         presence: presence.clone(),
         executor,
         metrics: metrics.clone(),
+        list_first: true,
     })
     .await?;
     let service = Service {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_core::{
-    Event, InstanceId, Interruption, LaunchFailure, LaunchId, Offering, PoolName, Shape,
+    Event, InstanceId, Interruption, LaunchFailure, LaunchId, Marked, Offering, PoolName, Shape,
 };
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -166,8 +166,8 @@ pub enum InstanceState {
 /// What a provider has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// Instances that exist, with the launch that they are marked with.
-    pub alive: Vec<(InstanceId, Option<LaunchId>)>,
+    /// Instances that exist.
+    pub alive: Vec<Marked>,
     /// Instances that are known to be gone, with the launch that they are marked with.
     pub gone: Vec<(InstanceId, Option<LaunchId>)>,
 }

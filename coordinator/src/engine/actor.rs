@@ -67,7 +67,10 @@ impl Actor {
     ) -> Result<Self, EngineError> {
         let stored = parts.store.load().await?;
         let seed = chance::seed().ok_or(EngineError::Random)?;
-        let fleet = Fleet::restore(parts.spec, stored, seed);
+        let mut fleet = Fleet::restore(parts.spec, stored, seed);
+        if parts.list_first {
+            fleet.list_first();
+        }
         let pending = parts.store.pending_effects().await?;
         tracing::info!(
             jobs = fleet.jobs().count(),

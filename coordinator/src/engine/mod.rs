@@ -69,6 +69,8 @@ pub struct Parts {
     pub executor: Executor,
     /// The figures.
     pub metrics: Metrics,
+    /// Whether each account's instances are to be listed before anything is launched there.
+    pub list_first: bool,
 }
 
 type Question = Box<dyn FnOnce(&Fleet) + Send>;

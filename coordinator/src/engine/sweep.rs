@@ -6,7 +6,11 @@ use muster_core::{AccountName, Event};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use crate::backoff::Backoff;
 use crate::compute::Provider;
+
+/// The first wait for another try, while an account has not been listed.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// Lists the instances of an account at the start, at each interval, and at once when the provider saw one end,
 /// until it is told to stop.
@@ -18,6 +22,9 @@ pub async fn sweep(
     stop: CancellationToken,
 ) {
     let mut wait = Duration::ZERO;
+    // Until the first, nothing is launched.
+    let mut until_first = Backoff::new(FIRST_WAIT, interval);
+    let mut listed_once = false;
     loop {
         tokio::select! {
             biased;
@@ -30,9 +37,13 @@ pub async fn sweep(
             Ok(listed) => listed,
             Err(error) => {
                 tracing::warn!(account = account.as_str(), %error, "instances can't be listed");
+                if !listed_once {
+                    wait = until_first.wait();
+                }
                 continue;
             }
         };
+        listed_once = true;
         let mut gone = Vec::new();
         for (instance, launch) in listed.gone {
             let Some(launch) = launch else {

@@ -56,6 +56,7 @@ fn parts(store: &Store, directory: &Path) -> Parts {
         presence: Presence::default(),
         executor: Executor::new(github(), providers, &[], metrics.clone()),
         metrics,
+        list_first: false,
     }
 }
 

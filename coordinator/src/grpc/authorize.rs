@@ -40,6 +40,9 @@ pub enum Refused {
     /// The ledger has no such instance, or not with these particulars.
     #[error("the ledger has no instance {0} as the certificate names it")]
     Unknown(String),
+    /// The ledger doesn't have it yet, as the account has not been listed: it may have lost it.
+    #[error("the ledger has no instance {0} yet: come again")]
+    NotYet(String),
     /// The work of the instance is over.
     #[error("the work of instance {0} is over")]
     Over(String),
@@ -52,6 +55,7 @@ impl From<Refused> for Status {
             Refused::NoCertificate | Refused::Expired(_) | Refused::Distrusted => {
                 Self::unauthenticated(text)
             }
+            Refused::NotYet(_) => Self::unavailable(text),
             Refused::WrongRole(_) | Refused::Unknown(_) | Refused::Over(_) => {
                 Self::permission_denied(text)
             }
@@ -182,10 +186,17 @@ fn caller<T>(request: &Request<T>) -> Result<&Caller, Refused> {
 /// When there is no such launch, or it is over.
 pub fn launch_of(fleet: &Fleet, id: &AgentId) -> Result<LaunchId, Refused> {
     let account = AccountName::new(id.account());
-    let runner = fleet
-        .runner_of(&account, &InstanceId::new(id.instance()))
-        .filter(|runner| runner.pool.as_str() == id.pool())
-        .ok_or_else(|| Refused::Unknown(id.instance().to_owned()))?;
+    let Some(runner) = fleet.runner_of(&account, &InstanceId::new(id.instance())) else {
+        let instance = id.instance().to_owned();
+        return Err(if fleet.is_listed(&account) {
+            Refused::Unknown(instance)
+        } else {
+            Refused::NotYet(instance)
+        });
+    };
+    if runner.pool.as_str() != id.pool() {
+        return Err(Refused::Unknown(id.instance().to_owned()));
+    }
     if runner.is_over() {
         return Err(Refused::Over(id.instance().to_owned()));
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Effect, InstanceId, Interruption, LaunchFailure, LaunchId, PoolName, Shape};
+use muster_core::{
+    Effect, InstanceId, Interruption, LaunchFailure, LaunchId, Marked, PoolName, Shape,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::host::{self, News};
@@ -248,11 +250,15 @@ impl Cloud {
         {
             let state = self.world.lock();
             for (id, each) in &state.cloud.all {
-                let row = (id.clone(), Some(each.launch.clone()));
+                let launch = Some(each.launch.clone());
                 match each.ended {
-                    None if each.listed_from <= now => listed.alive.push(row),
+                    None if each.listed_from <= now => listed.alive.push(Marked {
+                        instance: id.clone(),
+                        launch,
+                        origin: None,
+                    }),
                     Some(ended) if now.duration_since(ended).unsigned_abs() < SHOWN => {
-                        listed.gone.push(row);
+                        listed.gone.push((id.clone(), launch));
                     }
                     None | Some(_) => {}
                 }

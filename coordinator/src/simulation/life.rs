@@ -92,6 +92,7 @@ async fn serve(world: &World, life: u64) -> Result<(), EngineError> {
     let executor = Executor::new(github.clone(), providers, &spec.pools, metrics.clone());
     let (engine, runnable) = Engine::new(Parts {
         store: Arc::clone(&ledger),
+        list_first: true,
         spec: spec.clone(),
         presence: presence.clone(),
         executor,

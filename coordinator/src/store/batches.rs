@@ -38,6 +38,16 @@ struct Row {
     record: String,
 }
 
+/// Whether there is a batch of this token.
+pub(super) async fn has(db: &Readers, token: &str) -> Result<bool, StoreError> {
+    let mut db = db.acquire().await?;
+    let row: Option<(String,)> = statement("SELECT token FROM launch_batches WHERE token = $1")
+        .bind(token)
+        .first(&mut db)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// The batches of an account that are not settled, and those made after a time.
 pub(super) async fn batches(
     db: &Readers,

@@ -101,7 +101,7 @@ pub(crate) fn runner(launch: &str, salt: u32) -> Runner {
         offering: None,
         instance,
         registration: Registration::Exists {
-            id: GithubRunnerId(42),
+            id: Some(GithubRunnerId(42)),
         },
         work: Work::Over {
             outcome: None,

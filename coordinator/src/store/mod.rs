@@ -283,6 +283,14 @@ impl Store {
         batches::batches(&self.inner.reads, account, after).await
     }
 
+    /// Whether a batch of launches was stored under this token.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn has_launch_batch(&self, token: &str) -> Result<bool, StoreError> {
+        batches::has(&self.inner.reads, token).await
+    }
+
     /// Lets an instance enrol, if it is the first time. A compare-and-set: of any number of callers
     /// with different keys one gets `Now`.
     ///

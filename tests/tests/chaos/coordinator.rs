@@ -89,6 +89,7 @@ impl Coordinator {
             presence: presence.clone(),
             executor,
             metrics: metrics.clone(),
+            list_first: true,
         })
         .await
         .context("load the fleet")?;

@@ -109,10 +109,7 @@ impl Fleet {
     }
 
     fn launch(&mut self, pool: usize, shape: Shape, turn: &mut Turn) {
-        let mut launch = self.ids.next();
-        while self.runners.contains_key(&launch) {
-            launch = self.ids.next();
-        }
+        let launch = self.new_launch();
         let pool = &self.spec.pools[pool];
         let runner = Runner::new(launch.clone(), pool, shape.clone(), turn.now);
         turn.emit(Effect::Launch {
@@ -124,6 +121,16 @@ impl Fleet {
         self.names.insert(runner.name.clone(), launch.clone());
         self.current.add_runner(&runner);
         self.runners.insert(launch, runner);
+    }
+
+    /// A launch id that no launch has.
+    pub(super) fn new_launch(&mut self) -> LaunchId {
+        loop {
+            let launch = self.ids.next();
+            if !self.runners.contains_key(&launch) {
+                return launch;
+            }
+        }
     }
 
     /// The balance of a pool, by shape.
@@ -142,7 +149,7 @@ impl Fleet {
                 | Stage::Starting
                 | Stage::Idle => balance.supply += 1,
                 Stage::Busy if unnamed(runner, now) => balance.unnamed += 1,
-                Stage::Busy | Stage::Ending | Stage::Gone => {}
+                Stage::Busy | Stage::Found | Stage::Ending | Stage::Gone => {}
             }
         }
         for (shape, balance) in &mut balances {
@@ -176,6 +183,12 @@ impl Fleet {
 
     /// Why a pool launches nothing at all at present.
     fn barred(&self, pool: &PoolSpec, now: Timestamp) -> Option<String> {
+        if !self.is_listed(&pool.account) {
+            return Some(format!(
+                "the instances of account {} have not been listed yet",
+                pool.account
+            ));
+        }
         let state = self.pools.get(&pool.name)?;
         if let Some(paused) = &state.paused {
             return Some(format!("paused: {paused}"));
@@ -204,7 +217,7 @@ impl Fleet {
         };
         for runner in self.runners_of(&pool.name) {
             match runner.stage() {
-                Stage::Busy => figures.busy += 1,
+                Stage::Busy | Stage::Found => figures.busy += 1,
                 Stage::Ending if !runner.instance_is_gone() => figures.ending += 1,
                 Stage::Ending | Stage::Gone => {}
                 _ if runner.drain.is_some() => figures.ending += 1,

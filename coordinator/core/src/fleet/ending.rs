@@ -51,7 +51,8 @@ impl Fleet {
                 self.deregister(launch, turn);
             }
             Work::Starting | Work::Idle | Work::Busy => self.ask_to_drain(launch, turn),
-            Work::Over { .. } => {}
+            // Its agent is asked once it has come.
+            Work::Found | Work::Over { .. } => {}
         }
     }
 
@@ -149,7 +150,7 @@ impl Fleet {
                 drain.retired = true;
                 self.ask_to_drain(launch, turn);
             }
-            Work::Busy | Work::Over { .. } => {}
+            Work::Busy | Work::Found | Work::Over { .. } => {}
         }
     }
 

@@ -84,6 +84,13 @@ impl Fleet {
             let step = runner.set_work(Work::Enrolled, turn.now);
             turn.stepped(runner, step);
         }
+        let found = runner.work == Work::Found;
+        if found && !self.adopt(launch, assignment, turn) {
+            return;
+        }
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
         let ours = runner.name.clone();
         match (&runner.work, assignment) {
             (Work::Enrolled, None) => self.enrolled_host_connected(launch, turn),
@@ -113,6 +120,9 @@ impl Fleet {
             .is_some_and(|runner| matches!(runner.work, Work::Starting | Work::Idle | Work::Busy))
         {
             self.ask_to_drain(launch, turn);
+        }
+        if let Some(name) = assignment.filter(|_| found) {
+            self.attribute_to(name, turn);
         }
     }
 

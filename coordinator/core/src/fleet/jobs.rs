@@ -239,7 +239,7 @@ impl Fleet {
     }
 
     /// Notes which of our runners has a job, once GitHub says so.
-    fn attribute(&mut self, id: JobId, turn: &mut Turn) {
+    pub(super) fn attribute(&mut self, id: JobId, turn: &mut Turn) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };

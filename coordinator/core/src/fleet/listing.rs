@@ -8,6 +8,7 @@ use super::demand::elapsed;
 use super::turn::Turn;
 use crate::effect::Effect;
 use crate::ids::{AccountName, InstanceId, LaunchId};
+use crate::listed::Marked;
 use crate::runner::Instance;
 
 impl Fleet {
@@ -17,11 +18,13 @@ impl Fleet {
         &mut self,
         account: &AccountName,
         absence: Duration,
-        alive: &[(InstanceId, Option<LaunchId>)],
+        alive: &[Marked],
         turn: &mut Turn,
     ) {
+        self.unlisted.remove(account);
         self.recover_launches(account, alive, turn);
-        let alive: BTreeMap<_, _> = alive.iter().map(|(id, launch)| (id, launch)).collect();
+        self.enter_found(account, alive, turn);
+        let alive: BTreeMap<_, _> = alive.iter().map(|it| (&it.instance, &it.launch)).collect();
         let before = self.suspects.remove(account).unwrap_or_default();
         let mut suspects = BTreeMap::new();
         for instance in self.strays(account, &alive) {
@@ -119,19 +122,16 @@ impl Fleet {
     }
 
     /// Finds the instances of launches whose answer was lost.
-    fn recover_launches(
-        &mut self,
-        account: &AccountName,
-        alive: &[(InstanceId, Option<LaunchId>)],
-        turn: &mut Turn,
-    ) {
-        for (instance, launch) in alive {
-            let Some(launch) = launch else { continue };
+    fn recover_launches(&mut self, account: &AccountName, alive: &[Marked], turn: &mut Turn) {
+        for marked in alive {
+            let Some(launch) = &marked.launch else {
+                continue;
+            };
             let lost = self.runners.get(launch).is_some_and(|runner| {
                 runner.account == *account && runner.instance == Instance::Requested
             });
             if lost {
-                self.launched(launch, instance, None, turn);
+                self.launched(launch, &marked.instance, None, turn);
             }
         }
     }
@@ -173,7 +173,11 @@ mod tests {
     fn list(fleet: &mut Fleet, alive: &[&str], second: i64) -> Vec<Effect> {
         let alive = alive
             .iter()
-            .map(|id| (InstanceId::from(*id), None))
+            .map(|id| Marked {
+                instance: InstanceId::from(*id),
+                launch: None,
+                origin: None,
+            })
             .collect();
         let account = "local".into();
         let event = Event::InstancesListed {

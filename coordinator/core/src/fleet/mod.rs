@@ -3,6 +3,7 @@
 mod current;
 mod demand;
 mod ending;
+mod found;
 mod holds;
 mod hosts;
 mod jobs;
@@ -14,7 +15,7 @@ mod runs;
 mod time;
 mod turn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -68,6 +69,8 @@ pub struct Fleet {
     suspects: BTreeMap<AccountName, BTreeMap<InstanceId, Timestamp>>,
     /// Registrations that the last listing of a scope had and that no launch has, and since when.
     left_runners: BTreeMap<Scope, BTreeMap<RunnerName, Timestamp>>,
+    /// Accounts whose instances are to be listed before anything is launched there.
+    unlisted: BTreeSet<AccountName>,
     /// The jobs by their runs.
     runs: Runs,
 }
@@ -92,6 +95,7 @@ impl Fleet {
             current: Current::of(&jobs, &runners),
             runs: Runs::of(jobs.values()),
             left_runners: BTreeMap::new(),
+            unlisted: BTreeSet::new(),
             spec,
             ids: LaunchIds::new(seed),
             jobs,

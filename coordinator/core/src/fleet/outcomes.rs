@@ -112,7 +112,7 @@ impl Fleet {
             }
             return;
         }
-        let step = runner.set_registration(Registration::Exists { id }, turn.now);
+        let step = runner.set_registration(Registration::Exists { id: Some(id) }, turn.now);
         turn.stepped(runner, step);
         turn.tell(runner, "registered", format!("GitHub runner {id}"));
         if runner.is_over() {
@@ -233,10 +233,8 @@ impl Fleet {
                 // GitHub gives a dead runner's job up after ten minutes; asked again by the clock.
                 return;
             }
-            if let Some(id) = id {
-                let step = runner.set_registration(Registration::Exists { id }, turn.now);
-                turn.stepped(runner, step);
-            }
+            let step = runner.set_registration(Registration::Exists { id }, turn.now);
+            turn.stepped(runner, step);
             self.took_a_job(launch, turn);
             return;
         }

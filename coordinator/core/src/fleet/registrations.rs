@@ -27,6 +27,7 @@ impl Fleet {
         let before = self.left_runners.remove(scope).unwrap_or_default();
         let mut suspects = BTreeMap::new();
         for each in listed {
+            self.learn_id(&each, turn);
             if each.busy || self.is_cared_for(&each) {
                 continue;
             }
@@ -47,6 +48,18 @@ impl Fleet {
             });
         }
         self.left_runners.insert(scope.clone(), suspects);
+    }
+
+    /// Takes GitHub's id of a registration that was known by its name only.
+    fn learn_id(&mut self, registered: &Registered, turn: &mut Turn) {
+        if let Some(runner) = self.runners.get_mut(&registered.launch)
+            && runner.name == registered.name
+            && runner.registration == (Registration::Exists { id: None })
+        {
+            let id = Some(registered.id);
+            runner.registration = Registration::Exists { id };
+            turn.touch(runner);
+        }
     }
 
     /// Whether a launch that lives, or the end of one, looks after a registration.

@@ -32,7 +32,7 @@ impl Fleet {
         // One that waits for a job may have one that nobody has told of.
         let may_have_one = match runner.work {
             Work::Busy => true,
-            Work::Assigning | Work::Starting | Work::Idle => cause.is_concluded(),
+            Work::Found | Work::Assigning | Work::Starting | Work::Idle => cause.is_concluded(),
             Work::Booting | Work::Enrolled | Work::Over { .. } => false,
         };
         if !may_have_one || runner.cut_short.is_some() {

@@ -216,6 +216,9 @@ impl Fleet {
                     )
                 })
             }
+            Work::Found if silent_for >= limits.silence_busy => {
+                Some((Outcome::Lost, "its agent has not come back".to_owned()))
+            }
             Work::Enrolled if silent_for >= limits.silence => {
                 Some((Outcome::Lost, "its agent fell silent".to_owned()))
             }

@@ -108,8 +108,8 @@ pub enum Registration {
     Requested,
     /// It exists.
     Exists {
-        /// GitHub's id.
-        id: GithubRunnerId,
+        /// GitHub's id; none until GitHub has said it of a runner that was adopted.
+        id: Option<GithubRunnerId>,
     },
     /// Its deletion was asked for.
     Deleting {
@@ -138,6 +138,8 @@ pub enum Work {
     Idle,
     /// The runner has a job.
     Busy,
+    /// The ledger had lost its instance, and its agent has not said yet what it does: perhaps it has a job.
+    Found,
     /// The work is over. Nothing starts any more.
     Over {
         /// How the runner ended, if it ever ran.
@@ -205,6 +207,8 @@ pub enum Stage {
     Idle,
     /// It has a job.
     Busy,
+    /// The ledger had lost its instance, and its agent has not said yet what it does.
+    Found,
     /// Its work is over; instance or registration still exist.
     Ending,
     /// Instance and registration are gone.
@@ -236,6 +240,7 @@ impl Runner {
             (Work::Assigning | Work::Starting, _) => Stage::Starting,
             (Work::Idle, _) => Stage::Idle,
             (Work::Busy, _) => Stage::Busy,
+            (Work::Found, _) => Stage::Found,
         }
     }
 
@@ -272,8 +277,7 @@ impl Runner {
     #[must_use]
     pub fn github_id(&self) -> Option<GithubRunnerId> {
         match self.registration {
-            Registration::Exists { id } => Some(id),
-            Registration::Deleting { id, .. } => id,
+            Registration::Exists { id } | Registration::Deleting { id, .. } => id,
             Registration::None | Registration::Requested | Registration::Gone => None,
         }
     }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::{Illegal, Instance, Marks, Registration, Runner, Work};
-use crate::ids::{LaunchId, PoolName, RunnerName};
+use crate::ids::{InstanceId, LaunchId, PoolName, RunnerName};
+use crate::listed::Origin;
 use crate::matching::Shape;
 use crate::pool::PoolSpec;
 
@@ -47,6 +48,53 @@ impl Runner {
         }
     }
 
+    /// An instance that the ledger has lost, whose agent has not come yet.
+    pub(crate) fn found(
+        launch: LaunchId,
+        pool: &PoolSpec,
+        instance: &InstanceId,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Self {
+        // Its life began before, and its limits count from there.
+        let since = origin.since.min(now);
+        let new = Self::new(launch, pool, Shape::default(), since);
+        Self {
+            instance: Instance::Exists {
+                id: instance.clone(),
+            },
+            offering: origin.offering.clone(),
+            work: Work::Found,
+            silent_since: Some(now),
+            marks: Marks {
+                launched_at: Some(since),
+                stage_since: now,
+                ..new.marks
+            },
+            ..new
+        }
+    }
+
+    /// Whether it may have been given this name.
+    pub(crate) fn may_be_called(&self, name: &RunnerName) -> bool {
+        let prefix = format!("muster-{}-", self.pool);
+        name.as_str().starts_with(&prefix)
+    }
+
+    /// Makes one that was found the runner that its agent says to be.
+    pub(crate) fn adopt(&mut self, name: RunnerName, now: Timestamp) -> Result<bool, Illegal> {
+        if self.work != Work::Found {
+            return Err(self.illegal("be adopted"));
+        }
+        self.change(now, |runner| {
+            runner.name = name;
+            runner.work = Work::Starting;
+            runner.registration = Registration::Exists { id: None };
+            runner.marks.enrolled_at = Some(now);
+        });
+        Ok(true)
+    }
+
     /// Moves the work on. `Ok(false)` if it is there already.
     pub(crate) fn set_work(&mut self, next: Work, now: Timestamp) -> Result<bool, Illegal> {
         if std::mem::discriminant(&self.work) == std::mem::discriminant(&next) {
@@ -73,7 +121,7 @@ impl Runner {
                 self.marks.busy_at = Some(now);
             }
             Work::Over { .. } => self.marks.over_at = Some(now),
-            Work::Booting | Work::Assigning | Work::Starting => {}
+            Work::Booting | Work::Assigning | Work::Starting | Work::Found => {}
         }
         self.change(now, |runner| runner.work = next);
         Ok(true)
@@ -203,6 +251,7 @@ fn work_step(work: &Work) -> &'static str {
         Work::Starting => "start",
         Work::Idle => "be idle",
         Work::Busy => "take a job",
+        Work::Found => "be found",
         Work::Over { .. } => "end",
     }
 }

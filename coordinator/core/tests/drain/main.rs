@@ -74,7 +74,7 @@ fn a_runner_that_github_calls_busy_is_left_to_run() {
     assert_eq!(
         runner.registration,
         Registration::Exists {
-            id: GithubRunnerId(7)
+            id: Some(GithubRunnerId(7))
         }
     );
 }

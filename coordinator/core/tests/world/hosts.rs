@@ -83,6 +83,11 @@ impl World {
             phase,
             assignment,
         });
+        if let Some(name) = &self.hosts[id].assignment
+            && self.fleet.find_runner(name.as_str()).is_some()
+        {
+            self.lost_registrations.remove(name);
+        }
         if finished {
             let outcome = Outcome::Unused;
             self.events.push(Event::Finished {
@@ -116,7 +121,7 @@ impl World {
             });
             return;
         };
-        let pool = self.runners[&registration.launch].pool.to_string();
+        let pool = self.tags[&registration.launch].to_string();
         let Some(job) = self
             .github_jobs
             .values_mut()

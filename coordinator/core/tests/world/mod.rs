@@ -12,9 +12,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use muster_core::{
     DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId,
-    Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId, Market, MintFailure,
-    Offering, Outcome, PoolSpec, Repository, RerunAnswer, RerunPolicy, RunAttempt, RunSeen, Runner,
-    RunnerName, Scope, SizeRules, Stage, Stored, TimeLimits, Trouble, Work,
+    Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId, Marked, Market,
+    MintFailure, Offering, Origin, Outcome, PoolName, PoolSpec, Repository, RerunAnswer,
+    RerunPolicy, RunAttempt, RunSeen, Runner, RunnerName, Scope, SizeRules, Stage, Stored,
+    TimeLimits, Trouble, Work,
 };
 
 pub(crate) const POOL_MAX: u32 = 3;
@@ -54,6 +55,8 @@ pub(crate) enum Step {
     List,
     Tick(u16),
     Crash,
+    /// The process crashes, and its store is lost.
+    LoseStore,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +111,12 @@ pub(crate) struct World {
     // What has ever happened.
     assigned: HashSet<LaunchId>,
     launched: BTreeMap<LaunchId, InstanceId>,
+    /// The pool of each instance, as its tags say.
+    tags: BTreeMap<LaunchId, PoolName>,
+    /// Launches that the store knew before it was lost.
+    lost: BTreeSet<LaunchId>,
+    /// Registrations of then whose agents have not come back. GitHub removes them after a day.
+    lost_registrations: BTreeSet<RunnerName>,
     /// The newest attempt of each run, and how often we asked for one.
     attempts: BTreeMap<i64, u32>,
     reruns: BTreeMap<(i64, String), u32>,
@@ -164,6 +173,9 @@ impl World {
             hosts: BTreeMap::new(),
             assigned: HashSet::new(),
             launched: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            lost_registrations: BTreeSet::new(),
             attempts: BTreeMap::new(),
             reruns: BTreeMap::new(),
             next_id: 0,
@@ -343,6 +355,7 @@ impl World {
                 self.apply(Event::Tick);
             }
             Step::Crash => self.crash(),
+            Step::LoseStore => self.lose_store(),
         }
     }
 
@@ -350,10 +363,18 @@ impl World {
         let alive = self
             .instances
             .iter()
-            .map(|(id, (launch, _))| {
+            .map(|(id, (launch, born))| {
                 // Some providers mark instances with something that several launches share.
                 let known = self.fleet.runner(launch).and_then(Runner::instance_id) == Some(id);
-                (id.clone(), (!known).then(|| launch.clone()))
+                Marked {
+                    instance: id.clone(),
+                    launch: (!known).then(|| launch.clone()),
+                    origin: self.lost.contains(launch).then(|| Origin {
+                        pool: self.tags[launch].clone(),
+                        since: *born,
+                        offering: None,
+                    }),
+                }
             })
             .collect();
         self.apply(Event::InstancesListed {
@@ -384,7 +405,21 @@ impl World {
             pools: self.pools.clone(),
         };
         self.fleet = Fleet::restore(self.spec.clone(), stored, self.seed);
+        self.fleet.list_first();
         self.apply(Event::Restarted);
+    }
+
+    /// Kills the process at this point, and starts it with an empty store.
+    fn lose_store(&mut self) {
+        self.log.push(format!("{} the store is lost", self.now));
+        self.lost = self.launched.keys().cloned().collect();
+        self.lost_registrations = self.registrations.keys().cloned().collect();
+        (self.jobs, self.runners, self.pools) = Default::default();
+        self.outbox.clear();
+        // What agents had to say they say after their hello; how often a job was run again nobody knows.
+        self.events.clear();
+        self.reruns.clear();
+        self.crash();
     }
 }
 

@@ -69,7 +69,8 @@ impl World {
         self.log
             .push(format!("{} effect {effect:?} with luck {luck}", self.now));
         match effect {
-            Effect::Launch { launch, .. } => {
+            Effect::Launch { launch, pool, .. } => {
+                self.tags.insert(launch.clone(), pool);
                 assert!(
                     self.runners.contains_key(&launch),
                     "invariant 2: launch before its intent"
@@ -114,6 +115,10 @@ impl World {
             }
             Effect::TerminateStray { instance, .. } => {
                 let (launch, _) = self.instances.get(&instance)?;
+                assert!(
+                    !self.lost.contains(launch),
+                    "{instance} was lost with the store, and is no stray"
+                );
                 let known = self.fleet.runner(launch);
                 assert!(
                     known.is_none_or(|runner| runner.instance_id() != Some(&instance)

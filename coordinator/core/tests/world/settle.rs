@@ -101,7 +101,10 @@ impl World {
                 "invariant 5: {instance} is still there: {runner:?}"
             );
         }
-        for (name, registration) in &self.registrations {
+        let registrations = self.registrations.iter();
+        for (name, registration) in
+            registrations.filter(|(name, _)| !self.lost_registrations.contains(*name))
+        {
             let runner = self.fleet.runner(&registration.launch);
             assert!(
                 runner.is_some_and(|runner| runner.name == *name && runner.stage() < Stage::Ending),

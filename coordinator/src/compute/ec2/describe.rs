@@ -1,13 +1,13 @@
 //! What EC2 has: all that carries our tag, or a few that are named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, Instance, InstanceLifecycleType, InstanceStateName, Reservation};
 use jiff::Timestamp;
-use muster_core::{InstanceId, Market, Offering};
+use muster_core::{InstanceId, Market, Offering, Origin, PoolName};
 
 use super::batcher::{Asked, Gather};
 use super::budget::Budgets;
@@ -161,6 +161,18 @@ pub(super) async fn facts(
 }
 
 impl Seen {
+    /// What it was launched as by its tags, if its batch is one of these.
+    pub(super) fn origin(&self, lost: &BTreeSet<String>) -> Option<Origin> {
+        if !lost.contains(self.tags.get(TAG_BATCH)?) {
+            return None;
+        }
+        Some(Origin {
+            pool: PoolName::new(self.tags.get(TAG_POOL)?),
+            since: self.launched_at?,
+            offering: Some(self.offering.clone()),
+        })
+    }
+
     fn facts(&self) -> Option<InstanceFacts> {
         let tag = |name: &str| self.tags.get(name).cloned();
         Some(InstanceFacts {

@@ -1,6 +1,6 @@
-//! What each instance was launched as, for the time in which it may enrol.
+//! What each instance was launched as, for the time in which it may enrol; and which batches are stored.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +72,30 @@ impl LaunchedInstances {
 
     fn known(&self) -> MutexGuard<'_, HashMap<InstanceId, Entry>> {
         // Each change is one call of the map's own.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Batches that the store is known to have, so that it is not asked for all of them at each listing. Cheap to
+/// clone; locked for a look, as above.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StoredBatches(Arc<Mutex<HashSet<String>>>);
+
+impl StoredBatches {
+    /// Those of these that are not known to be stored. Others than these are forgotten.
+    pub(super) fn unknown(&self, tokens: &BTreeSet<&String>) -> Vec<String> {
+        let mut known = self.known();
+        known.retain(|token| tokens.contains(token));
+        let unknown = tokens.iter().filter(|token| !known.contains(**token));
+        unknown.map(|token| (*token).clone()).collect()
+    }
+
+    /// The store has this one.
+    pub(super) fn add(&self, token: String) {
+        self.known().insert(token);
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

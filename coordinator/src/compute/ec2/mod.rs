@@ -28,11 +28,12 @@ mod reach;
 mod settings;
 mod terminate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{InstanceId, LaunchId, Offering};
+use muster_core::{InstanceId, LaunchId, Marked, Offering};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,9 +42,10 @@ use self::batch::Batch;
 use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
+use self::describe::Seen;
 pub(crate) use self::error::{call_error, is_throttle};
 use self::knowledge::{Knowledge, Learner};
-use self::launched::LaunchedInstances;
+use self::launched::{LaunchedInstances, StoredBatches};
 use self::launcher::{Caller, Launcher, Order, Waiter};
 pub use self::settings::{
     Ec2Pool, Ec2Settings, ImageSource, Pace, RoleSettings, SpotStrategy, Template, TemplateKey,
@@ -74,6 +76,8 @@ pub struct Ec2Provider {
     ends: Batcher<terminate::End, terminate::Answer>,
     questions: Batcher<InstanceId, describe::Answer>,
     launched: LaunchedInstances,
+    store: Store,
+    stored: StoredBatches,
 }
 
 impl Ec2Provider {
@@ -109,7 +113,7 @@ impl Ec2Provider {
         let caller = Caller {
             clients: clients.clone(),
             budgets: Arc::clone(&budgets),
-            store,
+            store: store.clone(),
             launched: launched.clone(),
             pace,
         };
@@ -131,6 +135,8 @@ impl Ec2Provider {
             ends,
             questions,
             launched,
+            store,
+            stored: StoredBatches::default(),
         })
     }
 
@@ -196,6 +202,7 @@ impl Ec2Provider {
         let seen = describe::describe(&self.clients.ec2, &self.budgets, &name, values)
             .await
             .map_err(|error| ProviderError(error.text))?;
+        let lost = self.lost_batches(&seen).await?;
         let mut listed = Listed::default();
         for seen in seen {
             let batch = seen.tags.get(describe::TAG_BATCH);
@@ -203,10 +210,33 @@ impl Ec2Provider {
                 InstanceState::Terminated => listed.gone.push((seen.id, None)),
                 // Whose these are is known once the batch is settled.
                 _ if batch.is_some_and(|token| open.contains(token)) => {}
-                _ => listed.alive.push((seen.id, None)),
+                _ => listed.alive.push(Marked {
+                    origin: seen.origin(&lost),
+                    instance: seen.id,
+                    launch: None,
+                }),
             }
         }
         Ok(listed)
+    }
+
+    /// The batches of these instances that the store knows nothing of: one is stored before it is asked for, so
+    /// these were lost with the store that had them.
+    async fn lost_batches(&self, seen: &[Seen]) -> Result<BTreeSet<String>, ProviderError> {
+        let tokens = seen
+            .iter()
+            .filter_map(|it| it.tags.get(describe::TAG_BATCH));
+        let tokens: BTreeSet<&String> = tokens.collect();
+        let mut lost = BTreeSet::new();
+        for token in self.stored.unknown(&tokens) {
+            let has = self.store.has_launch_batch(&token).await;
+            if has.map_err(|error| ProviderError(error.to_string()))? {
+                self.stored.add(token);
+            } else {
+                lost.insert(token);
+            }
+        }
+        Ok(lost)
     }
 
     /// Asks the launcher.

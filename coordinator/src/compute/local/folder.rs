@@ -5,11 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_core::{InstanceId, LaunchId};
+use jiff::Timestamp;
+use muster_core::{InstanceId, LaunchId, Origin, PoolName};
 use nix::fcntl::{Flock, FlockArg};
 
 /// Name of the file that holds the launch.
 const LAUNCH: &str = "launch";
+/// Name of the file that holds the pool.
+const POOL: &str = "pool";
 /// Locked by the agent while it lives.
 const LOCK: &str = "instance.lock";
 /// Made by the agent at its start, once for ever.
@@ -54,7 +57,12 @@ impl Folder {
     }
 
     /// Makes the folder with a copy of the runner. A half-made one is completed.
-    pub(super) fn prepare(&self, launch: &LaunchId, runner_dir: &Path) -> io::Result<()> {
+    pub(super) fn prepare(
+        &self,
+        launch: &LaunchId,
+        pool: &PoolName,
+        runner_dir: &Path,
+    ) -> io::Result<()> {
         let listener = runner_dir.join("bin/Runner.Listener");
         if !listener.is_file() {
             return Err(io::Error::new(
@@ -63,6 +71,7 @@ impl Folder {
             ));
         }
         fs::create_dir_all(&self.path)?;
+        fs::write(self.path.join(POOL), pool.as_str())?;
         fs::write(self.path.join(LAUNCH), launch.as_str())?;
         // A copy, never links: a job could write through a link into the next job's runner.
         copy_tree(runner_dir, &self.runner())
@@ -71,6 +80,18 @@ impl Folder {
     pub(super) fn launch(&self) -> Option<LaunchId> {
         let text = fs::read_to_string(self.path.join(LAUNCH)).ok()?;
         (!text.is_empty()).then(|| LaunchId::new(text))
+    }
+
+    /// What a ledger that has lost it needs to know.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        let file = self.path.join(POOL);
+        let pool = fs::read_to_string(&file).ok()?;
+        let since = fs::metadata(&file).and_then(|data| data.modified()).ok()?;
+        Some(Origin {
+            pool: PoolName::new(pool),
+            since: Timestamp::try_from(since).ok()?,
+            offering: None,
+        })
     }
 
     /// The agent's log, to append to.
@@ -195,8 +216,12 @@ mod tests {
     fn a_folder_tells_each_stage_of_its_agent() {
         let (_dir, folder, runner) = folder();
         assert_eq!(folder.liveness(), Liveness::NotStarted);
-        folder.prepare(&"launch".into(), &runner).unwrap();
-        folder.prepare(&"launch".into(), &runner).unwrap();
+        folder
+            .prepare(&"launch".into(), &"linux".into(), &runner)
+            .unwrap();
+        folder
+            .prepare(&"launch".into(), &"linux".into(), &runner)
+            .unwrap();
         assert_eq!(folder.liveness(), Liveness::NotStarted);
         assert_eq!(folder.launch(), Some("launch".into()));
         let lock = File::create(folder.path().join(LOCK)).unwrap();
@@ -214,7 +239,9 @@ mod tests {
     #[test]
     fn a_job_can_not_write_into_the_next_jobs_runner() {
         let (_dir, folder, runner) = folder();
-        folder.prepare(&"launch".into(), &runner).unwrap();
+        folder
+            .prepare(&"launch".into(), &"linux".into(), &runner)
+            .unwrap();
         fs::write(folder.runner().join("bin/Runner.Listener"), "evil").unwrap();
         assert_eq!(
             fs::read_to_string(runner.join("bin/Runner.Listener")).unwrap(),
@@ -226,7 +253,7 @@ mod tests {
     fn a_folder_without_a_runner_is_refused_with_what_to_do() {
         let (dir, folder, _) = folder();
         let error = folder
-            .prepare(&"launch".into(), &dir.path().join("empty"))
+            .prepare(&"launch".into(), &"linux".into(), &dir.path().join("empty"))
             .unwrap_err();
         assert!(error.to_string().contains("unpack the official runner"));
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{InstanceId, LaunchFailure, LaunchId};
+use muster_core::{InstanceId, LaunchFailure, LaunchId, Marked};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
@@ -85,12 +85,13 @@ impl LocalProvider {
         let folder = Folder::of(&self.settings.instances_dir, &instance);
         let prepared = {
             let (folder, launch) = (folder.clone(), order.launch.clone());
+            let pool = order.pool.clone();
             let runner_dir = self.settings.runner_dir.clone();
             let instance = instance.clone();
             blocking(move || {
                 let fresh = folder.liveness() == Liveness::NotStarted;
                 if fresh && !processes::any(&instance) {
-                    folder.prepare(&launch, &runner_dir).map(|()| true)
+                    folder.prepare(&launch, &pool, &runner_dir).map(|()| true)
                 } else {
                     Ok(false)
                 }
@@ -240,7 +241,12 @@ impl LocalProvider {
             match liveness {
                 Liveness::Cleared => self.forget_old(&instance, age).await,
                 Liveness::NotStarted | Liveness::Alive if !dead => {
-                    listed.alive.push((instance, launch));
+                    let folder = Folder::of(&self.settings.instances_dir, &instance);
+                    listed.alive.push(Marked {
+                        instance,
+                        launch,
+                        origin: folder.origin(),
+                    });
                 }
                 Liveness::NotStarted | Liveness::Alive | Liveness::Ended => {
                     // Its agent is dead; what it left behind goes with it.

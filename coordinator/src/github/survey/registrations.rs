@@ -142,7 +142,7 @@ async fn unlisted(
             runners
                 .filter(|runner| is_grown(&runner.marks, now))
                 .filter_map(|runner| match runner.registration {
-                    Registration::Exists { id } if !listed.contains(&id) => Some((
+                    Registration::Exists { id: Some(id) } if !listed.contains(&id) => Some((
                         runner.marks.stage_since,
                         Expected {
                             launch: runner.launch.clone(),

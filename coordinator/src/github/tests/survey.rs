@@ -70,6 +70,7 @@ async fn survey_of(github: &Fake, pools: Vec<PoolSpec>) -> Surveying {
         presence: Presence::default(),
         executor: Executor::new(client.clone(), HashMap::new(), &pools, metrics.clone()),
         metrics: metrics.clone(),
+        list_first: false,
     })
     .await
     .unwrap();

@@ -78,6 +78,7 @@ fn stage(stage: Stage) -> v1::RunnerState {
         Stage::Starting => v1::RunnerState::Starting,
         Stage::Idle => v1::RunnerState::Idle,
         Stage::Busy => v1::RunnerState::Busy,
+        Stage::Found => v1::RunnerState::Found,
         Stage::Ending => v1::RunnerState::Ending,
         Stage::Gone => v1::RunnerState::Gone,
     }

@@ -129,6 +129,7 @@ impl World {
             presence: presence.clone(),
             executor,
             metrics: metrics.clone(),
+            list_first: false,
         };
         let (engine, runnable) = Engine::new(parts).await.unwrap();
         tokio::spawn(runnable.run(CancellationToken::new()));

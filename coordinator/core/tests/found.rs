@@ -1,0 +1,261 @@
+//! A ledger that was lost: instances of ours without a row, and their agents.
+
+#![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
+#![expect(dead_code, reason = "shared with other tests")]
+
+mod kit;
+
+use std::time::Duration;
+
+use kit::{Tester, at, ended, finished, launched, look, pool, report, started, told, webhook};
+use muster_core::{
+    Changes, DeregisterAnswer, Effect, Event, GithubRunnerId, HostPhase, JobId, LaunchId, Marked,
+    Origin, Outcome, PoolSpec, Registered, Registration, RunnerName, Stage,
+};
+use rstest::rstest;
+
+const INSTANCE: &str = "i-0123456789abcdef0";
+const NAME: &str = "muster-linux-abcdefghijkl";
+
+fn marked(instance: &str, pool: &str) -> Marked {
+    Marked {
+        instance: instance.into(),
+        launch: None,
+        origin: Some(Origin {
+            pool: pool.into(),
+            since: at(-600),
+            offering: None,
+        }),
+    }
+}
+
+fn listing(alive: Vec<Marked>) -> Event {
+    Event::InstancesListed {
+        account: "local".into(),
+        absence: Duration::ZERO,
+        alive,
+        gone: Vec::new(),
+    }
+}
+
+/// A fleet that starts with nothing but these pools.
+fn empty(pools: Vec<PoolSpec>) -> Tester {
+    let mut tester = Tester::new(pools);
+    tester.fleet.list_first();
+    tester.tell(Event::Restarted);
+    tester
+}
+
+/// One whose first listing has an instance that it knows nothing of.
+fn with_found() -> (Tester, LaunchId) {
+    let mut tester = empty(vec![pool("linux")]);
+    tester.tell(listing(vec![marked(INSTANCE, "linux")]));
+    let launch = tester.launches("linux").remove(0);
+    (tester, launch)
+}
+
+fn hello(tester: &mut Tester, launch: &LaunchId, phase: HostPhase, name: Option<&str>) -> Changes {
+    tester.tell(Event::AgentConnected {
+        launch: launch.clone(),
+        phase,
+        assignment: name.map(RunnerName::new),
+    })
+}
+
+fn stage(tester: &Tester, launch: &LaunchId) -> Stage {
+    tester.fleet.runner(launch).unwrap().stage()
+}
+
+fn names(changes: &Changes) -> Vec<String> {
+    let keys = changes.effects.iter().map(Effect::key);
+    keys.map(|key| key.split('/').next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn an_instance_that_the_ledger_has_lost_gets_a_row_and_is_no_stray() {
+    let (mut tester, launch) = with_found();
+    let again = tester.tell(listing(vec![marked(INSTANCE, "linux")]));
+    assert_eq!(again.effects, []);
+    assert_eq!(tester.launches("linux"), [launch.clone()]);
+    let runner = tester.fleet.runner(&launch).unwrap();
+    assert_eq!(runner.stage(), Stage::Found);
+    assert_eq!(
+        runner.marks.created_at,
+        at(-600),
+        "its limits count from its start"
+    );
+}
+
+#[rstest]
+#[case::listening(HostPhase::Listening, Stage::Idle)]
+#[case::running(HostPhase::Running, Stage::Busy)]
+#[case::starting(HostPhase::Starting, Stage::Starting)]
+// Its last word is on its way.
+#[case::finished(HostPhase::Finished, Stage::Starting)]
+fn its_agent_goes_on_with_its_assignment(#[case] phase: HostPhase, #[case] then: Stage) {
+    let (mut tester, launch) = with_found();
+    let changes = hello(&mut tester, &launch, phase, Some(NAME));
+    assert_eq!(stage(&tester, &launch), then);
+    assert!(told(&changes).contains(&"adopted"), "{changes:?}");
+    let found = tester.fleet.find_runner(NAME).unwrap();
+    assert_eq!(found.launch, launch);
+    let changes = tester.tell(finished(&launch, Outcome::Succeeded));
+    assert_eq!(names(&changes), ["terminate", "deregister"]);
+}
+
+#[test]
+fn a_job_that_runs_is_accounted_for_in_whatever_order_the_news_come() {
+    for job_first in [true, false] {
+        let (mut tester, launch) = with_found();
+        if job_first {
+            tester.tell(look(started(1, NAME, 0)));
+        }
+        hello(&mut tester, &launch, HostPhase::Running, Some(NAME));
+        if !job_first {
+            tester.tell(look(started(1, NAME, 0)));
+        }
+        let runner = tester.fleet.runner(&launch).unwrap();
+        assert_eq!(runner.job, Some(JobId(1)));
+        assert_eq!(tester.job(1).taken_by, Some(launch.clone()));
+        tester.tell(webhook(ended(1, NAME, "success", 9)));
+        tester.tell(finished(&launch, Outcome::Succeeded));
+        assert_eq!(stage(&tester, &launch), Stage::Ending);
+    }
+}
+
+#[test]
+fn nothing_is_launched_before_the_instances_are_known_that_count() {
+    let mut tester = empty(vec![PoolSpec {
+        max: 2,
+        ..pool("linux")
+    }]);
+    for id in 1..=3 {
+        assert_eq!(launched(&tester.tell(look(report(id)))), 0);
+    }
+    let explained = tester.fleet.explain(JobId(1), at(0)).unwrap();
+    assert!(explained.next.contains("not been listed"), "{explained:?}");
+    let changes = tester.tell(listing(vec![marked(INSTANCE, "linux")]));
+    assert_eq!(launched(&changes), 1, "one of two places is taken");
+}
+
+#[test]
+fn a_host_without_an_assignment_is_ended_and_never_gets_one() {
+    let (mut tester, launch) = with_found();
+    tester.tell(Event::Enrolled {
+        launch: launch.clone(),
+        instance: INSTANCE.into(),
+    });
+    assert_eq!(
+        stage(&tester, &launch),
+        Stage::Found,
+        "it had enrolled before"
+    );
+    let changes = hello(&mut tester, &launch, HostPhase::Unassigned, None);
+    assert_eq!(names(&changes), ["terminate"]);
+}
+
+#[rstest]
+#[case::of_another_pool("muster-arm-abcdefghijkl")]
+#[case::of_another_host("")]
+fn an_assignment_that_is_not_its_own_is_refused(#[case] name: &str) {
+    let (mut tester, launch) = with_found();
+    tester.tell(webhook(report(1)));
+    let mut launches = tester.launches("linux");
+    launches.retain(|other| *other != launch);
+    let theirs = tester.name(&launches[0]);
+    let name = if name.is_empty() {
+        theirs.as_str()
+    } else {
+        name
+    };
+    hello(&mut tester, &launch, HostPhase::Running, Some(name));
+    assert_eq!(stage(&tester, &launch), Stage::Ending);
+    assert_eq!(stage(&tester, &launches[0]), Stage::Launching);
+}
+
+#[test]
+fn an_agent_that_does_not_come_back_is_waited_for_as_long_as_one_with_a_job() {
+    let (mut tester, launch) = with_found();
+    let wait = i64::try_from(pool("linux").limits.silence_busy.as_secs()).unwrap();
+    assert_eq!(tester.pass(wait - 1).effects, []);
+    assert_eq!(names(&tester.pass(1)), ["terminate"]);
+    assert_eq!(stage(&tester, &launch), Stage::Ending);
+}
+
+#[test]
+fn what_no_pool_of_the_account_launched_is_a_stray() {
+    let mut tester = empty(vec![pool("linux")]);
+    let listed = || listing(vec![marked(INSTANCE, "windows")]);
+    assert_eq!(tester.tell(listed()).effects, []);
+    assert_eq!(names(&tester.tell(listed())), ["terminate-stray"]);
+}
+
+#[test]
+fn an_instance_that_was_ended_before_is_not_adopted() {
+    let (mut tester, launch) = with_found();
+    tester.tell(listing(Vec::new()));
+    tester.tell(listing(Vec::new()));
+    assert!(tester.fleet.runner(&launch).unwrap().instance_is_gone());
+    tester.tell(listing(vec![marked(INSTANCE, "linux")]));
+    let again = tester.tell(listing(vec![marked(INSTANCE, "linux")]));
+    assert_eq!(names(&again), ["terminate-stray"]);
+}
+
+#[test]
+fn its_registration_is_known_by_name_until_github_lists_it() {
+    let (mut tester, launch) = with_found();
+    hello(&mut tester, &launch, HostPhase::Listening, Some(NAME));
+    let registration = |tester: &Tester| tester.fleet.runner(&launch).unwrap().registration.clone();
+    assert_eq!(registration(&tester), Registration::Exists { id: None });
+    let id = GithubRunnerId(42);
+    let changes = tester.tell(Event::RunnersListed {
+        scope: pool("linux").scope,
+        listed: vec![Registered {
+            name: NAME.into(),
+            id,
+            launch: launch.clone(),
+            busy: false,
+        }],
+    });
+    assert!(changes.runners.contains(&launch), "it is stored");
+    assert_eq!(registration(&tester), Registration::Exists { id: Some(id) });
+}
+
+#[test]
+fn an_idle_one_that_nobody_needs_is_drained_as_any_other() {
+    let (mut tester, launch) = with_found();
+    hello(&mut tester, &launch, HostPhase::Listening, Some(NAME));
+    let idle = i64::try_from(pool("linux").limits.idle.as_secs()).unwrap();
+    assert_eq!(names(&tester.pass(idle)), ["drain"]);
+    let looked = Event::DrainReported {
+        launch: launch.clone(),
+        idle: true,
+    };
+    let changes = tester.tell(looked);
+    let [Effect::Deregister { id: None, name, .. }] = &changes.effects[..] else {
+        panic!("{changes:?}");
+    };
+    assert_eq!(name.as_str(), NAME);
+    let busy = Event::Deregistered {
+        launch: launch.clone(),
+        name: NAME.into(),
+        answer: DeregisterAnswer::Busy,
+    };
+    tester.tell(busy);
+    assert_eq!(stage(&tester, &launch), Stage::Busy, "it is left to run");
+    let changes = tester.tell(finished(&launch, Outcome::Succeeded));
+    assert_eq!(names(&changes), ["terminate", "deregister"]);
+}
+
+#[test]
+fn one_that_is_drained_before_its_agent_comes_is_asked_once_it_has() {
+    let (mut tester, launch) = with_found();
+    let drain = Event::OperatorDrain {
+        launch: launch.clone(),
+        reason: "test".into(),
+    };
+    assert_eq!(tester.tell(drain).effects, []);
+    let changes = hello(&mut tester, &launch, HostPhase::Running, Some(NAME));
+    assert_eq!(names(&changes), ["drain"]);
+}

@@ -56,6 +56,34 @@ async fn a_pool_without_a_fallback_says_what_was_tried() {
 }
 
 #[tokio::test]
+async fn a_type_that_a_zone_lacks_holds_back_nothing_but_itself() {
+    let home = Home::of_pool(|pool| {
+        pool.types = vec!["m7i.large".to_owned()];
+        pool.subnets.truncate(2);
+    })
+    .await;
+    let zones: Vec<String> = home.aws.subnets(&home.place)[..2]
+        .iter()
+        .map(|subnet| subnet.zone.clone())
+        .collect();
+    let of = |zone: &String| Offering::of(aws::Market::Spot, "m7i.large", zone);
+    let lacking = refused("InvalidFleetConfiguration");
+    home.aws.set_capacity(&home.place, of(&zones[1]), lacking);
+    home.provider
+        .close_offering(muster_core::Offering {
+            market: Market::Spot,
+            instance_type: "m7i.large".to_owned(),
+            zone: zones[0].clone(),
+        })
+        .await;
+    // Nothing is left of Spot but what isn't there: that is no reason to ask for nothing at all.
+    let launched = home.launch("l-1").await.unwrap().offering.unwrap();
+    assert_eq!(launched.market, Market::OnDemand);
+    assert_eq!(home.served("CreateFleet"), 2);
+    home.no_violations();
+}
+
+#[tokio::test]
 async fn a_part_is_taken_and_the_rest_comes_from_elsewhere() {
     let home = Home::start().await;
     let spot = Offering::market(aws::Market::Spot);

@@ -81,9 +81,12 @@ pub(super) fn kind(code: &str) -> Option<Kind> {
         | "ReservationCapacityExceeded"
         | "SpotMaxPriceTooLow"
         | "UnfulfillableCapacity" => Kind::Offering(CAPACITY),
-        "Unsupported" | "UnsupportedOperation" | "InvalidInstanceType" => {
-            Kind::Offering(UNSUPPORTED)
-        }
+        // The last is said of an offering whose zone lacks the type
+        // (<https://github.com/aws/karpenter-provider-aws/issues/6483>).
+        "Unsupported"
+        | "UnsupportedOperation"
+        | "InvalidInstanceType"
+        | "InvalidFleetConfiguration" => Kind::Offering(UNSUPPORTED),
         "InsufficientFreeAddressesInSubnet" | "InvalidSubnetID.NotFound" => Kind::Subnet(CAPACITY),
         "MaxSpotInstanceCountExceeded"
         | "MaxFleetCountExceeded"
@@ -242,6 +245,7 @@ mod tests {
     #[case::capacity("InsufficientInstanceCapacity", Kind::Offering(CAPACITY))]
     #[case::price("SpotMaxPriceTooLow", Kind::Offering(CAPACITY))]
     #[case::zone("Unsupported", Kind::Offering(UNSUPPORTED))]
+    #[case::zone_of_a_fleet("InvalidFleetConfiguration", Kind::Offering(UNSUPPORTED))]
     #[case::addresses("InsufficientFreeAddressesInSubnet", Kind::Subnet(CAPACITY))]
     #[case::spot_quota("MaxSpotInstanceCountExceeded", Kind::Market(CAPACITY))]
     #[case::quota("VcpuLimitExceeded", Kind::Market(CAPACITY))]

@@ -140,6 +140,9 @@ pub(super) fn message(code: &str, instance_type: &str, zone: &str) -> String {
         "UnfulfillableCapacity" => "Unable to fulfill capacity due to your request configuration. Please adjust your request and try again.".to_owned(),
         "MaxSpotInstanceCountExceeded" => "Max spot instance count exceeded".to_owned(),
         "VcpuLimitExceeded" => "You have requested more vCPU capacity than your current vCPU limit allows for the instance bucket that the specified instance type belongs to.".to_owned(),
+        "InvalidFleetConfiguration" => format!(
+            "Your requested instance type ({instance_type}) is not supported in your requested Availability Zone ({zone})."
+        ),
         "InsufficientFreeAddressesInSubnet" => "There are not enough free addresses in the subnet to satisfy the requested number of instances.".to_owned(),
         "SpotMaxPriceTooLow" => "Your Spot request price is lower than the minimum required Spot request fulfillment price.".to_owned(),
         other => format!("{other} for {instance_type} in {zone}"),

@@ -56,6 +56,27 @@ async fn a_pool_without_a_fallback_says_what_was_tried() {
 }
 
 #[tokio::test]
+async fn an_offering_that_was_not_tried_is_tried_next() {
+    let home = Home::of_pool(|pool| pool.on_demand_fallback = false).await;
+    for (instance_type, code) in [
+        ("m7i.large", "InsufficientInstanceCapacity"),
+        ("c7i.xlarge", "UnfulfillableCapacity"),
+    ] {
+        let all = Offering::instance_type(instance_type);
+        home.aws.set_capacity(&home.place, all, refused(code));
+    }
+    home.launch("l-1").await.unwrap_err();
+    let calls = home.aws.calls_of("CreateFleet");
+    let [_, second] = &calls[..] else {
+        panic!("{calls:?}");
+    };
+    let asked = second.parameters.to_string();
+    assert!(!asked.contains("m7i.large"), "{asked}");
+    assert!(asked.contains("c7i.xlarge"), "{asked}");
+    home.no_violations();
+}
+
+#[tokio::test]
 async fn a_type_that_a_zone_lacks_holds_back_nothing_but_itself() {
     let home = Home::of_pool(|pool| {
         pool.types = vec!["m7i.large".to_owned()];

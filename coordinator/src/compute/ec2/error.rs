@@ -19,6 +19,8 @@ const UNSUPPORTED: Duration = Duration::from_secs(60 * 60);
 pub(crate) enum Kind {
     /// One offering has nothing; it is closed for this time.
     Offering(Duration),
+    /// One offering gave nothing, and was perhaps not even tried.
+    Unfulfilled,
     /// A subnet has no free address; it is closed for this time.
     Subnet(Duration),
     /// A market is closed to the account for this time, by a quota or a missing role.
@@ -79,8 +81,9 @@ pub(super) fn kind(code: &str) -> Option<Kind> {
         | "InsufficientVolumeCapacity"
         | "InsufficientAddressCapacity"
         | "ReservationCapacityExceeded"
-        | "SpotMaxPriceTooLow"
-        | "UnfulfillableCapacity" => Kind::Offering(CAPACITY),
+        | "SpotMaxPriceTooLow" => Kind::Offering(CAPACITY),
+        // An instant fleet tries a few offerings, and says this of all others.
+        "UnfulfillableCapacity" => Kind::Unfulfilled,
         // The last is said of an offering whose zone lacks the type
         // (<https://github.com/aws/karpenter-provider-aws/issues/6483>).
         "Unsupported"
@@ -243,6 +246,7 @@ mod tests {
 
     #[rstest]
     #[case::capacity("InsufficientInstanceCapacity", Kind::Offering(CAPACITY))]
+    #[case::untried("UnfulfillableCapacity", Kind::Unfulfilled)]
     #[case::price("SpotMaxPriceTooLow", Kind::Offering(CAPACITY))]
     #[case::zone("Unsupported", Kind::Offering(UNSUPPORTED))]
     #[case::zone_of_a_fleet("InvalidFleetConfiguration", Kind::Offering(UNSUPPORTED))]

@@ -37,8 +37,17 @@ pub(super) fn from_answer(
         );
     };
     let mut learnt = false;
-    for failure in failures {
+    let (vague, telling): (Vec<_>, Vec<_>) = failures
+        .iter()
+        .partition(|failure| failure.kind == Some(Kind::Unfulfilled));
+    for failure in telling {
         learnt |= close(closed, batch, failure);
+    }
+    // What was perhaps not tried is tried next, unless nothing else is known.
+    if !learnt {
+        for failure in vague {
+            learnt |= close(closed, batch, failure);
+        }
     }
     let busy = |failure: &&Failure| failure.kind.is_some_and(|kind| !kind.refuses());
     if let Some(busy) = failures.iter().find(busy) {
@@ -86,6 +95,7 @@ pub(super) fn from_refusal(closed: &mut Closed, batch: &Batch, error: &CallError
         Kind::Offering(duration) | Kind::Subnet(duration) => {
             close_all(closed, batch, duration, &error.text);
         }
+        Kind::Unfulfilled => close_all(closed, batch, UNEXPLAINED, &error.text),
         _ => {
             return Verdict::GiveUp(Failed {
                 failure: LaunchFailure::Permanent,

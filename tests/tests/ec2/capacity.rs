@@ -134,10 +134,10 @@ async fn fewer_than_asked_and_no_error_is_noticed() {
 }
 
 #[rstest]
-#[case::spot_quota("MaxSpotInstanceCountExceeded")]
+#[case::fleets("MaxFleetCountExceeded")]
 #[case::linked_role("AuthFailure.ServiceLinkedRoleCreationNotPermitted")]
 #[tokio::test]
-async fn a_quota_closes_the_whole_market(#[case] code: &str) {
+async fn what_holds_for_all_types_closes_the_whole_market(#[case] code: &str) {
     let home = Home::start().await;
     let one = Offering::market(aws::Market::Spot);
     home.aws.set_capacity(&home.place, one, refused(code));
@@ -147,6 +147,51 @@ async fn a_quota_closes_the_whole_market(#[case] code: &str) {
     home.aws.clear_capacity(&home.place);
     let launched = home.launch("l-2").await.unwrap().offering.unwrap();
     assert_eq!(launched.market, Market::OnDemand);
+    home.no_violations();
+}
+
+#[rstest]
+#[case::spot("MaxSpotInstanceCountExceeded", Market::Spot, false)]
+#[case::on_demand("VcpuLimitExceeded", Market::OnDemand, false)]
+#[case::instances("InstanceLimitExceeded", Market::OnDemand, false)]
+#[case::the_whole_call("VcpuLimitExceeded", Market::OnDemand, true)]
+#[tokio::test]
+async fn a_quota_closes_the_types_that_share_it_and_no_others(
+    #[case] code: &str,
+    #[case] market: Market,
+    #[case] whole: bool,
+) {
+    let home = Home::of_pools(|settings| {
+        let linux = settings.pools.get_mut(&"linux".into()).unwrap();
+        linux.market = market;
+        linux.on_demand_fallback = false;
+        linux.types = vec!["m7i.large".to_owned()];
+        let mut gpu = linux.clone();
+        gpu.types = vec!["g5.xlarge".to_owned()];
+        settings.pools.insert("gpu".into(), gpu);
+    })
+    .await;
+    if whole {
+        home.aws.inject(Fault::next("CreateFleet", refusal(code)));
+    } else {
+        let gpus = Offering::instance_type("g5.xlarge");
+        home.aws.set_capacity(&home.place, gpus, refused(code));
+    }
+    let of_gpu = |launch: &str| {
+        let mut order = crate::kit::order(launch, muster_core::Shape::default());
+        order.pool = "gpu".into();
+        home.provider.launch(order)
+    };
+    for launch in ["l-1", "l-2"] {
+        let LaunchError::Failed { failure, .. } = of_gpu(launch).await.unwrap_err() else {
+            panic!("{launch} is not refused");
+        };
+        assert_eq!(failure, LaunchFailure::Quota, "{launch}");
+    }
+    assert_eq!(home.aws.calls_of("CreateFleet").len(), 1, "once for both");
+    let launched = home.launch("l-3").await.unwrap().offering.unwrap();
+    assert_eq!(launched.instance_type, "m7i.large");
+    assert_eq!(launched.market, market);
     home.no_violations();
 }
 

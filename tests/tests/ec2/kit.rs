@@ -46,6 +46,11 @@ impl Home {
         let change = |settings: &mut Ec2Settings| {
             settings.pools.get_mut(&"linux".into()).map(change);
         };
+        Self::of_pools(change).await
+    }
+
+    /// One whose settings are changed.
+    pub(crate) async fn of_pools(change: impl FnOnce(&mut Ec2Settings)) -> Self {
         Self::with(Options::default(), change).await
     }
 

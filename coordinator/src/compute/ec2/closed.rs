@@ -1,4 +1,5 @@
-//! What is not asked for at present, since it had nothing: offerings, subnets, whole markets.
+//! What is not asked for at present, since it had nothing: offerings, subnets, classes of types whose quota
+//! is used up, whole markets.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,6 +7,8 @@ use std::time::Duration;
 
 use muster_core::{Market, Offering};
 use tokio::time::Instant;
+
+use super::quota::Class;
 
 /// Why something is closed, and until when.
 #[derive(Clone, Debug)]
@@ -19,6 +22,7 @@ struct Closing {
 pub(super) struct Closed {
     offerings: HashMap<Offering, Closing>,
     subnets: HashMap<String, Closing>,
+    classes: HashMap<(Market, Class), Closing>,
     markets: HashMap<Market, Closing>,
 }
 
@@ -41,6 +45,16 @@ impl Closed {
         close(&mut self.subnets, subnet, duration, why.into());
     }
 
+    pub(super) fn close_class(
+        &mut self,
+        market: Market,
+        class: Class,
+        duration: Duration,
+        why: impl Into<String>,
+    ) {
+        close(&mut self.classes, (market, class), duration, why.into());
+    }
+
     pub(super) fn close_market(
         &mut self,
         market: Market,
@@ -58,6 +72,11 @@ impl Closed {
     /// Why a subnet is closed; none if it is open.
     pub(super) fn subnet(&self, subnet: &str) -> Option<&str> {
         look(&self.subnets, &subnet.to_owned())
+    }
+
+    /// Why a class of types is closed on a market; none if it is open.
+    pub(super) fn class(&self, market: Market, class: &Class) -> Option<&str> {
+        look(&self.classes, &(market, class.clone()))
     }
 
     /// Why a market is closed; none if it is open.
@@ -100,15 +119,21 @@ mod tests {
         closed.close_offering(offering.clone(), 3 * MINUTE, "nothing left");
         closed.close_offering(offering.clone(), MINUTE, "taken back");
         closed.close_subnet("subnet-a".to_owned(), MINUTE, "no address");
-        closed.close_market(Market::Spot, MINUTE, "quota");
+        closed.close_class(Market::Spot, Class::of("g5.xlarge"), MINUTE, "quota");
+        closed.close_market(Market::Spot, MINUTE, "no role");
         assert_eq!(closed.offering(&offering), Some("nothing left"));
         assert_eq!(closed.subnet("subnet-a"), Some("no address"));
-        assert_eq!(closed.market(Market::Spot), Some("quota"));
+        let class = |market, name| closed.class(market, &Class::of(name));
+        assert_eq!(class(Market::Spot, "g6.xlarge"), Some("quota"));
+        assert_eq!(class(Market::Spot, "m7i.large"), None);
+        assert_eq!(class(Market::OnDemand, "g5.xlarge"), None);
+        assert_eq!(closed.market(Market::Spot), Some("no role"));
         assert_eq!(closed.market(Market::OnDemand), None);
 
         tokio::time::advance(MINUTE).await;
         assert_eq!(closed.subnet("subnet-a"), None);
         assert_eq!(closed.market(Market::Spot), None);
+        assert_eq!(closed.class(Market::Spot, &Class::of("g5.xlarge")), None);
         assert_eq!(closed.offering(&offering), Some("nothing left"));
         tokio::time::advance(2 * MINUTE).await;
         assert_eq!(closed.offering(&offering), None);

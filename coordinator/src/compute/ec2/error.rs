@@ -23,7 +23,9 @@ pub(crate) enum Kind {
     Unfulfilled,
     /// A subnet has no free address; it is closed for this time.
     Subnet(Duration),
-    /// A market is closed to the account for this time, by a quota or a missing role.
+    /// The account's quota for a class of types is used up; the class is closed for this time.
+    Quota(Duration),
+    /// A market is closed to the account for this time, by a missing role or a limit of its fleets.
     Market(Duration),
     /// Too many calls. Nothing was done.
     Throttled,
@@ -91,11 +93,12 @@ pub(super) fn kind(code: &str) -> Option<Kind> {
         | "InvalidInstanceType"
         | "InvalidFleetConfiguration" => Kind::Offering(UNSUPPORTED),
         "InsufficientFreeAddressesInSubnet" | "InvalidSubnetID.NotFound" => Kind::Subnet(CAPACITY),
-        "MaxSpotInstanceCountExceeded"
-        | "MaxFleetCountExceeded"
-        | "VcpuLimitExceeded"
-        | "InstanceLimitExceeded"
-        | "AuthFailure.ServiceLinkedRoleCreationNotPermitted" => Kind::Market(CAPACITY),
+        "MaxSpotInstanceCountExceeded" | "VcpuLimitExceeded" | "InstanceLimitExceeded" => {
+            Kind::Quota(CAPACITY)
+        }
+        "MaxFleetCountExceeded" | "AuthFailure.ServiceLinkedRoleCreationNotPermitted" => {
+            Kind::Market(CAPACITY)
+        }
         "RequestLimitExceeded"
         | "Client.RequestLimitExceeded"
         | "Throttling"
@@ -251,8 +254,9 @@ mod tests {
     #[case::zone("Unsupported", Kind::Offering(UNSUPPORTED))]
     #[case::zone_of_a_fleet("InvalidFleetConfiguration", Kind::Offering(UNSUPPORTED))]
     #[case::addresses("InsufficientFreeAddressesInSubnet", Kind::Subnet(CAPACITY))]
-    #[case::spot_quota("MaxSpotInstanceCountExceeded", Kind::Market(CAPACITY))]
-    #[case::quota("VcpuLimitExceeded", Kind::Market(CAPACITY))]
+    #[case::spot_quota("MaxSpotInstanceCountExceeded", Kind::Quota(CAPACITY))]
+    #[case::quota("VcpuLimitExceeded", Kind::Quota(CAPACITY))]
+    #[case::fleets("MaxFleetCountExceeded", Kind::Market(CAPACITY))]
     #[case::linked_role(
         "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
         Kind::Market(CAPACITY)

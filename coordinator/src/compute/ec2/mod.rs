@@ -24,6 +24,7 @@ mod launched;
 mod launcher;
 mod notices;
 mod plan;
+mod quota;
 mod reach;
 mod settings;
 mod terminate;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::Catalog;
 use super::closed::Closed;
+use super::quota::Class;
 use super::settings::Ec2Pool;
 
 /// Most offerings in one request. More slow EC2 down and add nothing (Karpenter's limit too).
@@ -91,6 +92,12 @@ pub(super) fn plan(pool: &Ec2Pool, shape: &Shape, catalog: &Catalog, closed: &Cl
         }
         let mut choices = Vec::new();
         for instance_type in &types {
+            let class = Class::of(instance_type);
+            if let Some(why) = closed.class(market, &class) {
+                quota = true;
+                reasons.add(format!("{market} {class}: {why}"));
+                continue;
+            }
             for (zone, subnets) in &zones {
                 let Some(subnet) = subnets.iter().find(|name| closed.subnet(name).is_none()) else {
                     let why = subnets.iter().find_map(|name| closed.subnet(name));
@@ -259,15 +266,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_market_is_a_matter_of_quota() {
+    async fn a_closed_market_or_class_is_a_matter_of_quota() {
         let mut closed = Closed::default();
-        closed.close_market(Market::Spot, MINUTE, "MaxSpotInstanceCountExceeded");
+        closed.close_market(Market::Spot, MINUTE, "MaxFleetCountExceeded");
         let any = Shape::default();
         assert!(made(&pool(), &any, &closed).starts_with("on-demand: "));
-        closed.close_market(Market::OnDemand, MINUTE, "VcpuLimitExceeded");
+        let (own, other) = (Class::of("m7i.large"), Class::of("g5.xlarge"));
+        closed.close_class(Market::OnDemand, other, MINUTE, "VcpuLimitExceeded");
+        assert!(made(&pool(), &any, &closed).starts_with("on-demand: "));
+        closed.close_class(Market::OnDemand, own, MINUTE, "VcpuLimitExceeded");
         assert_eq!(
             made(&pool(), &any, &closed),
-            "Quota: spot: MaxSpotInstanceCountExceeded; on-demand: VcpuLimitExceeded"
+            "Quota: spot: MaxFleetCountExceeded; on-demand Standard: VcpuLimitExceeded"
         );
     }
 

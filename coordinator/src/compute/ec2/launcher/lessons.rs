@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use muster_core::LaunchFailure;
+use muster_core::{LaunchFailure, Offering};
 
 use super::super::batch::{Batch, Failed};
 use super::super::closed::Closed;
 use super::super::error::{CallError, Kind};
 use super::super::fleet::Failure;
+use super::super::quota::Class;
 
 /// How long offerings rest after EC2 gave fewer than asked and did not say why.
 const UNEXPLAINED: Duration = Duration::from_secs(30);
@@ -74,6 +75,9 @@ fn close(closed: &mut Closed, batch: &Batch, failure: &Failure) -> bool {
         (Some(Kind::Subnet(duration)), _, Some(subnet)) => {
             closed.close_subnet(subnet.clone(), duration, why);
         }
+        (Some(Kind::Quota(duration)), offering, _) => {
+            close_classes(closed, batch, offering.as_ref(), duration, why);
+        }
         (Some(Kind::Market(duration)), _, _) => {
             closed.close_market(batch.request.market, duration, why);
         }
@@ -89,6 +93,7 @@ fn close(closed: &mut Closed, batch: &Batch, failure: &Failure) -> bool {
 /// Closes what the refusal of a whole call says has nothing.
 pub(super) fn from_refusal(closed: &mut Closed, batch: &Batch, error: &CallError) -> Verdict {
     match error.kind {
+        Kind::Quota(duration) => close_classes(closed, batch, None, duration, &error.text),
         Kind::Market(duration) => {
             closed.close_market(batch.request.market, duration, &error.text);
         }
@@ -104,6 +109,24 @@ pub(super) fn from_refusal(closed: &mut Closed, batch: &Batch, error: &CallError
         }
     }
     Verdict::TryOthers(error.text.clone())
+}
+
+/// Closes the class of an offering, or of all that was asked for if EC2 names none.
+fn close_classes(
+    closed: &mut Closed,
+    batch: &Batch,
+    offering: Option<&Offering>,
+    duration: Duration,
+    why: &str,
+) {
+    let asked = batch.request.choices.iter();
+    let types: Vec<&String> = match offering {
+        Some(offering) => vec![&offering.instance_type],
+        None => asked.map(|choice| &choice.instance_type).collect(),
+    };
+    for name in types {
+        closed.close_class(batch.request.market, Class::of(name), duration, why);
+    }
 }
 
 fn close_all(closed: &mut Closed, batch: &Batch, duration: Duration, why: &str) {

@@ -33,7 +33,7 @@ const fn arm(name: &'static str, vcpus: u32, gib: u32, price: u32) -> InstanceTy
 }
 
 /// All types that the fake knows.
-pub const TYPES: [InstanceType; 18] = [
+pub const TYPES: [InstanceType; 19] = [
     x86("t3.medium", 2, 4, 4_160),
     x86("m5.large", 2, 8, 9_600),
     x86("m6i.large", 2, 8, 9_600),
@@ -47,6 +47,7 @@ pub const TYPES: [InstanceType; 18] = [
     x86("c7i.xlarge", 4, 8, 17_850),
     x86("c7i.4xlarge", 16, 32, 71_400),
     x86("r7i.large", 2, 16, 13_230),
+    x86("g5.xlarge", 4, 16, 100_600),
     arm("t4g.medium", 2, 4, 3_360),
     arm("m7g.large", 2, 8, 8_160),
     arm("m7g.xlarge", 4, 16, 16_320),

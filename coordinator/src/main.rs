@@ -28,6 +28,8 @@ enum Command {
         #[arg(env = "MUSTER_CONFIG", default_value = "muster.toml")]
         config: PathBuf,
     },
+    /// Asks the coordinator that runs here whether it lives: exit code 0 if it does, 1 if not.
+    Healthcheck(cli::HealthcheckArguments),
     /// Copies the store to a file, also while the service runs.
     Backup(cli::BackupArguments),
     /// Puts a copy in the place of the store, and keeps what was there; the service must not run.
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config } => cli::run(&config),
         Command::CheckConfig { config } => cli::check_config(&config),
+        Command::Healthcheck(arguments) => cli::healthcheck(&arguments),
         Command::Backup(arguments) => cli::backup(&arguments),
         Command::Restore(arguments) => cli::restore(&arguments),
         Command::IssueOperatorCert(arguments) => cli::issue_operator_cert(&arguments),

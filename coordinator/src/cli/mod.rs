@@ -3,6 +3,7 @@
 
 mod backup;
 mod check_config;
+mod healthcheck;
 mod operator_cert;
 mod reach;
 mod run;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 
 pub use self::backup::{BackupArguments, RestoreArguments};
 pub use self::check_config::check_config;
+pub use self::healthcheck::HealthcheckArguments;
 use crate::aws::Given;
 use crate::config::{Config, verify_files};
 use crate::identity::spiffe::TrustDomain;
@@ -92,6 +94,21 @@ pub fn issue_operator_cert(arguments: &OperatorCertArguments) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(1, &format!("{error:#}")),
+    }
+}
+
+/// Asks the coordinator that runs with a configuration whether it lives; says nothing if it does.
+#[must_use]
+pub fn healthcheck(arguments: &HealthcheckArguments) -> ExitCode {
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(errors) => return fail(USAGE, &errors.to_string()),
+    };
+    let within = Duration::from_secs(arguments.timeout);
+    match healthcheck::ask(config.listen.web, arguments.path(), within) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ healthcheck::Unhealthy::NoPort) => fail(USAGE, &error.to_string()),
+        Err(error) => fail(1, &error.to_string()),
     }
 }
 

@@ -61,10 +61,11 @@ def problems(document):
                         yield f"{sid}: {action} on {resource} has no {key}"
 
 
-failed = False
-for path in sys.argv[1:]:
-    with open(path) as file:
-        for problem in problems(json.load(file)):
-            failed = True
-            print(f"{path}: {problem}")
-sys.exit(failed)
+if __name__ == "__main__":
+    failed = False
+    for path in sys.argv[1:]:
+        with open(path) as file:
+            for problem in problems(json.load(file)):
+                failed = True
+                print(f"{path}: {problem}")
+    sys.exit(failed)

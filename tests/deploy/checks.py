@@ -280,7 +280,23 @@ def commands(root):
                 yield f"{name}: {stack} has no output {output}"
 
 
-CHECKS = [lint, policies, embedded, reference, alarms, metrics, links, configuration, commands]
+def methods(root):
+    """Methods that documents call by grpcurl exist, and so do the fields of their requests."""
+    proto = (root / "proto/muster/v1/operator.proto").read_text()
+    requests = dict(re.findall(r"rpc (\w+)\((\w+)\)", proto))
+    for document in documents(root):
+        name, text = document.relative_to(root), document.read_text()
+        for given, method in re.findall(r"(?:-d '(\{[^']*\})' )?(?<![\w/])(?:M|HOST:7443 muster\.v1\.OperatorService)/(\w+)", text):
+            if method not in requests:
+                yield f"{name}: OperatorService has no {method}"
+                continue
+            body = proto.split(f"message {requests[method]} {{", 1)[1].split("}", 1)[0]
+            for field in json.loads(given) if given else ():
+                if not re.search(rf"\b{re.sub('([A-Z])', lambda m: '_' + m[1].lower(), field)} = \d", body):
+                    yield f"{name}: {requests[method]} has no {field}"
+
+
+CHECKS = [lint, policies, embedded, reference, alarms, metrics, links, configuration, commands, methods]
 
 
 def main(root):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import checks
 
-COPIED = ["README.md", "coordinator/deploy", "coordinator/src/telemetry", "coordinator/muster.example.toml", "docs"]
+COPIED = ["README.md", "coordinator/deploy", "coordinator/src/telemetry", "coordinator/muster.example.toml", "docs", "proto/muster/v1"]
 CFN = "coordinator/deploy/cloudformation"
 
 # Check, file, what is there, what is put in its place.
@@ -44,6 +44,9 @@ FAULTS = [
     (checks.commands, "docs/INSTALL.md", "AgentCidr=\"$(out", "RunnerCidr=\"$(out"),
     (checks.commands, "docs/INSTALL.md", "out muster-base DatabaseHost", "out muster-base DatabaseAddress"),
     (checks.commands, "docs/OPERATIONS.md", "--template-file service.yaml", "--template-file coordinator.yaml"),
+    (checks.methods, "docs/RUNBOOK.md", "M/ExplainJob", "M/ExplainJobs"),
+    (checks.methods, "docs/RUNBOOK.md", '{"level":"debug"}', '{"logLevel":"debug"}'),
+    (checks.methods, "proto/muster/v1/operator.proto", "rpc PausePool(", "rpc StopPool("),
 ]
 
 

@@ -94,11 +94,14 @@ async fn systemd_has_nothing_to_say_about_the_units_where_they_are_installed() {
         .arg(format!("--root={}", root.display()))
         .args([
             "muster-agent.service",
+            "muster-build-host.service",
+            "muster-grow-root.service",
             "muster-imds-guard.service",
             "muster-interruption-hook.service",
             "muster-lifetime.timer",
             "muster-linger.timer",
             "muster-poweroff.service",
+            "muster-preread.service",
             "muster-runner.service",
             "muster-stranded.service",
             "muster-supervisor.service",

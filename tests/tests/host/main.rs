@@ -9,6 +9,7 @@
 mod boot;
 mod endings;
 mod hostile;
+mod image;
 mod job;
 mod kills;
 mod outages;

@@ -10,7 +10,7 @@ pub(crate) const IMDS: &str = "http://169.254.169.254/i-1";
 
 pub(crate) struct Surroundings {
     pub(crate) network: Namespace,
-    _imds: FakeImds,
+    imds: FakeImds,
     _service: MetadataService,
 }
 
@@ -24,9 +24,15 @@ impl Surroundings {
         let service = MetadataService::beside(&network, target, None).unwrap();
         Self {
             network,
-            _imds: imds,
+            imds,
             _service: service,
         }
+    }
+
+    /// Gives the instance a profile with this role.
+    pub(crate) fn give_role(&self, name: &str) {
+        let path = "meta-data/iam/security-credentials/";
+        self.imds.set("i-1", path, name);
     }
 
     /// A host in it, as the image is.

@@ -100,13 +100,24 @@ async fn an_image_of_image_builders_works_on_every_other_instance() {
 
 #[tokio::test]
 async fn an_image_with_what_makes_one_host_is_refused() {
+    passes("identities").await;
+}
+
+#[tokio::test]
+async fn settings_are_where_they_belong_and_no_secret_is() {
+    passes("settings").await;
+}
+
+/// A script that tries the image's own scripts on copies of it.
+async fn passes(script: &str) {
     let root = muster_tests::test_host::root().await.unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ami/identities");
-    let planted = tokio::process::Command::new(script)
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/ami");
+    let tried = tokio::process::Command::new(std::path::Path::new(folder).join(script))
         .arg(root)
         .output()
         .await
         .unwrap();
-    let said = String::from_utf8_lossy(&planted.stdout);
-    assert!(planted.status.success(), "{said}{planted:?}");
+    let said = String::from_utf8_lossy(&tried.stdout);
+    let errors = String::from_utf8_lossy(&tried.stderr);
+    assert!(tried.status.success(), "{said}{errors}");
 }

@@ -1,4 +1,4 @@
-//! The test host as a machine with a kernel of its own, for what only the kernel can hold: memory. Needs root,
+//! The test host as a machine with a kernel of its own: for what only the kernel can hold, memory; and for the boot. Needs root,
 //! and `.ci/tools host`.
 
 #![expect(
@@ -7,5 +7,6 @@
     reason = "what surprises a test's helper fails the test"
 )]
 
+mod boot;
 mod memory;
 mod scene;

@@ -39,8 +39,9 @@ fn systemd_has_nothing_to_say_about_the_units() {
         .lines()
         // They are not on the machine that builds it.
         .filter(|line| {
-            !(line.contains("/usr/lib/muster/") && line.contains(" is not executable"))
-                && !line.contains("/opt/actions-runner/bin/Runner.Listener is not executable")
+            let ours =
+                line.contains("/usr/lib/muster/") || line.contains("/opt/actions-runner/bin/");
+            !(ours && line.contains(" is not executable"))
         })
         .collect();
     assert_eq!(complaints, [""; 0]);

@@ -226,10 +226,16 @@ impl Cloud {
         if fate == Fate::Failed {
             return Err(unreachable());
         }
-        let forgotten = {
+        let (forgotten, hangs) = {
             let mut state = self.world.lock();
-            state.plan.planted == Some(Planted::ForgottenReap) && state.chance(0.2)
+            let forgets = state.plan.planted == Some(Planted::ForgottenReap);
+            let hangs = state.plan.end_hangs;
+            (forgets && state.chance(0.2), state.chance(hangs))
         };
+        if hangs {
+            self.world.pause(self.life, "after an end that hangs").await;
+            return Ok(false);
+        }
         if !forgotten {
             end(&self.world, instance, &format!("life {} asked", self.life));
         }

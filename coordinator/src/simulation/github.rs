@@ -64,6 +64,8 @@ pub(super) struct Job {
     pub(super) ends: &'static str,
     /// Its host went in the middle of it.
     pub(super) interrupted: bool,
+    /// It ended when its agent would stop it or did: who does not hear the agent can't know what it was.
+    pub(super) in_doubt: bool,
 }
 
 /// One registration.
@@ -173,6 +175,7 @@ fn make_job(
         lasts,
         ends,
         interrupted: false,
+        in_doubt: false,
     };
     state.github.jobs.insert(id, job);
     state.github.queued.insert(id);

@@ -64,7 +64,7 @@ impl Judge {
             self.violated(&what);
         }
         // Failed jobs run again together, and those with them that were cancelled, as a matrix is that fails fast.
-        if job.conclusion == Some("failure") && !job.interrupted {
+        if job.conclusion == Some("failure") && !job.interrupted && !job.in_doubt {
             let what = format!(
                 "{} of run {run} was run again, and was not cut short by its host",
                 job.name
@@ -182,6 +182,7 @@ pub(super) fn judge_end(world: &World) {
                 let cut = known.and_then(|known| known.cut_short.as_ref());
                 let failed = job.conclusion == Some("failure");
                 if job.interrupted
+                    && !job.in_doubt
                     && failed
                     && cut.is_none()
                     && again.is_none_or(|count| *count < RERUNS)

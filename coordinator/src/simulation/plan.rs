@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) dead_on_arrival: f64,
     /// A host does not power off by itself after its job.
     pub(super) stays_on: f64,
+    /// EC2 takes the end of an instance, and nothing comes of it.
+    pub(super) end_hangs: f64,
     /// A stream breaks when a message goes over it.
     pub(super) cut: f64,
     /// An agent says that its job is another than it is.
@@ -75,6 +77,7 @@ impl Plan {
             no_capacity: 0.02,
             dead_on_arrival: 0.01,
             stays_on: 0.2,
+            end_hangs: 0.02,
             cut: 0.003,
             lies: 0.05,
             job_fails: 0.1,
@@ -141,6 +144,7 @@ impl Plan {
             no_capacity: 0.0,
             dead_on_arrival: 0.0,
             stays_on: 0.0,
+            end_hangs: 0.0,
             cut: 0.0,
             lies: 0.0,
             job_fails: 0.0,

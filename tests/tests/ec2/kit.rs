@@ -13,7 +13,7 @@ use muster_coordinator::compute::ec2::{
 };
 use muster_coordinator::compute::{HeldUp, LaunchError, LaunchOrder, Launched, Provider};
 use muster_coordinator::store::Store;
-use muster_core::{InstanceId, Market, Shape};
+use muster_core::{InstanceId, Marked, Market, Shape};
 use muster_tests::fakes::aws::{Effect, FakeAws, Options, Place};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -165,6 +165,15 @@ pub(crate) fn refusal(code: &str) -> Effect {
         status: 400,
         code: code.to_owned(),
         message: "in EC2's words".to_owned(),
+    }
+}
+
+/// An instance that the store knows, as the provider lists it.
+pub(crate) fn known(instance: InstanceId) -> Marked {
+    Marked {
+        instance,
+        launch: None,
+        origin: None,
     }
 }
 

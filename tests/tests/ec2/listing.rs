@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use muster_tests::fakes::aws::{InstanceState, Market, Options};
 
-use crate::kit::{COORDINATOR, Home, id};
+use crate::kit::{COORDINATOR, Home, id, known};
 
 fn tags(coordinator: &str) -> BTreeMap<String, String> {
     [("muster:coordinator".to_owned(), coordinator.to_owned())].into()
@@ -36,7 +36,8 @@ async fn what_carries_our_tag_is_listed_over_many_pages() {
         .plant(&home.place, Market::Spot, "m7i.large", &tags("another"))
         .unwrap();
     let listed = home.provider.list().await.unwrap();
-    let alive: Vec<_> = listed.alive.iter().map(|(id, _)| id.as_str()).collect();
+    let alive = listed.alive.iter();
+    let alive: Vec<_> = alive.map(|marked| marked.instance.as_str()).collect();
     assert_eq!(alive.len(), 30, "29 of ours and the stray");
     assert!(alive.contains(&stray.as_str()));
     assert!(!alive.contains(&other.as_str()));
@@ -82,6 +83,6 @@ async fn a_stopped_instance_is_still_there() {
     home.until("the stop", stopped).await;
     // Its disk is paid for, and only we end it.
     let listed = home.provider.list().await.unwrap();
-    assert_eq!(listed.alive, [(instance, None)]);
+    assert_eq!(listed.alive, [known(instance)]);
     home.no_violations();
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_tests::fakes::aws::{Effect, Fault};
 use rstest::rstest;
 
-use crate::kit::{Home, PATIENCE, id, order};
+use crate::kit::{Home, PATIENCE, id, known, order};
 
 /// Lets launches begin and the coordinator die; then the launches are ordered again, as the outbox does.
 #[rstest]
@@ -71,7 +71,7 @@ async fn an_instance_whose_launch_is_not_settled_is_nobodys_stray() {
     let launched = tokio::time::timeout(PATIENCE, launch).await.unwrap();
     let instance = launched.unwrap().unwrap().instance;
     let listed = home.provider.list().await.unwrap();
-    assert_eq!(listed.alive, [(instance, None)]);
+    assert_eq!(listed.alive, [known(instance)]);
     home.no_violations();
 }
 

@@ -31,6 +31,8 @@ const UNREAD: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// An agent stops a job so long before its instance is taken.
 const LEAD: Duration = Duration::from_secs(30);
+/// So long before it stops a job, one that ends may be taken for one that was stopped.
+const IN_DOUBT: Duration = Duration::from_secs(75);
 /// It powers its host off so long after its last event was acknowledged, or wasn't.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_UNHEARD: Duration = Duration::from_secs(120);
@@ -146,7 +148,15 @@ impl Agent {
     }
 
     fn disconnected(&mut self) {
-        self.stream = None;
+        if let Some(mut stream) = self.stream.take() {
+            // What was on its way is lost, and counts as sent.
+            while let Ok(Ok(response)) = stream.hear.try_recv() {
+                if let Some(Told::Assignment(assignment)) = response.message {
+                    let config = &assignment.encoded_jit_config;
+                    self.world.lock().judge.assigned(&self.instance, config);
+                }
+            }
+        }
         self.beat_at = None;
         let wait = self.world.lock().between(200, 8_000);
         self.connect_at = Some(Instant::now() + wait);
@@ -323,12 +333,15 @@ impl Agent {
             }
             Runner::Running(job) => {
                 let ends = {
-                    let state = self.world.lock();
-                    state
-                        .github
-                        .jobs
-                        .get(&job)
-                        .map_or("failure", |job| job.ends)
+                    let late = self
+                        .stop_at
+                        .is_some_and(|at| Instant::now() + IN_DOUBT >= at);
+                    let mut state = self.world.lock();
+                    let job = state.github.jobs.get_mut(&job);
+                    job.map_or("failure", |job| {
+                        job.in_doubt = late;
+                        job.ends
+                    })
                 };
                 github::complete(&self.world, job, ends);
                 self.finish(if ends == "success" {
@@ -415,6 +428,7 @@ impl Agent {
                     let mut state = self.world.lock();
                     if let Some(job) = state.github.jobs.get_mut(&job) {
                         job.interrupted = true;
+                        job.in_doubt = true;
                     }
                 }
                 github::complete(&self.world, job, "failure");

@@ -4,12 +4,12 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use futures::future::join_all;
 use rstest::rstest;
-use sqlx::ConnectOptions as _;
 
-use crate::store::database::{Durable, sqlite};
+use crate::store::change::Change;
+use crate::store::database::{Connection, Durable, built, sqlite, statement};
 use crate::store::fixtures::{
     Backend::{self, Postgres, Sqlite},
-    delivery, entry, home, job, launch, runner,
+    Cluster, delivery, entry, home, in_schema, job, launch, runner,
 };
 use crate::store::{Accepted, Batch, Store, StoreError, TimelineQuery};
 
@@ -43,20 +43,43 @@ async fn what_was_answered_outlives_a_crash(#[values(Sqlite, Postgres)] on: Back
     assert_eq!(note.as_deref(), Some("42"));
 }
 
+/// Asks the connection that writes for a setting of it.
+struct Setting(&'static str);
+
+impl Change for Setting {
+    type Output = String;
+
+    const OF_LEADER: bool = false;
+
+    async fn apply(&self, db: &mut Connection) -> Result<String, StoreError> {
+        if db.is_postgres() {
+            let (value,): (String,) = statement("SELECT current_setting($1)")
+                .bind(self.0)
+                .one(db)
+                .await?;
+            return Ok(value);
+        }
+        let text = format!("SELECT CAST(\"{0}\" AS TEXT) FROM pragma_{0}", self.0);
+        let (value,): (String,) = built(text).one(db).await?;
+        Ok(value)
+    }
+}
+
+async fn setting(store: &Store, name: &'static str) -> String {
+    store.inner.writer.submit(Setting(name)).await.unwrap()
+}
+
 #[tokio::test]
 async fn commits_reach_the_disk_before_they_are_answered() {
     let home = home(Sqlite).await;
-    let mut db = sqlite::options(home.path()).connect().await.unwrap();
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
-        .fetch_one(&mut db)
-        .await
-        .unwrap();
-    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
-        .fetch_one(&mut db)
-        .await
-        .unwrap();
-    // 2 is FULL.
-    assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    assert_eq!(setting(&home.store, "journal_mode").await, "wal");
+    // FULL.
+    assert_eq!(setting(&home.store, "synchronous").await, "2");
+
+    // Whatever the server does by itself.
+    let cluster = Cluster::own(&["synchronous_commit=off"]);
+    let store = Store::connect(&in_schema(&cluster).await).await.unwrap();
+    assert_eq!(setting(&store, "synchronous_commit").await, "on");
 }
 
 #[tokio::test]

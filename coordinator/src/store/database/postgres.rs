@@ -1,12 +1,13 @@
 //! The PostgreSQL server: its URL, time-outs and certificates.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
-use url::{Host, Url};
+use url::Url;
 
 use crate::store::StoreError;
 
@@ -164,13 +165,14 @@ fn checked(
             _ => {}
         }
     }
-    let here = is_here(&url);
+    let mut options = PgConnectOptions::from_str(text).map_err(|_| "a part of it is wrong")?;
+    // Not by the URL: where it names no host, the environment does.
+    let here = is_here(&options);
     if !here && !insecure && mode.is_some_and(|mode| !matches!(mode, PgSslMode::VerifyFull)) {
         return Err(
             "its sslmode leaves open who answers: only verify-full will do for another host",
         );
     }
-    let mut options = PgConnectOptions::from_str(text).map_err(|_| "a part of it is wrong")?;
     if mode.is_none() && !here {
         options = options.ssl_mode(PgSslMode::VerifyFull);
     }
@@ -199,26 +201,15 @@ fn is_known(key: &str) -> bool {
 }
 
 /// Whether the server is on this machine: a Unix socket or a loopback address.
-fn is_here(url: &Url) -> bool {
-    let loopback = |text: &str| {
-        let address = text.parse::<std::net::IpAddr>();
-        text.starts_with('/') || text == "localhost" || address.is_ok_and(|ip| ip.is_loopback())
-    };
-    let given: Vec<_> = url
-        .query_pairs()
-        .filter(|(key, _)| matches!(&**key, "host" | "hostaddr"))
-        .map(|(_, value)| value)
-        .collect();
-    if !given.is_empty() {
-        return given.iter().all(|host| loopback(host));
+fn is_here(options: &PgConnectOptions) -> bool {
+    if options.get_socket().is_some() {
+        return true;
     }
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        // A socket's directory is written as %2Fvar%2Frun.
-        Some(Host::Domain(name)) => loopback(name) || name.to_ascii_lowercase().starts_with("%2f"),
-        None => true,
-    }
+    let host = options.get_host();
+    // An IPv6 address stands in brackets in a URL.
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse::<IpAddr>();
+    host.starts_with('/') || host == "localhost" || address.is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -260,6 +251,33 @@ mod tests {
         let told = format!("{error} {error:?}");
         assert!(told.contains("store.url"), "{told}");
         assert!(!told.contains("hush"), "{told}");
+    }
+
+    #[test]
+    fn a_url_without_a_host_is_judged_by_where_it_leads() {
+        // The environment of a process of its own: this test once more.
+        if std::env::var_os("PGHOST").is_none() {
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            let name = "a_url_without_a_host_is_judged_by_where_it_leads";
+            again.args([name, "--nocapture"]);
+            again
+                .env("PGHOST", "db.example.com")
+                .env("PGSSLMODE", "disable");
+            let output = again.output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && told.contains("1 passed"),
+                "{told}"
+            );
+            return;
+        }
+        let options = checked("postgres:///m", None, false).unwrap();
+        assert_eq!(options.get_host(), "db.example.com");
+        assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyFull));
+        assert!(checked("postgres:///m?sslmode=prefer", None, false).is_err());
+        assert!(checked("postgres:///m?sslmode=prefer", None, true).is_ok());
+        let socket = "postgres:///m?host=/run/postgresql&sslmode=prefer";
+        assert!(checked(socket, None, false).is_ok());
     }
 
     #[test]

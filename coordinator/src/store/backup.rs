@@ -1,8 +1,8 @@
 //! Copies of the SQLite file: made while the coordinator writes, put back while it doesn't run.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -22,6 +22,9 @@ pub enum BackupError {
     /// Something is there already.
     #[error("{} exists; --force replaces it", .0.display())]
     Exists(PathBuf),
+    /// The copy would replace what it is made of.
+    #[error("{} is a part of the database itself; the copy needs a place of its own", .0.display())]
+    Itself(PathBuf),
     /// The copy is damaged, or is something else.
     #[error("{} is no good copy of the store: {problem}", path.display())]
     Damaged {
@@ -54,10 +57,14 @@ impl From<sqlx::Error> for BackupError {
 /// there, checked and on disk, when this returns; before, there is none of its name, or the old one.
 ///
 /// # Errors
-/// When there is no database, the file exists and may not be replaced, or either can't be read or written.
+/// When there is no database, the file exists and may not be replaced or is the database itself, or either can't
+/// be read or written.
 pub async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
     if !database.is_file() {
         return Err(BackupError::NoDatabase(database.to_owned()));
+    }
+    if is_part(database, to)? {
+        return Err(BackupError::Itself(to.to_owned()));
     }
     if !replace && to.exists() {
         return Err(BackupError::Exists(to.to_owned()));
@@ -90,12 +97,19 @@ pub async fn restore(
     database: &Path,
     now: Timestamp,
 ) -> Result<Restored, BackupError> {
-    let _lock = sqlite::lock(database)?;
     if !from.is_file() {
         return Err(BackupError::NoDatabase(from.to_owned()));
     }
-    let beside = Beside::of(database)?;
-    fs::copy(from, &beside.path).map_err(file(&beside.path))?;
+    let directory = directory_of(database);
+    let private = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    private.map_err(file(directory))?;
+    let _lock = sqlite::lock(database)?;
+    let mut beside = Beside::of(database)?;
+    let mut copied = File::open(from).map_err(file(from))?;
+    io::copy(&mut copied, &mut beside.file).map_err(file(&beside.path))?;
     check(&beside.path).await.map_err(|error| match error {
         BackupError::Damaged { problem, .. } => BackupError::Damaged {
             path: from.to_owned(),
@@ -183,9 +197,40 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Whether a path leads to the database or to one of the files that it consists of, by whichever name: to
+/// replace one of them ends a database that is in use. Those that aren't there now may be in a moment.
+fn is_part(database: &Path, path: &Path) -> Result<bool, BackupError> {
+    let inode = |path: &Path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    let place = |path: &Path| {
+        let directory = fs::metadata(directory_of(path)).ok()?;
+        Some((
+            directory.dev(),
+            directory.ino(),
+            path.file_name()?.to_owned(),
+        ))
+    };
+    let resolved = fs::canonicalize(database).map_err(file(database))?;
+    Ok(["", "-wal", "-shm", "-journal", ".lock"]
+        .iter()
+        .flat_map(|suffix| [database, &resolved].map(|path| with_suffix(path, suffix)))
+        .any(|part| {
+            let same_file = inode(&part).is_some_and(|part| inode(path) == Some(part));
+            same_file || place(&part).is_some_and(|part| place(path) == Some(part))
+        }))
+}
+
+/// The directory that a file is in.
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// A file that is being written beside its place. Removed if it doesn't get there.
 struct Beside {
     path: PathBuf,
+    file: File,
 }
 
 impl Beside {
@@ -194,13 +239,13 @@ impl Beside {
         let path = with_suffix(place, &format!(".{}.new", std::process::id()));
         // A left-over of a process with the same id that was killed.
         drop(fs::remove_file(&path));
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&path)
             .map_err(file(&path))?;
-        Ok(Self { path })
+        Ok(Self { path, file })
     }
 
     /// Moves it to its place, on disk before it is seen there.
@@ -217,10 +262,7 @@ impl Beside {
             io::ErrorKind::AlreadyExists => BackupError::Exists(place.to_owned()),
             _ => file(place)(error),
         })?;
-        let directory = match place.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let directory = directory_of(place);
         let synced = File::open(directory).and_then(|directory| directory.sync_all());
         synced.map_err(file(directory))
     }

@@ -1,11 +1,13 @@
 //! Copies, made under load and put back.
 
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use muster_core::JobStatus;
+use rstest::rstest;
 
 use crate::store::fixtures::{at, delivery, entry, job, launch, runner};
 use crate::store::{BackupError, Batch, Store, StoreError, TimelineQuery, backup, restore};
@@ -124,6 +126,75 @@ async fn a_copy_replaces_nothing_unless_told_so() {
         .filter(|name| name.contains(".new"))
         .collect();
     assert_eq!(left, [""; 0]);
+}
+
+#[tokio::test]
+async fn the_database_is_no_place_for_its_own_copy() {
+    let (directory, database, copy) = paths();
+    let store = Store::open(&database).await.unwrap();
+    store.accept_delivery(delivery("a")).await.unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::create_dir(at("sub")).unwrap();
+    std::os::unix::fs::symlink(&database, at("link.db")).unwrap();
+    std::os::unix::fs::symlink(directory.path(), at("again")).unwrap();
+    std::fs::hard_link(&database, at("hard.db")).unwrap();
+    for name in [
+        "muster.db",
+        "muster.db-wal",
+        "muster.db-shm",
+        "muster.db-journal",
+        "muster.db.lock",
+        "sub/../muster.db",
+        "again/muster.db",
+        "again/muster.db-journal",
+        "link.db",
+        "hard.db",
+    ] {
+        for from in [database.clone(), at("link.db"), at("again/muster.db")] {
+            let refused = backup(&from, &at(name), true).await;
+            let refused_so = matches!(refused, Err(BackupError::Itself(_)));
+            assert!(refused_so, "{name} of {from:?}: {refused:?}");
+        }
+    }
+    // By where this process is.
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let relative = up.join(database.strip_prefix("/").unwrap());
+    let refused = backup(&database, &relative, true).await;
+    assert!(
+        matches!(refused, Err(BackupError::Itself(_))),
+        "{refused:?}"
+    );
+
+    store.accept_delivery(delivery("b")).await.unwrap();
+    backup(&database, &copy, true).await.unwrap();
+    store.close().await;
+    drop(store);
+    let store = Store::open(&database).await.unwrap();
+    assert_eq!(guids(&store).await, ["a", "b"]);
+    store.close().await;
+}
+
+#[rstest]
+#[case(0o644)]
+#[case(0o400)]
+#[tokio::test]
+async fn what_is_put_back_is_its_owners_alone_and_can_be_written(#[case] mode: u32) {
+    let (directory, database, copy) = paths();
+    some_store(&database, "a").await;
+    backup(&database, &copy, false).await.unwrap();
+    std::fs::set_permissions(&copy, Permissions::from_mode(mode)).unwrap();
+    // Where there was nothing yet.
+    let elsewhere = directory.path().join("new/data/muster.db");
+    restore(&copy, &elsewhere, at(0)).await.unwrap();
+    let mode_of = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode_of(&elsewhere), 0o600);
+    assert_eq!(mode_of(elsewhere.parent().unwrap()), 0o700);
+    assert_eq!(mode_of(&directory.path().join("new")), 0o700);
+    let store = Store::open(&elsewhere).await.unwrap();
+    store.accept_delivery(delivery("b")).await.unwrap();
+    assert_eq!(guids(&store).await, ["a", "b"]);
+    store.close().await;
 }
 
 #[tokio::test]

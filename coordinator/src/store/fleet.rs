@@ -3,13 +3,16 @@
 use std::fmt::Display;
 
 use muster_core::{
-    Effect, Job, JobId, JobStatus, LaunchId, PoolName, PoolState, Runner, Stored, TimelineEntry,
+    Effect, InstanceId, Job, JobId, JobStatus, LaunchId, PoolName, PoolState, Runner, RunnerName,
+    Stored, TimelineEntry,
 };
 use serde::de::DeserializeOwned;
 
 use super::change::Change;
 use super::codec::{decode, encode, micros, rounded};
-use super::database::{Connection, Database, Readers, statement, storable};
+use super::database::{
+    Connection, Database, Insert, Readers, Value, for_keys, statement, storable,
+};
 use super::{Batch, StoreError, StoredEntry};
 
 impl Change for Batch {
@@ -19,35 +22,21 @@ impl Change for Batch {
         if !self.mark(db).await? {
             return self.entries_of_before(db).await;
         }
-        for job in &self.jobs {
-            write_job(db, job).await?;
-        }
-        for runner in &self.runners {
-            write_runner(db, runner).await?;
-        }
-        for (name, state) in &self.pools {
-            write_pool(db, name, state).await?;
-        }
-        for id in &self.forgotten_jobs {
-            forget_job(db, *id).await?;
-        }
-        for launch in &self.forgotten_runners {
-            forget_runner(db, launch).await?;
-        }
-        for key in &self.finished_effects {
-            finish_effect(db, key).await?;
-        }
-        for effect in self.effects.iter().filter(|effect| effect.is_durable()) {
-            write_effect(db, effect).await?;
-        }
-        for guid in &self.processed_deliveries {
-            mark_processed(db, guid).await?;
-        }
-        let mut entries = Vec::with_capacity(self.timeline.len());
-        for entry in &self.timeline {
-            entries.push(append(db, entry).await?);
-        }
-        Ok(entries)
+        JOBS.write(db, all(&self.jobs, of_job)?).await?;
+        RUNNERS.write(db, all(&self.runners, of_runner)?).await?;
+        POOLS.write(db, all(&self.pools, of_pool)?).await?;
+        let jobs = self.forgotten_jobs.iter().map(|id| id.0.into()).collect();
+        for_keys(db, "UPDATE jobs SET forgotten = 1 WHERE id", jobs).await?;
+        let runners = self.forgotten_runners.iter();
+        let runners = runners.map(|launch| launch.as_str().into()).collect();
+        for_keys(db, "UPDATE runners SET forgotten = 1 WHERE launch", runners).await?;
+        let keys = self.finished_effects.iter().map(Value::from).collect();
+        for_keys(db, "DELETE FROM outbox WHERE key", keys).await?;
+        let durable = self.effects.iter().filter(|effect| effect.is_durable());
+        OUTBOX.write(db, all(durable, of_effect)?).await?;
+        let guids = self.processed_deliveries.iter().map(Value::from).collect();
+        for_keys(db, "UPDATE deliveries SET processed = 1 WHERE guid", guids).await?;
+        self.append_entries(db).await
     }
 }
 
@@ -60,6 +49,18 @@ impl Batch {
             .execute(db)
             .await?;
         Ok(rows == 1)
+    }
+
+    async fn append_entries(&self, db: &mut Connection) -> Result<Vec<StoredEntry>, StoreError> {
+        let rows = all(&self.timeline, of_entry)?;
+        let numbers = TIMELINE.append(db, "sequence", rows).await?;
+        let entries = numbers.into_iter().zip(&self.timeline);
+        Ok(entries
+            .map(|(sequence, entry)| StoredEntry {
+                sequence,
+                entry: as_stored(entry),
+            })
+            .collect())
     }
 
     /// The entries of a batch that was stored before, the last of all: nobody else appends any.
@@ -80,20 +81,21 @@ impl Batch {
     }
 }
 
-async fn write_job(db: &mut Connection, job: &Job) -> Result<(), StoreError> {
-    statement(
-        "INSERT INTO jobs (id, pool, status, settled_at, record) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, status = excluded.status,
-             settled_at = excluded.settled_at, record = excluded.record, forgotten = 0",
-    )
-    .bind(job.id().0)
-    .bind(job.pool().map(PoolName::as_str))
-    .bind(status_word(job.status()))
-    .bind(micros(job.completed_at.unwrap_or(job.known_at)))
-    .bind(encode(job)?)
-    .execute(db)
-    .await?;
-    Ok(())
+const JOBS: Insert = Insert {
+    into: "jobs",
+    columns: &["id", "pool", "status", "settled_at", "record"],
+    on_conflict: "ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, status = excluded.status,
+        settled_at = excluded.settled_at, record = excluded.record, forgotten = 0",
+};
+
+fn of_job(job: &Job) -> Result<Vec<Value>, StoreError> {
+    Ok(vec![
+        job.id().0.into(),
+        job.pool().map(PoolName::as_str).into(),
+        status_word(job.status()).into(),
+        micros(job.completed_at.unwrap_or(job.known_at)).into(),
+        encode(job)?.into(),
+    ])
 }
 
 fn status_word(status: JobStatus) -> &'static str {
@@ -105,104 +107,70 @@ fn status_word(status: JobStatus) -> &'static str {
     }
 }
 
-async fn write_runner(db: &mut Connection, runner: &Runner) -> Result<(), StoreError> {
+const RUNNERS: Insert = Insert {
+    into: "runners",
+    columns: &["launch", "pool", "name", "instance", "settled_at", "record"],
+    on_conflict: "ON CONFLICT (launch) DO UPDATE SET pool = excluded.pool, name = excluded.name,
+        instance = excluded.instance, settled_at = excluded.settled_at,
+        record = excluded.record, forgotten = 0",
+};
+
+fn of_runner(runner: &Runner) -> Result<Vec<Value>, StoreError> {
     let marks = &runner.marks;
-    statement(
-        "INSERT INTO runners (launch, pool, name, instance, settled_at, record)
-         VALUES ($1, $2, $3, $4, $5, $6)
-         ON CONFLICT (launch) DO UPDATE SET pool = excluded.pool, name = excluded.name,
-             instance = excluded.instance, settled_at = excluded.settled_at,
-             record = excluded.record, forgotten = 0",
-    )
-    .bind(runner.launch.as_str())
-    .bind(runner.pool.as_str())
-    .bind(runner.name.as_str())
-    .bind(runner.instance_id().map(muster_core::InstanceId::as_str))
-    .bind(micros(marks.gone_at.unwrap_or(marks.stage_since)))
-    .bind(encode(runner)?)
-    .execute(db)
-    .await?;
-    Ok(())
+    Ok(vec![
+        runner.launch.as_str().into(),
+        runner.pool.as_str().into(),
+        runner.name.as_str().into(),
+        runner.instance_id().map(InstanceId::as_str).into(),
+        micros(marks.gone_at.unwrap_or(marks.stage_since)).into(),
+        encode(runner)?.into(),
+    ])
 }
 
-async fn write_pool(
-    db: &mut Connection,
-    name: &PoolName,
-    state: &PoolState,
-) -> Result<(), StoreError> {
-    statement(
-        "INSERT INTO pools (name, state) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET state = excluded.state",
-    )
-    .bind(name.as_str())
-    .bind(encode(state)?)
-    .execute(db)
-    .await?;
-    Ok(())
+const POOLS: Insert = Insert {
+    into: "pools",
+    columns: &["name", "state"],
+    on_conflict: "ON CONFLICT (name) DO UPDATE SET state = excluded.state",
+};
+
+fn of_pool((name, state): &(PoolName, PoolState)) -> Result<Vec<Value>, StoreError> {
+    Ok(vec![name.as_str().into(), encode(state)?.into()])
 }
 
-async fn forget_job(db: &mut Connection, id: JobId) -> Result<(), StoreError> {
-    statement("UPDATE jobs SET forgotten = 1 WHERE id = $1")
-        .bind(id.0)
-        .execute(db)
-        .await?;
-    Ok(())
+const OUTBOX: Insert = Insert {
+    into: "outbox",
+    columns: &["key", "effect"],
+    on_conflict: "ON CONFLICT (key) DO UPDATE SET effect = excluded.effect",
+};
+
+fn of_effect(effect: &Effect) -> Result<Vec<Value>, StoreError> {
+    Ok(vec![effect.key().into(), encode(effect)?.into()])
 }
 
-async fn forget_runner(db: &mut Connection, launch: &LaunchId) -> Result<(), StoreError> {
-    statement("UPDATE runners SET forgotten = 1 WHERE launch = $1")
-        .bind(launch.as_str())
-        .execute(db)
-        .await?;
-    Ok(())
+const TIMELINE: Insert = Insert {
+    into: "timeline",
+    columns: &["at", "what", "detail", "pool", "launch", "runner", "job"],
+    on_conflict: "",
+};
+
+fn of_entry(entry: &TimelineEntry) -> Result<Vec<Value>, StoreError> {
+    Ok(vec![
+        micros(entry.at).into(),
+        entry.what.as_str().into(),
+        entry.detail.as_str().into(),
+        entry.pool.as_ref().map(PoolName::as_str).into(),
+        entry.launch.as_ref().map(LaunchId::as_str).into(),
+        entry.runner.as_ref().map(RunnerName::as_str).into(),
+        entry.job.map(|job| job.0).into(),
+    ])
 }
 
-async fn finish_effect(db: &mut Connection, key: &str) -> Result<(), StoreError> {
-    statement("DELETE FROM outbox WHERE key = $1")
-        .bind(key)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-async fn write_effect(db: &mut Connection, effect: &Effect) -> Result<(), StoreError> {
-    statement(
-        "INSERT INTO outbox (key, effect) VALUES ($1, $2)
-         ON CONFLICT (key) DO UPDATE SET effect = excluded.effect",
-    )
-    .bind(effect.key())
-    .bind(encode(effect)?)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-async fn mark_processed(db: &mut Connection, guid: &str) -> Result<(), StoreError> {
-    statement("UPDATE deliveries SET processed = 1 WHERE guid = $1")
-        .bind(guid)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-async fn append(db: &mut Connection, entry: &TimelineEntry) -> Result<StoredEntry, StoreError> {
-    let (sequence,): (i64,) = statement(
-        "INSERT INTO timeline (at, what, detail, pool, launch, runner, job)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING sequence",
-    )
-    .bind(micros(entry.at))
-    .bind(&entry.what)
-    .bind(&entry.detail)
-    .bind(entry.pool.as_ref().map(PoolName::as_str))
-    .bind(entry.launch.as_ref().map(LaunchId::as_str))
-    .bind(entry.runner.as_ref().map(muster_core::RunnerName::as_str))
-    .bind(entry.job.map(|job| job.0))
-    .one(db)
-    .await?;
-    Ok(StoredEntry {
-        sequence,
-        entry: as_stored(entry),
-    })
+/// The rows of records.
+fn all<'r, T: 'r>(
+    records: impl IntoIterator<Item = &'r T>,
+    row: fn(&T) -> Result<Vec<Value>, StoreError>,
+) -> Result<Vec<Vec<Value>>, StoreError> {
+    records.into_iter().map(row).collect()
 }
 
 /// An entry as it will be read back.

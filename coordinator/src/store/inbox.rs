@@ -65,13 +65,15 @@ pub(super) async fn accept_all(
          ON CONFLICT (guid) DO NOTHING RETURNING guid",
     )
     .bind(Value::Texts(
-        sent.iter().map(|one| storable(&one.guid)).collect(),
+        sent.iter().map(|one| Some(storable(&one.guid))).collect(),
     ))
     .bind(Value::Texts(
-        sent.iter().map(|one| storable(&one.event)).collect(),
+        sent.iter().map(|one| Some(storable(&one.event))).collect(),
     ))
     .bind(Value::Integers(
-        sent.iter().map(|one| micros(one.received_at)).collect(),
+        sent.iter()
+            .map(|one| Some(micros(one.received_at)))
+            .collect(),
     ))
     .bind(Value::Blobs(
         sent.iter().map(|one| one.body.clone()).collect(),

@@ -5,6 +5,7 @@
 //! `synchronous = FULL`, busy time-out and limits of the write-ahead log, nor for PostgreSQL's time-outs
 //! and root certificates, and it can't `LISTEN`.
 
+mod many;
 pub(super) mod postgres;
 pub(super) mod sqlite;
 mod statement;
@@ -19,6 +20,7 @@ use sqlx::sqlite::{Sqlite, SqlitePool};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::timeout;
 
+pub(super) use self::many::{Insert, for_keys};
 pub(super) use self::sqlite::Durable;
 pub(super) use self::statement::{Statement, Value, built, statement, storable};
 use super::StoreError;

@@ -8,7 +8,7 @@ use super::{Connection, Link, bounded};
 use crate::store::StoreError;
 
 /// A value of a column: the three kinds that the schema has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::store) enum Value {
     /// Numbers, times and flags.
     Integer(Option<i64>),
@@ -17,11 +17,36 @@ pub(in crate::store) enum Value {
     /// Hashes and bodies.
     Bytes(Vec<u8>),
     /// Many at once, for PostgreSQL.
-    Integers(Vec<i64>),
+    Integers(Vec<Option<i64>>),
     /// Many at once, for PostgreSQL.
-    Texts(Vec<String>),
+    Texts(Vec<Option<String>>),
     /// Many at once, for PostgreSQL.
     Blobs(Vec<Vec<u8>>),
+}
+
+impl Value {
+    /// An array of this kind, with nothing in it.
+    pub(super) fn array(&self) -> Self {
+        match self {
+            Self::Integer(_) | Self::Integers(_) => Self::Integers(Vec::new()),
+            Self::Text(_) | Self::Texts(_) => Self::Texts(Vec::new()),
+            Self::Bytes(_) | Self::Blobs(_) => Self::Blobs(Vec::new()),
+        }
+    }
+
+    /// Adds a value to an array of its kind.
+    pub(super) fn push(&mut self, value: Self) -> Result<(), StoreError> {
+        match (self, value) {
+            (Self::Integers(all), Self::Integer(one)) => all.push(one),
+            (Self::Texts(all), Self::Text(one)) => all.push(one),
+            (Self::Blobs(all), Self::Bytes(one)) => all.push(one),
+            _ => {
+                let error = sqlx::Error::Encode("a column has values of two kinds".into());
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a row of either database can be read into. Derived by `#[derive(FromRow)]`; tuples have it.

@@ -5,7 +5,7 @@ use rstest::rstest;
 
 use crate::store::fixtures::{
     Backend::{self, Postgres, Sqlite},
-    at, entry, home, job, launch, runner, terminate,
+    at, delivery, entry, home, job, launch, runner, terminate,
 };
 use crate::store::{Batch, BatchId, OperatorAction, StoredEntry, TimelineQuery};
 
@@ -228,4 +228,69 @@ async fn a_zero_byte_from_outside_stops_nothing(#[values(Sqlite, Postgres)] on: 
     };
     assert_eq!(home.store.timeline(all).await.unwrap(), entries);
     assert_eq!(home.store.load().await.unwrap().jobs, [named]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn one_batch_may_have_two_of_one_key_and_the_last_counts(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
+    let batch = Batch {
+        jobs: vec![
+            job(1, JobStatus::Queued, 1),
+            job(1, JobStatus::Completed, 1),
+        ],
+        effects: vec![
+            terminate("l1", "i-old"),
+            launch("l2"),
+            terminate("l1", "i-new"),
+        ],
+        ..Batch::default()
+    };
+    home.store.commit(batch.clone()).await.unwrap();
+    let jobs = home.store.load().await.unwrap().jobs;
+    assert_eq!(jobs, batch.jobs[1..]);
+    assert_eq!(
+        home.store.pending_effects().await.unwrap(),
+        [terminate("l1", "i-new"), launch("l2")]
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_batch_of_thousands_is_stored_in_its_order(#[values(Sqlite, Postgres)] on: Backend) {
+    let home = home(on).await;
+    let launches: Vec<_> = (0..2_500).map(|n| format!("l{n}")).collect();
+    for guid in &launches {
+        home.store.accept_delivery(delivery(guid)).await.unwrap();
+    }
+    let batch = Batch {
+        timeline: launches.iter().map(|name| entry(0, name)).collect(),
+        runners: launches.iter().map(|name| runner(name, 1)).collect(),
+        effects: launches.iter().map(|name| launch(name)).collect(),
+        processed_deliveries: launches.clone(),
+        ..Batch::default()
+    };
+    let entries = home.store.commit(batch.clone()).await.unwrap();
+    assert!(entries.is_sorted_by(|one, next| one.sequence < next.sequence));
+    let all = TimelineQuery {
+        limit: 9_999,
+        ..TimelineQuery::default()
+    };
+    assert_eq!(home.store.timeline(all).await.unwrap(), entries);
+    let told: Vec<_> = entries.into_iter().map(|one| one.entry).collect();
+    assert_eq!(told, batch.timeline);
+    assert_eq!(home.store.load().await.unwrap().runners.len(), 2_500);
+    assert_eq!(home.store.pending_effects().await.unwrap(), batch.effects);
+    assert_eq!(home.store.pending_deliveries(9).await.unwrap(), []);
+
+    let over = Batch {
+        forgotten_runners: batch.runners.into_iter().map(|it| it.launch).collect(),
+        finished_effects: batch.effects.iter().map(Effect::key).collect(),
+        ..Batch::default()
+    };
+    home.store.commit(over).await.unwrap();
+    assert_eq!(home.store.load().await.unwrap().runners, []);
+    assert_eq!(home.store.pending_effects().await.unwrap(), []);
 }

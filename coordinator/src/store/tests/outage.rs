@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use muster_core::{JobId, JobStatus, LaunchId};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use crate::store::fixtures::{
-    Cluster, Mode, Wire, delivery, entry, in_schema, launch, lead_at_once,
+    Cluster, Mode, Wire, delivery, entry, in_schema, job, launch, lead_at_once, runner,
 };
 use crate::store::{Accepted, Batch, Limits, PostgresSettings, Store, StoreError, TimelineQuery};
 
@@ -169,6 +170,34 @@ async fn a_commit_whose_answer_is_lost_is_told_so_and_stored_once() {
     assert_eq!(store.timeline(all).await.unwrap(), entries);
     assert_eq!(entries.len(), 2);
     assert_eq!(store.pending_effects().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_of_thousands_takes_few_ways_to_the_server() {
+    let cluster = Cluster::shared();
+    let settings = in_schema(cluster).await;
+    let wire = Wire::to(cluster.directory()).await;
+    let store = Store::connect(&wire.through(&settings)).await.unwrap();
+    let _leads = lead_at_once(&store).await;
+    let names: Vec<_> = (0..1_000).map(|n| format!("l{n}")).collect();
+    let batch = Batch {
+        jobs: (0..1_000)
+            .map(|n| job(n, JobStatus::Completed, 1))
+            .collect(),
+        runners: names.iter().map(|name| runner(name, 1)).collect(),
+        timeline: names.iter().map(|name| entry(0, name)).collect(),
+        effects: names.iter().map(|name| launch(name)).collect(),
+        forgotten_jobs: (0..1_000).map(JobId).collect(),
+        forgotten_runners: names.iter().map(LaunchId::new).collect(),
+        finished_effects: names.clone(),
+        processed_deliveries: names.clone(),
+        ..Batch::default()
+    };
+    let before = wire.carried();
+    store.commit(batch).await.unwrap();
+    // Some megabytes, in pieces of 64 KiB at most; each statement would be one of 8,000.
+    let pieces = wire.carried() - before;
+    assert!(pieces < 800, "{pieces}");
 }
 
 #[tokio::test]

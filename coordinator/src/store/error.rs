@@ -114,6 +114,7 @@ impl StoreError {
             Self::TooSlow(limit) => Self::TooSlow(*limit),
             Self::Full(error) => Self::Full(told(error)),
             Self::Unavailable(error) => Self::Unavailable(told(error)),
+            Self::Database(error) => Self::Database(told(error)),
             Self::Unknown(error) => Self::Unknown(Box::new(error.again())),
             other => Self::Database(sqlx::Error::Io(std::io::Error::other(other.to_string()))),
         }

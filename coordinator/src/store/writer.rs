@@ -113,6 +113,8 @@ struct Outage {
     /// Before this the database is not tried again.
     again_at: Instant,
     error: StoreError,
+    /// Whether nothing at all would go, so that changes need not be tried.
+    of_all: bool,
 }
 
 /// What the writer has to do.
@@ -182,7 +184,7 @@ impl Task {
     /// can't be stored does no harm to its neighbours; unless the database is gone for all of them.
     async fn store(&mut self, mut group: Vec<Box<dyn Queued>>) {
         if let Some(outage) = &self.outage
-            && outage.error.is_of_all()
+            && outage.of_all
             && Instant::now() < outage.again_at
         {
             answer_all(group, &outage.error);
@@ -197,30 +199,48 @@ impl Task {
             }
             Err(error) => error,
         };
-        if group.len() == 1 || error.is_of_all() {
+        let out = self.outage.as_ref().is_some_and(|outage| outage.of_all);
+        if group.len() == 1 || out {
+            let lasts = lasts(&error);
             answer_all(group, &error);
+            self.doubt(lasts).await;
             return;
         }
         tracing::warn!(%error, changes = group.len(), "a group of changes failed; storing each alone");
         let deadline = Instant::now() + ALONE_WAIT;
+        let mut refused = false;
         for mut change in group {
-            let verdict = if Instant::now() < deadline {
-                self.transaction(std::slice::from_mut(&mut change)).await
-            } else {
-                Err(error.again())
+            let verdict = match &self.outage {
+                Some(outage) if outage.of_all => Err(outage.error.again()),
+                _ if Instant::now() >= deadline => Err(error.again()),
+                _ => self.transaction(std::slice::from_mut(&mut change)).await,
             };
+            refused |= verdict.as_ref().is_err_and(lasts);
             change.answer(verdict);
+        }
+        self.doubt(refused).await;
+    }
+
+    /// Finds out whether what was refused for good is refused because of what it is, or everything is.
+    async fn doubt(&mut self, refused: bool) {
+        if refused && self.outage.is_none() {
+            drop(self.transaction(&mut []).await);
         }
     }
 
     async fn transaction(&mut self, group: &mut [Box<dyn Queued>]) -> Result<(), StoreError> {
         self.committing = false;
         let limit = self.database.transaction_limit();
+        // What fails without any change is no change's fault.
+        let mut of_all = group.is_empty();
         let done = match self.connect().await {
             Ok(()) => timeout(limit, self.apply_all(group))
                 .await
                 .unwrap_or(Err(StoreError::TooSlow(limit))),
-            Err(error) => Err(error),
+            Err(error) => {
+                of_all = true;
+                Err(error)
+            }
         };
         let done = match done {
             Err(error) if self.committing => Err(error.of_commit()),
@@ -234,7 +254,7 @@ impl Task {
             // transaction is still open. A new connection knows better.
             db.close_hard().await;
         }
-        self.note(&done);
+        self.note(&done, of_all);
         done
     }
 
@@ -275,33 +295,48 @@ impl Task {
         db.command("COMMIT").await
     }
 
-    /// Keeps account of outages, and tells of their beginning and end.
-    fn note(&mut self, done: &Result<(), StoreError>) {
-        match (done, &mut self.outage) {
+    /// Keeps account of outages, and tells of their beginning and end. What the database refuses is an outage,
+    /// too, if it is refused whatever is to be written (`of_all`).
+    fn note(&mut self, done: &Result<(), StoreError>, of_all: bool) {
+        let error = match (done, &self.outage) {
             (Ok(()), Some(outage)) => {
                 let lasted = outage.since.elapsed();
                 tracing::info!(?lasted, "the store can be written again");
                 self.outage = None;
                 self.writable.send_replace(true);
+                return;
             }
-            (Err(error), Some(outage)) if error.passes() => {
-                outage.again_at = Instant::now() + outage.backoff.wait();
-                outage.error = error.again();
-            }
-            (Err(error), None) if error.passes() => {
-                tracing::error!(%error, "the store can't be written; webhooks are refused until it can");
-                let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-                self.outage = Some(Outage {
-                    since: Instant::now(),
-                    again_at: Instant::now() + backoff.wait(),
-                    backoff,
-                    error: error.again(),
-                });
-                self.writable.send_replace(false);
-            }
-            _ => {}
+            (Ok(()), None) => return,
+            (Err(error), _) => error,
+        };
+        let of_database = error.passes() || of_all;
+        if self.outage.is_none() && of_database {
+            tracing::error!(%error, "the store can't be written; webhooks are refused until it can");
+            self.writable.send_replace(false);
+            self.outage = Some(Outage {
+                since: Instant::now(),
+                again_at: Instant::now(),
+                backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+                error: error.again(),
+                of_all: false,
+            });
+        }
+        let Some(outage) = &mut self.outage else {
+            return;
+        };
+        // Whatever happened: a time that has passed would have the database tried without a pause.
+        outage.again_at = Instant::now() + outage.backoff.wait();
+        // A disk that is full may take something small all the same; who refuses one change answers.
+        outage.of_all = error.is_of_all() || (of_all && !error.passes());
+        if of_database {
+            outage.error = error.again();
         }
     }
+}
+
+/// Whether the database refuses this for good; not so what only another coordinator may write.
+fn lasts(error: &StoreError) -> bool {
+    !error.passes() && !matches!(error, StoreError::NotLeader | StoreError::Closed)
 }
 
 fn answer_all(group: Vec<Box<dyn Queued>>, error: &StoreError) {

@@ -11,6 +11,7 @@ mod lease;
 mod model;
 mod outage;
 mod prune;
+mod refusals;
 mod schema;
 mod timeline;
 mod tls;

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::document::{Section, Value, all};
 use super::sections::{api_url, parameter, source, word};
-use super::values::{duration, http_url, path};
+use super::values::{duration, http_url, path, secret_path};
 use super::{GithubSettings, SecretSource};
 use crate::github::survey::SurveySettings;
 
@@ -43,7 +43,7 @@ pub(super) fn github(
     let webhook_secrets = webhook_secrets(&mut section, base);
     let ca_file = section.optional("ca_file", path(base));
     let proxy = section.optional("proxy", http_url);
-    let credentials = section.optional("proxy_credentials_file", path(base));
+    let credentials = section.optional("proxy_credentials_file", secret_path(base));
     if let (Some(None), Some(Some(_))) = (&proxy, &credentials) {
         section.refuse("proxy_credentials_file is of no use without proxy");
     }
@@ -83,7 +83,7 @@ pub(super) fn github(
 /// Secrets that sign webhooks: some in files, some in parameters.
 fn webhook_secrets(section: &mut Section<'_>, base: &Path) -> Option<Vec<SecretSource>> {
     let files = section.optional("webhook_secret_files", |value| {
-        let read = path(base);
+        let read = secret_path(base);
         let files = all(&value.list()?, |value| read(value).map(SecretSource::File))?;
         if files.is_empty() {
             return value.refused("has no file; at least one is needed");

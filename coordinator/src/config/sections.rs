@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use url::Url;
 
 use super::document::{Section, Value, all};
-use super::values::{address, duration, http_url, is_word, path};
+use super::values::{address, duration, http_url, is_word, path, secret_path};
 use super::{
     CaSource, CoordinatorSettings, IdentitySettings, ListenSettings, LocalSettings, SecretSource,
     SecretsSettings, TelemetrySettings,
@@ -123,7 +123,7 @@ pub(super) fn source(
     base: &Path,
     (file_key, parameter_key): (&'static str, &'static str),
 ) -> Option<Option<SecretSource>> {
-    let file = section.optional(file_key, path(base));
+    let file = section.optional(file_key, secret_path(base));
     let named = section.optional(parameter_key, parameter);
     match (file?, named?) {
         (Some(_), Some(_)) => {
@@ -138,12 +138,17 @@ pub(super) fn source(
     }
 }
 
-/// The name of an SSM parameter
+/// The name of an SSM parameter that holds a secret; what is none may be the secret, and is not repeated
 /// (<https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html>).
 pub(super) fn parameter(value: &Value<'_>) -> Option<String> {
-    word(value, "the name of an SSM parameter", |c| {
+    let text = value.text()?;
+    if is_word(text, 255, |c| {
         c.is_ascii_alphanumeric() || "/._-".contains(c)
-    })
+    }) {
+        return Some(text.to_owned());
+    }
+    value.report("is not the name of an SSM parameter; what is secret is its value");
+    None
 }
 
 pub(super) fn secrets(

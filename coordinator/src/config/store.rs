@@ -118,7 +118,7 @@ fn plain_url(value: &Value<'_>) -> Option<String> {
     }
     let told = url.query_pairs().any(|(key, _)| key == "password");
     if url.password().is_some() || told {
-        value.report("must not carry a password: give the whole URL in url_file or url_parameter");
+        value.report("must not carry a password: put the URL into a file and name the file in url_file, or into a parameter and name it in url_parameter");
         return None;
     }
     Some(text.to_owned())

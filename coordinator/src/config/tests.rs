@@ -311,9 +311,49 @@ fn each_error_is_named_with_its_place(
 #[case::broken_proxy("[accounts.local]", "proxy = \"user:hunter2@proxy\"\n[accounts.local]")]
 #[case::pasted_key("\"app.pem\"", "'''-----BEGIN KEY-----\nhunter2\n'''")]
 #[case::unknown_key("[accounts.local]", "webhook_secret = \"hunter2\"\n[accounts.local]")]
+#[case::store_url("[local]", "[store]\nurl = \"postgres://u:hunter2@db/m\"\n[local]")]
+#[case::url_for_its_file(
+    "[local]",
+    "[store]\nurl_file = \"postgres://u:hunter2@db/m\"\n[local]"
+)]
+#[case::url_for_its_parameter(
+    "[local]",
+    "[store]\nurl_parameter = \"postgres://u:hunter2@db/m\"\n[secrets]\nregion = \"eu-west-1\"\n[local]"
+)]
+#[case::half_a_url("[local]", "[store]\nurl_file = \"u:hunter2@db/m\"\n[local]")]
+#[case::absolute_url("[local]", "[store]\nurl_file = \"//u://hunter2@db/m\"\n[local]")]
+#[case::credentials_for_their_file(
+    "[accounts.local]",
+    "proxy = \"http://proxy\"\nproxy_credentials_file = \"user:hunter2\"\n[accounts.local]"
+)]
+#[case::webhook_secret_for_its_file("\"webhook.secret\"", "\"hunter2@\"")]
+#[case::webhook_secret_for_its_parameter(
+    "webhook_secret_files = [\"webhook.secret\"]",
+    "webhook_secret_parameters = [\"hunter2+/=\"]"
+)]
+#[case::key_for_its_file(
+    "[local]",
+    "[identity]\nca_certificate_file = \"ca.pem\"\nca_key_file = \"key:hunter2\"\n[local]"
+)]
 fn no_error_repeats_a_secret(#[case] old: &str, #[case] new: &str) {
-    let errors = errors(&with(old, new));
+    let errors = match parse(&with(old, new)) {
+        Err(errors) => errors.to_string(),
+        // Those who can't be told from a path go on to be looked for.
+        Ok(config) => {
+            let errors = verify_files(&config).unwrap_err();
+            errors.iter().map(ToString::to_string).collect()
+        }
+    };
+    assert!(!errors.is_empty());
     assert!(!errors.contains("hunter2"), "{errors}");
+}
+
+#[test]
+fn an_absolute_path_of_a_secret_may_have_any_character() {
+    let path = "/run/credentials/muster@prod.service/app key:1.pem";
+    let config = parse(&with("app.pem", path)).unwrap();
+    let source = SecretSource::File(path.into());
+    assert_eq!(config.github.private_key, source);
 }
 
 #[test]

@@ -85,6 +85,21 @@ pub(super) fn path(base: &Path) -> impl Fn(&Value<'_>) -> Option<PathBuf> {
     }
 }
 
+/// Reads the path of a file that holds a secret. Whoever gives the secret itself must not find it in a log, not
+/// even once the file can't be read: what looks like a URL, or like a name and a password, is not repeated.
+pub(super) fn secret_path(base: &Path) -> impl Fn(&Value<'_>) -> Option<PathBuf> {
+    let path = path(base);
+    move |value| {
+        let text = value.text()?;
+        let relative = !text.starts_with('/');
+        if text.contains("://") || (relative && text.contains([':', '@'])) {
+            value.report("is not the path of a file; what is secret goes into a file, and the file's path here");
+            return None;
+        }
+        path(value)
+    }
+}
+
 /// Reads an address to listen on.
 pub(super) fn address(value: &Value<'_>) -> Option<SocketAddr> {
     value

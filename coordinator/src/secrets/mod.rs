@@ -75,6 +75,16 @@ enum What {
     StoreUrl,
 }
 
+/// What could be read.
+#[derive(Default)]
+struct Got {
+    app_key: Option<SecretString>,
+    webhook: Vec<Option<SecretString>>,
+    proxy_credentials: Option<SecretString>,
+    ca: Option<CaPair>,
+    store_url: Option<SecretString>,
+}
+
 impl Reader {
     /// A reader; reads nothing and calls nobody yet.
     pub async fn new(config: &Config, given: Given) -> Self {
@@ -95,32 +105,60 @@ impl Reader {
     /// # Errors
     /// When any can't be read, is empty or is too large: then all that are wrong.
     pub async fn read(&self) -> Result<Secrets, Vec<SecretError>> {
-        let mut errors = Vec::new();
-        let mut read = Vec::new();
-        for (what, secret) in self.read_some(|_| true).await {
-            match secret {
-                Ok(secret) => read.push((what, secret)),
-                Err(error) => errors.push(error),
-            }
-        }
+        let (got, errors) = self.read_each().await;
         if !errors.is_empty() {
             return Err(errors);
         }
-        let one = |what| {
-            let mut all = read.iter();
-            all.find_map(|(of, secret)| (*of == what).then(|| secret.clone()))
-        };
-        let app_key = one(What::AppKey).ok_or_else(Vec::new)?;
-        let webhooks = read.iter().filter(|(what, _)| *what == What::Webhook);
         Ok(Secrets {
-            app_key,
-            webhook: webhooks.map(|(_, secret)| secret.clone()).collect(),
-            proxy_credentials: one(What::ProxyCredentials),
-            ca: one(What::CaCertificate)
-                .zip(one(What::CaKey))
-                .map(|(certificate, key)| CaPair { certificate, key }),
-            store_url: one(What::StoreUrl),
+            app_key: got.app_key.ok_or_else(Vec::new)?,
+            webhook: got.webhook.into_iter().flatten().collect(),
+            proxy_credentials: got.proxy_credentials,
+            ca: got.ca,
+            store_url: got.store_url,
         })
+    }
+
+    /// Reads all secrets again: one that can't be read is as it is at present, whatever the others are. Of a
+    /// certificate and its key both are read, or neither counts.
+    pub async fn read_again(&self, present: &Secrets) -> (Secrets, Vec<SecretError>) {
+        let (got, errors) = self.read_each().await;
+        let present = present.clone();
+        let mut webhook = present.webhook;
+        // Both are in the order of the configuration, which is read once only.
+        for (present, new) in webhook.iter_mut().zip(got.webhook) {
+            if let Some(new) = new {
+                *present = new;
+            }
+        }
+        let secrets = Secrets {
+            app_key: got.app_key.unwrap_or(present.app_key),
+            webhook,
+            proxy_credentials: got.proxy_credentials.or(present.proxy_credentials),
+            ca: got.ca.or(present.ca),
+            store_url: got.store_url.or(present.store_url),
+        };
+        (secrets, errors)
+    }
+
+    /// Reads each secret; tells what is wrong with those that can't be read.
+    async fn read_each(&self) -> (Got, Vec<SecretError>) {
+        let (mut got, mut errors) = (Got::default(), Vec::new());
+        let (mut certificate, mut key) = (None, None);
+        for (what, secret) in self.read_some(|_| true).await {
+            let secret = secret.map_err(|error| errors.push(error)).ok();
+            match what {
+                What::AppKey => got.app_key = secret,
+                What::Webhook => got.webhook.push(secret),
+                What::ProxyCredentials => got.proxy_credentials = secret,
+                What::CaCertificate => certificate = secret,
+                What::CaKey => key = secret,
+                What::StoreUrl => got.store_url = secret,
+            }
+        }
+        got.ca = certificate
+            .zip(key)
+            .map(|(certificate, key)| CaPair { certificate, key });
+        (got, errors)
     }
 
     /// Reads the certificate authority alone; none if it is made in the data directory.

@@ -37,17 +37,14 @@ pub async fn watch(
         if stop.run_until_cancelled(wait).await.is_none() {
             return;
         }
-        let Some(read) = stop.run_until_cancelled(reader.read()).await else {
+        let reading = reader.read_again(&present);
+        let Some((new, errors)) = stop.run_until_cancelled(reading).await else {
             return;
         };
-        match read {
-            Ok(new) => applied.take_up(&mut present, new),
-            Err(errors) => {
-                for error in errors {
-                    tracing::warn!(%error, "a secret can't be read again; the present one stays in use");
-                }
-            }
+        for error in errors {
+            tracing::warn!(%error, "a secret can't be read again; the present one stays in use");
         }
+        applied.take_up(&mut present, new);
         applied.serving.renew_if_due(Timestamp::now());
     }
 }

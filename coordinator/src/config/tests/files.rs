@@ -34,6 +34,37 @@ async fn secrets_are_read_without_their_line_end_and_never_shown() {
     assert!(!shown.contains("hush"), "{shown}");
 }
 
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_again_does_not_hold_up_the_others() {
+    let (directory, config) = on_disk();
+    let path = |name: &str| directory.path().join(name);
+    let text = std::fs::read_to_string(path("muster.toml")).unwrap();
+    let two = "[\"webhook.secret\", \"second.secret\"]";
+    std::fs::write(path("second.secret"), "second").unwrap();
+    std::fs::write(
+        path("muster.toml"),
+        text.replace("[\"webhook.secret\"]", two),
+    )
+    .unwrap();
+    drop(config);
+    let config = Config::load(&path("muster.toml")).unwrap();
+    let reader = Reader::new(&config, Given::default()).await;
+    let present = reader.read().await.unwrap();
+    assert_eq!(present.webhook.len(), 2);
+
+    std::fs::remove_file(path("app.pem")).unwrap();
+    std::fs::remove_file(path("webhook.secret")).unwrap();
+    std::fs::write(path("second.secret"), "rotated").unwrap();
+    let (new, errors) = reader.read_again(&present).await;
+    let told: Vec<_> = errors.iter().map(|error| error.key).collect();
+    assert_eq!(told, ["github.private_key", "github.webhook_secret"]);
+    assert_eq!(new.app_key.expose_secret(), "key");
+    let webhook = new.webhook.iter().map(secrecy::ExposeSecret::expose_secret);
+    let webhook: Vec<_> = webhook.collect();
+    assert_eq!(webhook, ["hush", "rotated"]);
+    assert_eq!(reader.read().await.unwrap_err(), errors);
+}
+
 #[test]
 fn every_file_that_is_not_as_it_should_be_is_named() {
     let (directory, config) = on_disk();

@@ -56,7 +56,10 @@ fn delete_store(world: &World) {
 async fn states(world: &World) -> anyhow::Result<Vec<RunnerState>> {
     let mut operator = world.operator("looker").await?;
     let runners = operator.runners().await?;
-    let mut states: Vec<RunnerState> = runners.iter().map(|runner| runner.state()).collect();
+    let mut states: Vec<RunnerState> = runners
+        .iter()
+        .map(muster_proto::v1::Runner::state)
+        .collect();
     states.sort_unstable();
     Ok(states)
 }

@@ -77,7 +77,7 @@ fn an_instance_that_the_ledger_has_lost_gets_a_row_and_is_no_stray() {
     let (mut tester, launch) = with_found();
     let again = tester.tell(listing(vec![marked(INSTANCE, "linux")]));
     assert_eq!(again.effects, []);
-    assert_eq!(tester.launches("linux"), [launch.clone()]);
+    assert_eq!(tester.launches("linux"), std::slice::from_ref(&launch));
     let runner = tester.fleet.runner(&launch).unwrap();
     assert_eq!(runner.stage(), Stage::Found);
     assert_eq!(

@@ -33,8 +33,9 @@ use crate::presence::Presence;
 
 /// Messages on their way from a session to its connection.
 const OUT_CAPACITY: usize = 4;
-/// Most bytes of a message: the console's tail, and room for the rest.
-const MAX_MESSAGE: usize = 128 * 1024;
+/// Most bytes of a message: both tails of a runner's end, of 64 KiB each, and room for the rest. An end that
+/// is refused would be said again and again.
+const MAX_MESSAGE: usize = 256 * 1024;
 
 /// What agents are told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use muster_proto::v1::session_request::Message as Said;
 use muster_proto::v1::session_response::Message as Told;
 use muster_proto::v1::{
     GetRunnerRequest, Heartbeat, Hello, JobUse, Pressure, RenewCertificateRequest, ResourceKind,
-    ResourceWarning, RunnerPhase, Sample,
+    ResourceWarning, RunnerFinished, RunnerOutcome, RunnerPhase, Sample,
 };
 use tonic::Code;
 
@@ -125,6 +125,21 @@ async fn what_an_earlier_process_stored_is_acknowledged_and_not_applied() {
     stream.event(3, phase(RunnerPhase::Running)).await;
     assert_eq!(stream.acknowledged().await, 3);
     assert_eq!(world.runner().await.stage(), Stage::Busy);
+}
+
+#[tokio::test]
+async fn an_end_with_both_tails_full_is_taken() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::greeted(&channel, Hello::default()).await;
+    let finished = Kind::RunnerFinished(RunnerFinished {
+        outcome: RunnerOutcome::Failed.into(),
+        console_tail: "c".repeat(65_536),
+        diagnostic_tail: "d".repeat(65_536),
+        ..RunnerFinished::default()
+    });
+    stream.event(1, Some(finished)).await;
+    assert_eq!(stream.acknowledged().await, 1);
 }
 
 #[tokio::test]

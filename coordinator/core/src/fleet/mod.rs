@@ -138,13 +138,15 @@ impl Fleet {
     /// record changes.
     fn take_in(&mut self, event: Event, turn: &mut Turn) -> bool {
         let by_time = matches!(event, Event::Tick | Event::Restarted);
+        let unlisted = self.unlisted.len();
         self.dispatch(event, turn);
         self.note_current(turn);
         debug_assert!(
             !by_time || self.current == Current::of(&self.jobs, &self.runners),
             "all current jobs and runners are known as such"
         );
-        by_time || turn.has_changed()
+        // An account that was listed for the first time may launch what waited for that.
+        by_time || turn.has_changed() || self.unlisted.len() < unlisted
     }
 
     fn dispatch(&mut self, event: Event, turn: &mut Turn) {

@@ -281,14 +281,11 @@ async fn a_repository_that_is_out_of_sight_for_a_moment_is_read_anew() {
 
 #[tokio::test]
 async fn runs_that_are_new_together_are_read_one_after_the_other() {
-    let answers = Arc::new(Mutex::new(quiet()));
+    let mut answers = quiet();
     let runs: Vec<Value> = (11..=18).map(|id| json!({ "id": id })).collect();
-    let mut all = answers.lock().unwrap();
-    all.insert("runs?status=queued", json!({ "workflow_runs": runs }));
-    all.insert("/jobs?", json!({ "jobs": [] }));
-    drop(all);
-    let scripted = Arc::clone(&answers);
-    let github = Fake::new(move |asked| answer(asked, &scripted.lock().unwrap())).await;
+    answers.insert("runs?status=queued", json!({ "workflow_runs": runs }));
+    answers.insert("/jobs?", json!({ "jobs": [] }));
+    let github = Fake::new(move |asked| answer(asked, &answers)).await;
     let _surveying = survey(&github).await;
     github.is_asked("/jobs?", 1).await;
     let began = std::time::Instant::now();

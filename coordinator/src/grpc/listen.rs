@@ -27,7 +27,7 @@ use tower::Service as _;
 use tracing::{debug, info, warn};
 
 use super::authorize::{self, Caller, Role};
-use super::per_address::PerAddress;
+use super::per_address::{PerAddress, Share};
 use super::time::until;
 use crate::identity::peer::Peer;
 use crate::identity::serving::PresentTls;
@@ -38,6 +38,8 @@ use crate::identity::tls::{SEND_BUFFER, Tls};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Most handshakes at a time; more connections wait in the kernel's queue.
 const HANDSHAKES: usize = 256;
+/// Most handshakes at a time with one address, so that it keeps no other out; more are closed at once.
+const HANDSHAKES_PER_ADDRESS: usize = HANDSHAKES / 4;
 /// Longest time from a call to the head of its answer. Streams go on after it.
 const CALL: Duration = Duration::from_secs(30);
 /// Time between two pings on a connection, and how long their answer may take.
@@ -84,8 +86,7 @@ impl Limits {
             Role::Agent => common,
             Role::Newcomer => Self {
                 connections: 4_096,
-                // A quarter of the handshakes.
-                per_address: HANDSHAKES / 4,
+                per_address: HANDSHAKES_PER_ADDRESS,
                 age: Duration::from_secs(60),
                 ..common
             },
@@ -164,6 +165,7 @@ async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let connections = Arc::new(Semaphore::new(shared.limits.connections));
     let addresses = PerAddress::new(shared.limits.per_address);
+    let shaking = PerAddress::new(HANDSHAKES_PER_ADDRESS);
     loop {
         // Neither semaphore is ever closed.
         let Ok(connection) = Arc::clone(&connections).acquire_owned().await else {
@@ -178,10 +180,14 @@ async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
                     debug!(role = ?shared.role, %address, "an address has too many connections");
                     continue;
                 };
+                let Some(shaking) = shaking.take(address.ip()) else {
+                    debug!(role = ?shared.role, %address, "an address has too many handshakes");
+                    continue;
+                };
                 let shared = Arc::clone(shared);
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
-                    serve_connection(&shared, tcp, address, handshake).await;
+                    serve_connection(&shared, tcp, address, (handshake, shaking)).await;
                     drop((connection, share));
                 });
             }
@@ -193,11 +199,14 @@ async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
+/// What a handshake holds: of all handshakes, and of its address's.
+type Handshake = (OwnedSemaphorePermit, Share);
+
 async fn serve_connection(
     shared: &Shared,
     tcp: TcpStream,
     address: SocketAddr,
-    handshake: OwnedSemaphorePermit,
+    handshake: Handshake,
 ) {
     let mut following = Following::new(&shared.tls);
     let Some(tls) = shake(shared, &following, tcp, address).await else {

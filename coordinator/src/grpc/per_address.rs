@@ -96,7 +96,10 @@ impl Turns {
     pub(super) async fn wait(&self, address: IpAddr) -> Turn {
         let address = counted(address);
         let turns = {
-            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut addresses = self
+                .addresses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let turns = addresses.entry(address);
             Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(self.at_a_time))))
         };
@@ -114,7 +117,11 @@ impl Turns {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let mut addresses = self.of.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self
+            .of
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let turns = addresses.get(&self.address);
         if turns.is_some_and(|turns| Arc::strong_count(turns) == 1) {
             addresses.remove(&self.address);

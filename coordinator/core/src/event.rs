@@ -107,6 +107,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The instances of an account could not be listed.
+    ListingFailed {
+        /// The account.
+        account: AccountName,
+        /// Why.
+        reason: String,
+    },
     /// An assignment can't be sent, as its configuration was lost with the process that held it, or
     /// was sent before.
     AssignmentLost {

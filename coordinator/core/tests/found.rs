@@ -135,6 +135,13 @@ fn nothing_is_launched_before_the_instances_are_known_that_count() {
     }
     let explained = tester.fleet.explain(JobId(1), at(0)).unwrap();
     assert!(explained.next.contains("not been listed"), "{explained:?}");
+    tester.tell(Event::ListingFailed {
+        account: "local".into(),
+        reason: "nobody answers".to_owned(),
+    });
+    let explained = tester.fleet.explain(JobId(1), at(0)).unwrap();
+    let why = "not been listed yet: nobody answers";
+    assert!(explained.next.contains(why), "{explained:?}");
     let changes = tester.tell(listing(vec![marked(INSTANCE, "linux")]));
     assert_eq!(launched(&changes), 1, "one of two places is taken");
 }

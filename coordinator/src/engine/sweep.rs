@@ -39,6 +39,13 @@ pub async fn sweep(
                 tracing::warn!(account = account.as_str(), %error, "instances can't be listed");
                 if !listed_once {
                     wait = until_first.wait();
+                    let failed = Event::ListingFailed {
+                        account: account.clone(),
+                        reason: error.to_string(),
+                    };
+                    if engine.submit(failed).await.is_err() {
+                        return;
+                    }
                 }
                 continue;
             }

@@ -183,11 +183,8 @@ impl Fleet {
 
     /// Why a pool launches nothing at all at present.
     fn barred(&self, pool: &PoolSpec, now: Timestamp) -> Option<String> {
-        if !self.is_listed(&pool.account) {
-            return Some(format!(
-                "the instances of account {} have not been listed yet",
-                pool.account
-            ));
+        if let Some(awaited) = self.awaits_listing(&pool.account) {
+            return Some(awaited);
         }
         let state = self.pools.get(&pool.name)?;
         if let Some(paused) = &state.paused {

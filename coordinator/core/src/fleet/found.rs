@@ -19,13 +19,32 @@ impl Fleet {
     /// Lets no account launch anything before its instances were listed once: those that the ledger has lost
     /// count against its limits.
     pub fn list_first(&mut self) {
-        self.unlisted = self.spec.accounts.keys().cloned().collect();
+        let accounts = self.spec.accounts.keys();
+        self.unlisted = accounts.map(|account| (account.clone(), None)).collect();
     }
 
     /// Whether all instances of an account are known, as far as a listing can tell.
     #[must_use]
     pub fn is_listed(&self, account: &AccountName) -> bool {
-        !self.unlisted.contains(account)
+        !self.unlisted.contains_key(account)
+    }
+
+    /// Keeps why an account has not been listed yet, for those who ask.
+    pub(super) fn listing_failed(&mut self, account: &AccountName, reason: String) {
+        if let Some(last) = self.unlisted.get_mut(account) {
+            *last = Some(reason);
+        }
+    }
+
+    /// Why an account launches nothing at all before its first listing.
+    pub(super) fn awaits_listing(&self, account: &AccountName) -> Option<String> {
+        let failure = self.unlisted.get(account)?;
+        let mut told = format!("the instances of account {account} have not been listed yet");
+        if let Some(failure) = failure {
+            told.push_str(": ");
+            told.push_str(failure);
+        }
+        Some(told)
     }
 
     /// Makes a row of each instance that the ledger has lost.

@@ -70,7 +70,7 @@ pub struct Fleet {
     /// Registrations that the last listing of a scope had and that no launch has, and since when.
     left_runners: BTreeMap<Scope, BTreeMap<RunnerName, Timestamp>>,
     /// Accounts whose instances are to be listed before anything is launched there.
-    unlisted: BTreeSet<AccountName>,
+    unlisted: BTreeMap<AccountName, Option<String>>,
     /// The jobs by their runs.
     runs: Runs,
 }
@@ -95,7 +95,7 @@ impl Fleet {
             current: Current::of(&jobs, &runners),
             runs: Runs::of(jobs.values()),
             left_runners: BTreeMap::new(),
-            unlisted: BTreeSet::new(),
+            unlisted: BTreeMap::new(),
             spec,
             ids: LaunchIds::new(seed),
             jobs,
@@ -180,6 +180,7 @@ impl Fleet {
             } => {
                 self.mint_failed(&launch, &name, failure, &detail, turn);
             }
+            Event::ListingFailed { account, reason } => self.listing_failed(&account, reason),
             Event::HeldUp { launch, reason } => self.held_up(&launch, reason, turn),
             Event::AssignmentLost { launch, name } => self.assignment_lost(&launch, &name, turn),
             Event::Deregistered {

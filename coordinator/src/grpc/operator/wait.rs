@@ -23,6 +23,10 @@ pub(super) fn breakdown(job: &Job, runner: Option<&Runner>, now: Timestamp) -> v
         .or(job.completed_at)
         .unwrap_or(now)
         .max(queued);
+    let end = match job.started_at {
+        Some(started) => within_the_second(started, runner).max(end),
+        None => end,
+    };
     let mut cursor = queued;
     let mut part = |mark: Option<Timestamp>| {
         let mark = mark?.min(end);
@@ -47,6 +51,15 @@ pub(super) fn breakdown(job: &Job, runner: Option<&Runner>, now: Timestamp) -> v
         pickup: wire(pickup),
         total: wire(Some(until(end, queued))),
     }
+}
+
+/// When a job has started that GitHub says did so in this second: its times are whole seconds, rounded down, and
+/// a mark of its runner in that second came before.
+fn within_the_second(started: Timestamp, runner: Option<&Runner>) -> Timestamp {
+    let listening = runner.and_then(|runner| runner.marks.listening_at);
+    listening
+        .filter(|listening| listening.as_second() == started.as_second())
+        .map_or(started, |listening| listening.max(started))
 }
 
 #[cfg(test)]
@@ -105,6 +118,21 @@ mod tests {
         let runner = marked([Some(10), Some(20), Some(30), Some(40)]);
         let wait = breakdown(&started(100, 102, 103), Some(&runner), at(999));
         assert_eq!(parts(&wait), [Some(2), None, None, None, None, Some(1)]);
+    }
+
+    #[test]
+    fn a_job_that_starts_in_the_second_of_its_launch_shows_all_parts() {
+        let mut runner = marked([None; 4]);
+        let mark = |millis| at(100) + Duration::from_millis(millis);
+        runner.marks.created_at = mark(300);
+        runner.marks.launched_at = Some(mark(400));
+        runner.marks.enrolled_at = Some(mark(500));
+        runner.marks.listening_at = Some(mark(600));
+        let wait = breakdown(&started(100, 100, 100), Some(&runner), at(999));
+        let millis = |part: Option<prost_types::Duration>| part.unwrap().nanos / 1_000_000;
+        let parts = [wait.decision, wait.launch, wait.boot, wait.registration];
+        assert_eq!(parts.map(millis), [300, 100, 100, 100]);
+        assert_eq!((millis(wait.pickup), millis(wait.total)), (0, 600));
     }
 
     #[test]

@@ -77,6 +77,15 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         web::front(Arc::clone(&routes)),
         stop.clone(),
     ));
+    // So do the figures: who doesn't lead tells some, too.
+    if config.telemetry.emf {
+        tasks.spawn(emf::run(
+            metrics.clone(),
+            config.telemetry.emf_namespace.clone(),
+            config.telemetry.emf_interval,
+            stop.clone(),
+        ));
+    }
 
     let given = Given {
         metrics: Some(metrics.clone()),
@@ -88,7 +97,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let opened = wiring::open(&config, &secrets);
+    let opened = wiring::open(&config, &secrets, &metrics);
     let (store, serving) = tokio::select! {
         opened = opened => opened?,
         _ = terminate.recv() => return Ok(()),
@@ -351,15 +360,6 @@ impl Service {
                 .watch_deliveries(move || engine.inbox_ready(), stop)
                 .await;
         });
-        let telemetry = &self.config.telemetry;
-        if telemetry.emf {
-            tasks.spawn(emf::run(
-                self.metrics.clone(),
-                telemetry.emf_namespace.clone(),
-                telemetry.emf_interval,
-                self.stop.clone(),
-            ));
-        }
     }
 }
 

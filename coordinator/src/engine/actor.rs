@@ -293,7 +293,10 @@ impl Actor {
             let key = matches!(effect, Effect::TerminateStray { .. }).then(|| effect.key());
             let started = self.in_flight.start(&self.executor, effect);
             if let Some(effect) = key.filter(|_| started) {
-                tracing::warn!(effect, "an instance has our mark and nobody knows it; it is ended");
+                tracing::warn!(
+                    effect,
+                    "an instance has our mark and nobody knows it; it is ended"
+                );
                 self.metrics.stray(StrayState::Found);
             }
         } else if let Some(event) = self.messages.send(effect) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_core::{
-    Effect, Event, FleetSpec, HostPhase, InstanceId, JobStatus, Marked, Origin, PoolSpec,
-    Scope, SizeRules, TimeLimits,
+    Effect, Event, FleetSpec, HostPhase, InstanceId, JobStatus, Marked, Origin, PoolSpec, Scope,
+    SizeRules, TimeLimits,
 };
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use secrecy::SecretString;
@@ -162,7 +162,10 @@ async fn strays_and_lost_hosts_are_counted_as_they_are_found() {
             offering: None,
         }),
     };
-    let folder = directory.path().join("instances").join("i-0000000000000dead");
+    let folder = directory
+        .path()
+        .join("instances")
+        .join("i-0000000000000dead");
     std::fs::create_dir_all(folder.join("runner")).unwrap();
     let alive = [stray, host];
     engine.submit(listed(&alive)).await.unwrap();

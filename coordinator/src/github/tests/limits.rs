@@ -111,11 +111,19 @@ async fn what_the_answers_say_of_the_limits_is_shown_by_the_figures() {
     let client = GithubClient::new(settings).unwrap();
     assert!(!shown("muster_github_rate_limit"));
     delete(&client).await.unwrap();
-    assert!(shown("muster_github_rate_limit_remaining{limit=\"core\"} 4000\n"));
+    assert!(shown(
+        "muster_github_rate_limit_remaining{limit=\"core\"} 4000\n"
+    ));
     assert!(!shown("limit=\"registration\""));
     delete(&client).await.unwrap();
-    assert!(shown("muster_github_rate_limit_remaining{limit=\"core\"} 1000\n"));
-    assert!(shown("muster_github_rate_limit_remaining_ratio{limit=\"core\"} 0.2\n"));
+    assert!(shown(
+        "muster_github_rate_limit_remaining{limit=\"core\"} 1000\n"
+    ));
+    assert!(shown(
+        "muster_github_rate_limit_remaining_ratio{limit=\"core\"} 0.2\n"
+    ));
     mint(&client, &repository_scope(), "any").await.unwrap();
-    assert!(shown("muster_github_rate_limit_remaining_ratio{limit=\"registration\"} 0.9\n"));
+    assert!(shown(
+        "muster_github_rate_limit_remaining_ratio{limit=\"registration\"} 0.9\n"
+    ));
 }

@@ -239,7 +239,11 @@ fn who_does_not_lead_spoils_no_figure_of_who_does() {
     };
     assert_eq!(line["WebhooksAccepted"], 1);
     assert_eq!((&line["Ready"], &line["Leading"]), (&json!(0), &json!(0)));
-    for name in ["AgentsConnected", "GithubNoticeSeconds", "GithubRequestsError"] {
+    for name in [
+        "AgentsConnected",
+        "GithubNoticeSeconds",
+        "GithubRequestsError",
+    ] {
         assert!(line.get(name).is_none(), "{name}");
     }
     // What was counted before it led is told once it does.

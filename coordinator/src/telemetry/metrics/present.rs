@@ -91,7 +91,10 @@ impl fmt::Debug for Present {
 impl Present {
     pub(super) fn new() -> Result<Self, prometheus::Error> {
         Ok(Self {
-            ready: IntGauge::new("muster_ready", "1 while the coordinator should get traffic.")?,
+            ready: IntGauge::new(
+                "muster_ready",
+                "1 while the coordinator should get traffic.",
+            )?,
             leading: IntGauge::new("muster_leading", "1 while the coordinator leads.")?,
             certificates: gauge(
                 "muster_certificate_expiry_timestamp_seconds",

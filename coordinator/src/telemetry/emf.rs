@@ -85,8 +85,10 @@ impl Emitter {
                 lines.push(self.line(pool.as_deref(), figures, now));
             }
         }
-        for (pool, waits) in self.metrics.take_waits() {
-            lines.extend(self.wait_lines(&pool, waits, now));
+        if leads {
+            for (pool, waits) in self.metrics.take_waits() {
+                lines.extend(self.wait_lines(&pool, waits, now));
+            }
         }
         lines
     }

@@ -76,25 +76,35 @@ fn lines(emitter: &mut Emitter) -> Vec<Value> {
     lines.iter().map(|line| check(line)).collect()
 }
 
+/// What the lines tell under a name; nothing if they don't.
+fn told_as<'a>(lines: &'a [Value], name: &str) -> &'a Value {
+    let told = lines.iter().find_map(|line| line.get(name));
+    told.unwrap_or(&Value::Null)
+}
+
 #[test]
 fn every_line_obeys_the_specification_and_has_its_figures() {
     let (metrics, _) = busy();
     metrics.set_agents(1);
     let lines = lines(&mut Emitter::new(metrics, "Muster".to_owned()));
-    assert_eq!(lines.len(), 3);
-    let [global, pool, waits] = &lines[..] else {
+    let [global @ .., pool, waits] = &lines[..] else {
         panic!()
     };
-    assert_eq!(
-        global["_aws"]["CloudWatchMetrics"][0]["Dimensions"],
-        json!([[]])
-    );
-    assert_eq!(global["JobEventsInProgress"], 1);
-    assert_eq!(global["JobEventsQueued"], 0);
-    assert_eq!(global["WebhooksAccepted"], 1);
-    assert_eq!(global["GithubRequests4xx"], 1);
-    assert_eq!(global["LaunchesThrottled"], 1);
-    assert_eq!(global["AgentsConnected"], 1);
+    assert!(global.len() > 1, "more than 100 metrics take another line");
+    for line in global {
+        let dimensions = &line["_aws"]["CloudWatchMetrics"][0]["Dimensions"];
+        assert_eq!(*dimensions, json!([[]]));
+    }
+    for (name, value) in [
+        ("JobEventsInProgress", 1),
+        ("JobEventsQueued", 0),
+        ("WebhooksAccepted", 1),
+        ("GithubRequests4xx", 1),
+        ("LaunchesThrottled", 1),
+        ("AgentsConnected", 1),
+    ] {
+        assert_eq!(*told_as(global, name), value, "{name}");
+    }
     assert_eq!(pool["Pool"], "linux");
     assert_eq!(pool["JobsQueued"], 7);
     assert_eq!(pool["RunnersIdle"], 2);
@@ -130,12 +140,12 @@ fn counters_are_told_as_what_was_added() {
     metrics.webhook(WebhookAnswer::Accepted);
     metrics.webhook(WebhookAnswer::Accepted);
     let second = lines(&mut emitter);
-    assert_eq!(second.len(), 2, "no waits, no line");
-    assert_eq!(second[0]["WebhooksAccepted"], 2);
-    assert_eq!(second[0]["JobEventsInProgress"], 0);
-    assert_eq!(second[1]["JobsQueued"], 7, "gauges stay");
+    assert_eq!(*told_as(&second, "JobWait"), Value::Null, "no waits");
+    assert_eq!(*told_as(&second, "WebhooksAccepted"), 2);
+    assert_eq!(*told_as(&second, "JobEventsInProgress"), 0);
+    assert_eq!(*told_as(&second, "JobsQueued"), 7, "gauges stay");
     metrics.observe_wait(&pool, Duration::from_secs(9));
-    assert_eq!(lines(&mut emitter)[2]["JobWait"], json!([9]));
+    assert_eq!(*told_as(&lines(&mut emitter), "JobWait"), json!([9]));
 }
 
 #[test]
@@ -156,7 +166,8 @@ fn many_pools_and_waits_take_many_lines() {
         .map(|waits| waits.as_array().unwrap().len())
         .sum();
     assert_eq!(waits, 50 * 250);
-    assert_eq!(lines.len(), 1 + 50 + 50 * 3);
+    let of_pools = lines.iter().filter(|line| line.get("Pool").is_some());
+    assert_eq!(of_pools.count(), 50 + 50 * 3);
 }
 
 fn allowance(of: u32, left: u32) -> Allowance {
@@ -249,11 +260,15 @@ fn who_does_not_lead_spoils_no_figure_of_who_does() {
     // What was counted before it led is told once it does.
     metrics.lead();
     let later = lines(&mut emitter);
-    assert_eq!(later[0]["Leading"], 1);
-    assert_eq!(later[0]["AgentsConnected"], 0);
-    assert_eq!(later[0]["GithubRequestsError"], 1);
-    assert_eq!(later[0]["WebhooksAccepted"], 0, "told before");
-    assert_eq!(later[1]["JobWait"], json!([1]));
+    for (name, value) in [
+        ("Leading", 1),
+        ("AgentsConnected", 0),
+        ("GithubRequestsError", 1),
+        ("WebhooksAccepted", 0),
+    ] {
+        assert_eq!(*told_as(&later, name), value, "{name}");
+    }
+    assert_eq!(*told_as(&later, "JobWait"), json!([1]));
 }
 
 #[test]

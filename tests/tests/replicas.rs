@@ -73,10 +73,9 @@ async fn a_follower_takes_webhooks_and_leads_once_the_leader_is_killed() {
     println!("a new leader after {} ms", killed.elapsed().as_millis());
     wait_for("figures of who leads", PATIENCE, || async {
         let figures = follower.figures()?;
-        let mut leads = figures.iter().filter(|line| line["Leading"] == 1);
-        Ok(leads
-            .any(|line| line["AgentsConnected"].is_i64())
-            .then_some(()))
+        let leads = figures.iter().any(|line| line["Leading"] == 1);
+        let agents = figures.iter().any(|line| line["AgentsConnected"].is_i64());
+        Ok((leads && agents).then_some(()))
     })
     .await
     .unwrap();

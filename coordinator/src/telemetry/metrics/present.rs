@@ -66,6 +66,7 @@ impl Certificate {
     }
 }
 
+type Allowances = BTreeMap<(GithubLimit, Option<i64>), Allowance>;
 type Probe = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// What is looked up. Cheap to clone.
@@ -79,7 +80,7 @@ pub(super) struct Present {
     probe: Arc<OnceLock<Probe>>,
     /// By limit and installation, none for the app itself: no label may name one. A lock, as it is held for a
     /// look at each of a few.
-    allowances: Arc<Mutex<BTreeMap<(GithubLimit, Option<i64>), Allowance>>>,
+    allowances: Arc<Mutex<Allowances>>,
 }
 
 impl fmt::Debug for Present {

@@ -116,77 +116,77 @@ def alarms(root):
                 yield f"docs/RUNBOOK.md: {entry} lacks {part}"
 
 
-def camel(words):
-    return "".join(word[:1].upper() + word[1:] for word in words.split("_"))
-
-
-# Where the values of each family's label are: in which file, after which words.
-LABELS = {
-    "job_events_total": ("metrics.rs", "pub fn job_event("),
-    "runners": ("metrics.rs", "pub fn set_pool("),
-    "webhooks_total": ("outcomes.rs", "impl WebhookAnswer"),
-    "github_requests_total": ("metrics.rs", "pub fn github_request("),
-    "aws_calls_total": ("outcomes.rs", "impl AwsOutcome"),
-    "launches_total": ("metrics.rs", "pub fn launch("),
-    "troubles_total": ("metrics.rs", "fn trouble_label("),
-    "github_differences_total": ("metrics.rs", "fn difference_label("),
-    "reruns_total": ("metrics.rs", "pub fn rerun("),
-    "enrolments_total": ("outcomes.rs", "impl EnrolmentOutcome"),
-}
-
-
-def labels(folder, file, words):
-    """Texts in what begins with these words, up to the end of it."""
-    _, found, rest = (folder / file).read_text().partition(words)
-    body = re.split(r"\n(?:    )?}\n\n", rest, maxsplit=1)[0] if file == "metrics.rs" else rest.split("\n}\n", 1)[0]
-    return set(re.findall(r'"(\w+)"', body)) if found else set()
-
-
 def told(root):
-    """Names of all metrics that the coordinator can tell, read from its source: families, each with its label's values."""
-    folder = root / "coordinator/src/telemetry"
-    source = (folder / "metrics.rs").read_text()
-    # Of waits not the histogram is told, but each one.
-    names = set(re.findall(r'const WAIT: &str = "(\w+)"', (folder / "emf.rs").read_text()))
-    for family in set(re.findall(r'"muster_(\w+)"', source)) - {"job_wait_seconds"}:
-        base = camel(family.removesuffix("_total"))
-        values = labels(folder, *LABELS[family]) if family in LABELS else {""}
-        if family == "aws_calls_total":
-            # Labels are in the order of their names: call, outcome, service.
-            calls = re.findall(r'\("(\w+)", "(\w+)"\)', source)
-            names |= {f"{base}{call}{camel(value)}{camel(service)}" for service, call in calls for value in values}
-        else:
-            names |= {base + camel(value) for value in values}
-    return names
+    """The dimension of each metric that the coordinator can tell, by name; none is None. A test of the coordinator's
+    writes the list, by what its emitter really says."""
+    folder = root / "coordinator/src/telemetry/emf/snapshots"
+    text = (folder / "muster_coordinator__telemetry__emf__tests__all_that_can_be_told.snap").read_text()
+    rows = [line.split() for line in text.split("---\n", 2)[2].splitlines()]
+    return {name: None if dimension == "-" else dimension for name, dimension, _unit, _by in rows}
 
 
 def metrics(root):
-    """Each metric of an alarm or the dashboard is one that the coordinator tells, or AWS does."""
-    names = told(root)
+    """Each metric of an alarm or the dashboard is one that the coordinator tells with these dimensions, or AWS does."""
+    known = told(root)
     for name, template in all_templates(root).items():
         for path, value in templates.walk(template["Resources"]):
             if isinstance(value, dict) and "MetricName" in value and isinstance(value["MetricName"], str):
-                space = value["Namespace"]
-                if space == {"Ref": "MetricNamespace"} and value["MetricName"] not in names:
-                    yield f"{name}: {path[0]}: the coordinator tells no {value['MetricName']}"
-                elif isinstance(space, str) and not space.startswith("AWS/"):
-                    yield f"{name}: {path[0]}: {space} is not the namespace of the configuration"
+                metric, space = value["MetricName"], value["Namespace"]
+                dimensions = [one["Name"] for one in value.get("Dimensions", [])]
+                if space != {"Ref": "MetricNamespace"}:
+                    if not (isinstance(space, str) and space.startswith("AWS/")):
+                        yield f"{name}: {path[0]}: {space} is not the namespace of the configuration"
+                elif metric not in known:
+                    yield f"{name}: {path[0]}: the coordinator tells no {metric}"
+                elif dimensions != ([known[metric]] if known[metric] else []):
+                    yield f"{name}: {path[0]}: the coordinator tells {metric} with the dimension {known[metric]}, not {dimensions}"
+            if path and path[-1] == "Metrics":
+                yield from (f"{name}: {path[0]}: {one}" for one in unknown_ids(value))
             if path and path[-1] == "DashboardBody":
-                yield from dashboard(name, value["Fn::Sub"], names)
+                yield from dashboard(name, value["Fn::Sub"], known)
 
 
-def dashboard(name, text, names):
+def unknown_ids(entries):
+    """Names in the expressions of an alarm that are no metric of it."""
+    ids = {one["Id"] for one in entries}
+    for one in entries:
+        if "Expression" in one:
+            for used in set(re.findall(r"\b[a-z]\w*", one["Expression"])) - ids:
+                yield f"{one['Id']} is made of {used}, which is no metric of the alarm"
+
+
+def dashboard(name, text, known):
     body = json.loads(text)
     for widget in body["widgets"]:
         title = widget["properties"]["title"]
-        for row in widget["properties"]["metrics"]:
-            if isinstance(row[0], dict):
-                shown = re.findall(r'MetricName="(\w+)"', row[0]["expression"])
+        rows = widget["properties"]["metrics"]
+        ids = {row[-1]["id"] for row in rows if isinstance(row[-1], dict) and "id" in row[-1]}
+        for row in rows:
+            if not isinstance(row[0], dict):
+                shown, dimension = [row[1]], None
+            elif row[0]["expression"].startswith("SEARCH("):
+                shown, dimension = re.findall(r'MetricName="(\w+)"', row[0]["expression"]), "Pool"
+                if not shown:
+                    yield f"{name}: {title}: a row shows no metric"
             else:
-                shown = [row[1]]
-            if not shown:
-                yield f"{name}: {title}: a row shows no metric"
-            yield from (f"{name}: {title}: the coordinator tells no {one}" for one in shown if one not in names)
+                shown, dimension = [], None
+                unknown = set(re.findall(r"\b[a-z]\w*", row[0]["expression"])) - ids
+                yield from (f"{name}: {title}: no row has the id {one}" for one in unknown)
+            for one in shown:
+                if one not in known:
+                    yield f"{name}: {title}: the coordinator tells no {one}"
+                elif known[one] != dimension:
+                    yield f"{name}: {title}: the coordinator tells {one} with the dimension {known[one]}, not {dimension}"
+
+
+def documented(root):
+    """docs/OPERATIONS.md has a row for each family of figures, and each row is of one that there is."""
+    source = (root / "coordinator/src/telemetry").rglob("*.rs")
+    families = {one for path in source if path.name != "tests.rs" for one in re.findall(r'"(muster_\w+)"', path.read_text())}
+    text = (root / "docs/OPERATIONS.md").read_text()
+    rows = set(re.findall(r"^\| `(muster_\w+)", text, re.M))
+    yield from (f"docs/OPERATIONS.md: {one} is not in the list of figures" for one in sorted(families - rows))
+    yield from (f"docs/OPERATIONS.md: there are no figures {one}" for one in sorted(rows - families))
 
 
 def documents(root):
@@ -296,7 +296,7 @@ def methods(root):
                     yield f"{name}: {requests[method]} has no {field}"
 
 
-CHECKS = [lint, policies, embedded, reference, alarms, metrics, links, configuration, commands, methods]
+CHECKS = [lint, policies, embedded, reference, alarms, metrics, documented, links, configuration, commands, methods]
 
 
 def main(root):

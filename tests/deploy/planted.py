@@ -10,6 +10,9 @@ import checks
 COPIED = ["README.md", "coordinator/deploy", "coordinator/src/telemetry", "coordinator/muster.example.toml", "docs", "proto/muster/v1"]
 CFN = "coordinator/deploy/cloudformation"
 
+# What the coordinator tells, as a test of its own has it.
+TOLD = "coordinator/src/telemetry/emf/snapshots/muster_coordinator__telemetry__emf__tests__all_that_can_be_told.snap"
+
 # Check, file, what is there, what is put in its place.
 FAULTS = [
     (checks.lint, f"{CFN}/runners.yaml", "HttpTokens: required", "HttpTokenz: required"),
@@ -33,8 +36,13 @@ FAULTS = [
     (checks.metrics, f"{CFN}/alarms.yaml", '"TroublesDisk"', '"TroublesDisks"'),
     (checks.metrics, f"{CFN}/alarms.yaml", 'MetricName=\\"RunnersBusy\\"', 'MetricName=\\"RunnersWorking\\"'),
     (checks.metrics, f"{CFN}/pool-alarms.yaml", "MetricName: JobWait", "MetricName: JobWaitSeconds"),
-    (checks.metrics, "coordinator/src/telemetry/outcomes.rs", '"second"', '"twice"'),
-    (checks.metrics, "coordinator/src/telemetry/metrics.rs", '"muster_jobs_queued"', '"muster_jobs_waiting"'),
+    (checks.metrics, f"{CFN}/pool-alarms.yaml", "MetricName: PoolExhausted\n      Dimensions: [{Name: Pool, Value: !Ref Pool}]", "MetricName: PoolExhausted"),
+    (checks.metrics, f"{CFN}/alarms.yaml", "Expression: silent + gone", "Expression: silent + missing"),
+    (checks.metrics, f"{CFN}/alarms.yaml", "own / 86400", "serving / 86400"),
+    (checks.metrics, TOLD, "EnrolmentsSecond - ", "EnrolmentsTwice - "),
+    (checks.metrics, TOLD, "JobsQueued Pool ", "JobsQueued - "),
+    (checks.documented, "coordinator/src/telemetry/metrics.rs", '"muster_jobs_queued"', '"muster_jobs_waiting"'),
+    (checks.documented, "docs/OPERATIONS.md", "| `muster_hosts_lost_total", "| `muster_lost_hosts_total"),
     (checks.links, "docs/INSTALL.md", "](#ipv6-only)", "](#ipv6)"),
     (checks.links, "docs/COSTS.md", "# What it costs\n", "# What it costs\n[rates](PRICES.md)\n"),
     (checks.configuration, "docs/INSTALL.md", "check_private_ip = true", "check_private_address = true"),

@@ -45,6 +45,24 @@ async fn a_follower_takes_webhooks_and_leads_once_the_leader_is_killed() {
     let done = world.github.wait_job(first, Status::Completed, PATIENCE);
     done.await.unwrap();
 
+    // It tells so, and no figure of the leader's.
+    let told = |name: &'static str, least: i64| {
+        let follower = &follower;
+        wait_for(name, PATIENCE, move || async move {
+            let figures = follower.figures()?;
+            let mut values = figures.iter().filter_map(|line| line[name].as_i64());
+            Ok(values.any(|value| value >= least).then_some(figures))
+        })
+    };
+    told("WebhooksAccepted", 1).await.unwrap();
+    let figures = told("Ready", 1).await.unwrap();
+    for line in &figures {
+        assert_eq!(line["Leading"], 0, "{line}");
+        assert!(line.get("Pool").is_none() && line.get("AgentsConnected").is_none());
+    }
+    let year = 365 * 24 * 60 * 60;
+    told("CertificateExpiryAuthority", year).await.unwrap();
+
     let running = world.github.queue_job(job("running", "sleep 3"));
     let started = world.github.wait_job(running, Status::InProgress, PATIENCE);
     started.await.unwrap();
@@ -53,6 +71,14 @@ async fn a_follower_takes_webhooks_and_leads_once_the_leader_is_killed() {
     let queued = world.github.queue_job(job("queued", "true"));
     follower.is_up(PATIENCE).await.unwrap();
     println!("a new leader after {} ms", killed.elapsed().as_millis());
+    wait_for("figures of who leads", PATIENCE, || async {
+        let figures = follower.figures()?;
+        let leads = figures.iter().any(|line| line["Leading"] == 1);
+        let agents = figures.iter().any(|line| line["AgentsConnected"].is_i64());
+        Ok((leads && agents).then_some(()))
+    })
+    .await
+    .unwrap();
     world.coordinator = follower;
     for job in [running, queued] {
         let done = world.github.wait_job(job, Status::Completed, PATIENCE);

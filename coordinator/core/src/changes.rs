@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::effect::Effect;
 use crate::event::JobStatus;
 use crate::ids::{JobId, LaunchId, PoolName, RunnerName};
+use crate::loss::Loss;
 use crate::rerun::RerunAnswer;
 use crate::trouble::Trouble;
 
@@ -29,6 +30,8 @@ pub struct Changes {
     pub reruns: Vec<RerunAnswer>,
     /// Troubles that agents told of, in order.
     pub troubles: Vec<Trouble>,
+    /// Hosts that ended otherwise than they should, in order.
+    pub losses: Vec<Loss>,
     /// Runners whose record changed.
     pub runners: BTreeSet<LaunchId>,
     /// Pools whose state changed.
@@ -51,6 +54,7 @@ impl Changes {
         self.differences.extend(later.differences);
         self.reruns.extend(later.reruns);
         self.troubles.extend(later.troubles);
+        self.losses.extend(later.losses);
         self.runners.extend(later.runners);
         self.pools.extend(later.pools);
         self.forgotten_jobs.extend(later.forgotten_jobs);

@@ -15,6 +15,11 @@ pub struct PoolFigures {
     pub busy: u32,
     /// Instances on their way out, drained ones without a job included.
     pub ending: u32,
+    /// Instances that the pool may have.
+    pub maximum: u32,
+    /// Whether jobs wait for want of room: the pool, or its account, has all instances that it may have, and none of
+    /// them is for these jobs.
+    pub exhausted: bool,
     /// What keeps the pool from launching what it lacks.
     pub limited_by: Option<String>,
 }

@@ -95,6 +95,13 @@ async fn live(
     let routes = Arc::new(OnceLock::new());
     let front = web::front(Arc::clone(&routes));
     tasks.spawn("web", web::serve(web, front, stop.clone()));
+    // So do the figures: who doesn't lead tells some, too.
+    let telemetry = &config.telemetry;
+    if telemetry.emf {
+        let (namespace, interval) = (telemetry.emf_namespace.clone(), telemetry.emf_interval);
+        let figures = emf::run(metrics.clone(), namespace, interval, stop.clone());
+        tasks.spawn("figures", figures);
+    }
 
     // Who can't lead must not look as if it could: a rolling deploy would replace those who can.
     let sockets = Sockets::bind(&config)?;
@@ -106,7 +113,7 @@ async fn live(
     let reader = Reader::new(&config, given).await;
     let secrets = wiring::secrets(&reader).await?;
     let github = wiring::github(&config, &secrets, &metrics)?;
-    let (store, serving) = wiring::open(&config, &secrets).await?;
+    let (store, serving) = wiring::open(&config, &secrets, &metrics).await?;
     // Webhooks are taken by all coordinators, and read by the one that leads.
     let (webhook, checks) = watch::channel(secrets.webhook.as_slice().into());
     let leading = Arc::new(OnceLock::new());
@@ -354,18 +361,6 @@ impl Service {
                 .watch_deliveries(move || engine.inbox_ready(), stop)
                 .await;
         });
-        let telemetry = &self.config.telemetry;
-        if telemetry.emf {
-            tasks.spawn(
-                "figures",
-                emf::run(
-                    self.metrics.clone(),
-                    telemetry.emf_namespace.clone(),
-                    telemetry.emf_interval,
-                    self.stop.clone(),
-                ),
-            );
-        }
     }
 }
 

@@ -163,7 +163,11 @@ pub(super) async fn secrets(reader: &Reader) -> anyhow::Result<Secrets> {
 }
 
 /// Opens what is kept: the store, and the certificate authority with the TLS that comes of it.
-pub(super) async fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<(Store, Serving)> {
+pub(super) async fn open(
+    config: &Config,
+    secrets: &Secrets,
+    metrics: &Metrics,
+) -> anyhow::Result<(Store, Serving)> {
     let data_dir = &config.coordinator.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("coordinator.data_dir: can't make {}", data_dir.display()))?;
@@ -181,7 +185,7 @@ pub(super) async fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<(
     let names = names.map(|name| name.as_str().into()).collect();
     let serving = Serving::new(authority, names, Timestamp::now())
         .context("listen.server_names: no certificate can be made for them")?;
-    Ok((store, serving))
+    Ok((store, serving.told_to(metrics.clone())))
 }
 
 /// The file of the SQLite database.

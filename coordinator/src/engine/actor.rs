@@ -17,7 +17,7 @@ use super::messages::Messages;
 use super::{Command, EngineError, Parts, Question, inbox};
 use crate::backoff::Backoff;
 use crate::store::{Batch, Ledger, StoreError, StoredEntry};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, StrayState};
 use crate::{chance, clock};
 
 /// Commands taken into one transaction.
@@ -194,7 +194,9 @@ impl Actor {
                     round.events.push(answer);
                 }
             }
-            Ended::Failed(effect) => self.in_flight.start(&self.executor, effect),
+            Ended::Failed(effect) => {
+                self.in_flight.start(&self.executor, effect);
+            }
         }
     }
 
@@ -283,6 +285,9 @@ impl Actor {
         for trouble in changes.troubles {
             self.metrics.trouble(trouble);
         }
+        for loss in changes.losses {
+            self.metrics.host_lost(loss);
+        }
         for stored in round.stored {
             // Who asked has gone: the event is stored all the same.
             let _ = stored.send(());
@@ -299,7 +304,15 @@ impl Actor {
             Effect::CloseOffering { .. } | Effect::Withdraw { .. }
         );
         if hint || effect.is_durable() {
-            self.in_flight.start(&self.executor, effect);
+            let key = matches!(effect, Effect::TerminateStray { .. }).then(|| effect.key());
+            let started = self.in_flight.start(&self.executor, effect);
+            if let Some(effect) = key.filter(|_| started) {
+                tracing::warn!(
+                    effect,
+                    "an instance has our mark and nobody knows it; it is ended"
+                );
+                self.metrics.stray(StrayState::Found);
+            }
         } else if let Some(event) = self.messages.send(effect) {
             self.own.push_back(event);
         }

@@ -15,7 +15,7 @@ use super::reruns::{self, Watched};
 use crate::backoff::Backoff;
 use crate::compute::{HeldUp, LaunchError, LaunchOrder, Provider};
 use crate::github::{GithubClient, GithubError, MintError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, StrayState};
 
 /// Effects that are under way at once; the others wait in line. GitHub allows 100 requests at once
 /// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
@@ -202,6 +202,7 @@ impl Executor {
                         after: Duration::ZERO,
                         reason: error.to_string(),
                     })?;
+                self.metrics.stray(StrayState::Ended);
                 Ok(None)
             }
             Effect::Withdraw { launch, account } => {

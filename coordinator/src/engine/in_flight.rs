@@ -38,22 +38,22 @@ impl InFlight {
         }
     }
 
-    /// Starts an effect, unless the same intent is under way. One whose task died waits first.
-    pub(super) fn start(&mut self, executor: &Executor, effect: Effect) {
+    /// Starts an effect, unless the same intent is under way: false then. One whose task died waits first.
+    pub(super) fn start(&mut self, executor: &Executor, effect: Effect) -> bool {
         let work = executor
             .clone()
             .carry_out(effect.clone(), self.held_up.clone());
-        self.spawn(effect, work);
+        self.spawn(effect, work)
     }
 
     fn spawn(
         &mut self,
         effect: Effect,
         work: impl Future<Output = Option<Event>> + Send + 'static,
-    ) {
+    ) -> bool {
         let key = effect.key();
         if !self.running.insert(key.clone()) {
-            return;
+            return false;
         }
         let wait = self.failed.get_mut(&key).map(Backoff::wait);
         let task = self.tasks.spawn(async move {
@@ -63,6 +63,7 @@ impl InFlight {
             work.await
         });
         self.keys.insert(task.id(), effect);
+        true
     }
 
     /// The next effect that has ended. None while nothing is under way. Dropping the future loses

@@ -96,7 +96,10 @@ impl Engine {
             entries: entries.clone(),
             inbox: Arc::default(),
         };
+        let metrics = parts.metrics.clone();
         let actor = actor::Actor::load(parts, entries, Arc::clone(&engine.inbox)).await?;
+        // There is no engine where nobody leads.
+        metrics.lead();
         Ok((engine, Runnable { actor, receiver }))
     }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_core::{Effect, Event, FleetSpec, InstanceId, JobStatus};
+use muster_core::{
+    Effect, Event, FleetSpec, HostPhase, InstanceId, JobStatus, Marked, Origin, PoolSpec, Scope,
+    SizeRules, TimeLimits,
+};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use secrecy::SecretString;
 use tokio::time::timeout;
@@ -27,6 +30,26 @@ fn github() -> GithubClient {
     let url = "http://127.0.0.1:9".parse().unwrap();
     let pem = SecretString::from(key.serialize_pem());
     GithubClient::new(Settings::new(url, "1".to_owned(), pem)).unwrap()
+}
+
+/// A pool that takes the jobs of [`queued`].
+fn pool() -> PoolSpec {
+    PoolSpec {
+        name: "linux".into(),
+        scope: Scope::Organization("octo-org".to_owned()),
+        runner_group: "Default".to_owned(),
+        labels: ["self-hosted".to_owned()].into(),
+        sizes: SizeRules {
+            cpus: [8].into(),
+            ..SizeRules::default()
+        },
+        public_repositories: false,
+        account: "local".into(),
+        min_idle: 0,
+        max: 4,
+        limits: TimeLimits::default(),
+        rerun: None,
+    }
 }
 
 /// An engine's parts with one provider, which launches nothing by itself, and no pool.
@@ -92,6 +115,117 @@ async fn an_effect_of_an_earlier_process_is_carried_out_and_leaves_the_outbox() 
         .await
         .expect("the effect leaves the outbox");
     assert!(!folder.join("runner").exists(), "what it asks for was done");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// What was listed of the account.
+fn listed(alive: &[Marked]) -> Event {
+    Event::InstancesListed {
+        account: "local".into(),
+        absence: Duration::from_secs(900),
+        alive: alive.to_vec(),
+        gone: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn strays_and_lost_hosts_are_counted_as_they_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("muster.db"))
+        .await
+        .unwrap();
+    let mut parts = parts(&store, directory.path());
+    parts.spec = FleetSpec {
+        pools: vec![pool()],
+        accounts: [("local".into(), 4)].into(),
+    };
+    let metrics = parts.metrics.clone();
+    let shows = |series: &str| metrics.render().contains(series);
+    assert!(shows("muster_leading 0\n"));
+    let (engine, runnable) = Engine::new(parts).await.unwrap();
+    assert!(shows("muster_leading 1\n"));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(runnable.run(stop.clone()));
+
+    let stray = Marked {
+        instance: InstanceId::from("i-0000000000000dead"),
+        launch: None,
+        origin: None,
+    };
+    let host = Marked {
+        instance: InstanceId::from("i-0123456789abcdef0"),
+        launch: Some("found".into()),
+        origin: Some(Origin {
+            pool: "linux".into(),
+            since: Timestamp::now(),
+            offering: None,
+        }),
+    };
+    let folder = directory
+        .path()
+        .join("instances")
+        .join("i-0000000000000dead");
+    std::fs::create_dir_all(folder.join("runner")).unwrap();
+    let alive = [stray, host];
+    engine.submit(listed(&alive)).await.unwrap();
+    assert!(shows("muster_strays_total{state=\"found\"} 0\n"));
+    engine.submit(listed(&alive)).await.unwrap();
+    assert!(shows("muster_strays_total{state=\"found\"} 1\n"));
+    let ended = async {
+        while !shows("muster_strays_total{state=\"ended\"} 1\n") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, ended).await.expect("it is ended");
+
+    assert!(shows("muster_hosts_lost_total{kind=\"gone\"} 0\n"));
+    let came_back = Event::AgentConnected {
+        launch: "found".into(),
+        phase: HostPhase::Running,
+        assignment: Some("muster-linux-1".into()),
+    };
+    engine.submit(came_back).await.unwrap();
+    let gone = Event::InstanceGone {
+        launch: "found".into(),
+        instance: "i-0123456789abcdef0".into(),
+    };
+    engine.submit(gone).await.unwrap();
+    assert!(shows("muster_hosts_lost_total{kind=\"gone\"} 1\n"));
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_at_its_maximum_with_jobs_that_wait_is_shown_as_exhausted() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("muster.db"))
+        .await
+        .unwrap();
+    let mut parts = parts(&store, directory.path());
+    let mut full = pool();
+    full.max = 0;
+    parts.spec = FleetSpec {
+        pools: vec![full],
+        accounts: [("local".into(), 4)].into(),
+    };
+    let metrics = parts.metrics.clone();
+    let shows = |series: &'static str| {
+        let metrics = metrics.clone();
+        async move {
+            while !metrics.render().contains(series) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let (engine, runnable) = Engine::new(parts).await.unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(runnable.run(stop.clone()));
+    let before = shows("muster_pool_exhausted{pool=\"linux\"} 0\n");
+    timeout(DEADLINE, before).await.unwrap();
+    engine.submit(queued(1)).await.unwrap();
+    let after = shows("muster_pool_exhausted{pool=\"linux\"} 1\n");
+    timeout(DEADLINE, after).await.unwrap();
     stop.cancel();
     running.await.unwrap().unwrap();
 }

@@ -17,7 +17,7 @@ use super::errors::{self, GithubError, Reply, SetupError};
 use super::limits::{Bucket, Caller, Gate, PerMinute, Standing};
 use super::runners::Groups;
 use super::transport::{Call, Transport};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Allowance, GithubLimit, Metrics};
 
 /// Registrations in any one minute. GitHub allows 900 points a minute and counts a POST as 5.
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#calculating-points-for-the-secondary-rate-limit>
@@ -200,6 +200,7 @@ impl GithubClient {
         let reply = self.inner.transport.send(call, token).await?;
         if let Some(standing) = reply.standing() {
             self.inner.gate.note(caller, bucket, standing);
+            self.tell(caller, bucket, standing);
         }
         if let Some(hold) = errors::hold(&reply, Timestamp::now()) {
             tracing::warn!(
@@ -212,5 +213,26 @@ impl GithubClient {
             self.inner.gate.close(caller, bucket, &hold);
         }
         Ok(reply)
+    }
+
+    /// Has the figures show where a limit stands.
+    fn tell(&self, caller: Caller, bucket: Bucket, standing: Standing) {
+        let Some(metrics) = self.inner.transport.metrics() else {
+            return;
+        };
+        let limit = match bucket {
+            Bucket::Core => GithubLimit::Core,
+            Bucket::Registration => GithubLimit::Registration,
+        };
+        let of = match caller {
+            Caller::App => None,
+            Caller::Installation(id) => Some(id),
+        };
+        let allowance = Allowance {
+            of: standing.limit,
+            left: standing.remaining,
+            until: standing.resets_at,
+        };
+        metrics.github_limit(limit, of, allowance);
     }
 }

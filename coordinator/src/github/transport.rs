@@ -118,6 +118,11 @@ impl Transport {
         })
     }
 
+    /// Where requests are counted.
+    pub(super) fn metrics(&self) -> Option<&Metrics> {
+        self.metrics.as_ref()
+    }
+
     /// Makes one call. The answer may be any that HTTP knows.
     pub(super) async fn send(
         &self,

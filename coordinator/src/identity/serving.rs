@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::ca::{Authority, CaError, ServerIdentity, ServerName};
 use super::tls::{Clients, Tls, TlsError};
+use crate::telemetry::{Certificate, Metrics};
 
 /// How long it takes after a failure until the coordinator's certificate is made anew again.
 const RETRY: Duration = Duration::from_secs(60);
@@ -57,6 +58,8 @@ pub struct Serving {
     agents: watch::Sender<Arc<Tls>>,
     operators: watch::Sender<Arc<Tls>>,
     renew_at: Timestamp,
+    not_after: Timestamp,
+    metrics: Option<Metrics>,
 }
 
 /// The TLS of all listeners at one time.
@@ -65,6 +68,7 @@ struct Made {
     agents: Tls,
     operators: Tls,
     renew_at: Timestamp,
+    not_after: Timestamp,
 }
 
 impl Serving {
@@ -86,7 +90,24 @@ impl Serving {
             agents: sender(made.agents),
             operators: sender(made.operators),
             renew_at: made.renew_at,
+            not_after: made.not_after,
+            metrics: None,
         })
+    }
+
+    /// Has these figures show until when the certificates in use are good.
+    #[must_use]
+    pub fn told_to(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self.tell();
+        self
+    }
+
+    fn tell(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.certificate(Certificate::Authority, self.authority.borrow().not_after());
+            metrics.certificate(Certificate::Serving, self.not_after);
+        }
     }
 
     /// The authority, for those who issue.
@@ -134,6 +155,7 @@ impl Serving {
         self.put(made);
         let authority = Arc::new(authority);
         self.authority.send_replace(Arc::clone(&authority));
+        self.tell();
         tracing::info!(
             issuing = authority.fingerprint(),
             same_issuer = authority.certificate() == present.certificate(),
@@ -154,6 +176,7 @@ impl Serving {
         match Made::by(&authority, &self.names, now) {
             Ok(made) => {
                 self.put(made);
+                self.tell();
                 tracing::info!(next = %self.renew_at, "the coordinator has a new certificate");
             }
             Err(error) => {
@@ -172,7 +195,7 @@ impl Serving {
         self.enroll.send_replace(Arc::new(made.enroll));
         self.agents.send_replace(Arc::new(made.agents));
         self.operators.send_replace(Arc::new(made.operators));
-        self.renew_at = made.renew_at;
+        (self.renew_at, self.not_after) = (made.renew_at, made.not_after);
     }
 }
 
@@ -189,6 +212,7 @@ impl Made {
             agents: Tls::new(&identity, certified)?,
             operators: Tls::new(&identity, certified)?,
             renew_at: half_life(&identity, now),
+            not_after: identity.not_after,
         })
     }
 }

@@ -4,7 +4,11 @@
 //!
 //! The series are those of [`Metrics`], named after them: `muster_job_events_total{state="queued"}` is
 //! `JobEventsQueued`. The only dimension is `Pool`. Gauges are told as they are, counters as what was
-//! added since the last time, waits one by one.
+//! added since the last time, times as the seconds until then, waits one by one.
+//!
+//! Of several coordinators all tell into the same metrics. So those that don't lead tell only [`OF_ALL`]: what adds
+//! up (webhooks), and gauges of which the least or the greatest of all coordinators means something. A gauge
+//! of the leader's, such as the agents that are connected, would be spoilt by their zeros.
 
 mod output;
 
@@ -22,8 +26,22 @@ use super::Metrics;
 /// Metrics in one directive, at most; also values of one metric in one line.
 const MOST: usize = 100;
 
+/// How the names of families end that hold times.
+const TIME: &str = "_timestamp_seconds";
+
 /// Name of the series of waits, and of the Prometheus histogram it stands for.
 const WAIT: &str = "JobWait";
+
+/// The families that every coordinator tells; all others the one that leads.
+const OF_ALL: [&str; 6] = [
+    "muster_ready",
+    "muster_leading",
+    "muster_webhooks_total",
+    "muster_certificate_expiry_timestamp_seconds",
+    // Of one that has not asked GitHub anything, there are none.
+    "muster_github_rate_limit_remaining",
+    "muster_github_rate_limit_remaining_ratio",
+];
 
 /// Turns figures into lines, and remembers what counters were told.
 #[derive(Debug)]
@@ -55,8 +73,11 @@ impl Emitter {
     /// The lines for all figures at this time, without line ends.
     pub fn lines(&mut self, now: Timestamp) -> Vec<String> {
         let mut by_pool: BTreeMap<Option<String>, Vec<Figure>> = BTreeMap::new();
+        let leads = self.metrics.leads();
         for family in self.metrics.gather() {
-            self.read_family(&family, &mut by_pool);
+            if leads || OF_ALL.contains(&family.name()) {
+                self.read_family(&family, now, &mut by_pool);
+            }
         }
         let mut lines = Vec::new();
         for (pool, figures) in &by_pool {
@@ -64,8 +85,10 @@ impl Emitter {
                 lines.push(self.line(pool.as_deref(), figures, now));
             }
         }
-        for (pool, waits) in self.metrics.take_waits() {
-            lines.extend(self.wait_lines(&pool, waits, now));
+        if leads {
+            for (pool, waits) in self.metrics.take_waits() {
+                lines.extend(self.wait_lines(&pool, waits, now));
+            }
         }
         lines
     }
@@ -73,6 +96,7 @@ impl Emitter {
     fn read_family(
         &mut self,
         family: &MetricFamily,
+        now: Timestamp,
         by_pool: &mut BTreeMap<Option<String>, Vec<Figure>>,
     ) {
         let kind = family.get_field_type();
@@ -86,14 +110,21 @@ impl Emitter {
                 }
             }
             let value = match kind {
-                MetricType::GAUGE => metric.get_gauge().get_value(),
+                MetricType::GAUGE => {
+                    let value = metric.get_gauge().get_value();
+                    if family.name().ends_with(TIME) {
+                        seconds_until(value, now)
+                    } else {
+                        value
+                    }
+                }
                 MetricType::COUNTER => self.added(&pool, &name, metric.get_counter().get_value()),
                 // Waits are told one by one.
                 _ => continue,
             };
             by_pool.entry(pool).or_default().push(Figure {
                 name,
-                unit: "Count",
+                unit: unit(family.name()),
                 value: number(value),
             });
         }
@@ -151,10 +182,28 @@ impl Emitter {
     }
 }
 
+/// The unit of a family, by the end of its name.
+fn unit(family: &str) -> &'static str {
+    if family.ends_with("_seconds") {
+        "Seconds"
+    } else if family.ends_with("_ratio") {
+        "None"
+    } else {
+        "Count"
+    }
+}
+
+/// How long it is from now to a time; negative once it has passed.
+fn seconds_until(unix: f64, now: Timestamp) -> f64 {
+    // To the second, as the time is.
+    unix - now.as_duration().as_secs_f64().floor()
+}
+
 /// `muster_job_events_total` is `JobEvents`: the prefix is the namespace, the unit has its own field.
 fn base_name(family: &str) -> String {
     let name = family.strip_prefix("muster_").unwrap_or(family);
-    camel(name.strip_suffix("_total").unwrap_or(name))
+    let name = name.strip_suffix("_total").unwrap_or(name);
+    camel(name.strip_suffix(TIME).unwrap_or(name))
 }
 
 fn camel(words: &str) -> String {
@@ -182,162 +231,4 @@ fn number(value: f64) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use muster_core::{JobStatus, LaunchFailure, PoolFigures};
-
-    use super::super::WebhookAnswer;
-    use super::*;
-
-    const UNITS: [&str; 2] = ["Count", "Seconds"];
-
-    /// Checks a line against the rules of the specification that it could break.
-    fn check(line: &str) -> Value {
-        assert!(line.len() < 16 << 10, "log drivers split lines of 16 KiB");
-        let root: Value = serde_json::from_str(line).unwrap();
-        let aws = &root["_aws"];
-        let now = Timestamp::now().as_millisecond();
-        let at = aws["Timestamp"].as_i64().unwrap();
-        assert!(at > now - 14 * 86_400_000 && at < now + 7_200_000);
-        for directive in aws["CloudWatchMetrics"].as_array().unwrap() {
-            let namespace = directive["Namespace"].as_str().unwrap();
-            assert!(!namespace.is_empty() && namespace.len() <= 256);
-            let sets = directive["Dimensions"].as_array().unwrap();
-            assert!(!sets.is_empty());
-            for name in sets.iter().flat_map(|set| set.as_array().unwrap()) {
-                assert_eq!(name, "Pool", "the only dimension");
-                let value = root["Pool"].as_str().unwrap();
-                assert!(!value.is_empty() && value.len() <= 1024 && value.is_ascii());
-            }
-            let metrics = directive["Metrics"].as_array().unwrap();
-            assert!(!metrics.is_empty() && metrics.len() <= 100);
-            let mut names = std::collections::BTreeSet::new();
-            for metric in metrics {
-                let name = metric["Name"].as_str().unwrap();
-                assert!(name.chars().all(|c| c.is_ascii_alphanumeric()), "{name}");
-                assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "{name}");
-                assert!(names.insert(name.to_owned()), "{name} twice");
-                assert!(UNITS.contains(&metric["Unit"].as_str().unwrap()));
-                match &root[name] {
-                    Value::Number(_) => {}
-                    Value::Array(values) => {
-                        assert!(!values.is_empty() && values.len() <= 100);
-                        assert!(values.iter().all(Value::is_number));
-                    }
-                    other => panic!("{name} is {other}"),
-                }
-            }
-            let members = root.as_object().unwrap().len();
-            let pool = usize::from(root.get("Pool").is_some());
-            assert_eq!(members, 1 + pool + names.len(), "nothing beside");
-        }
-        root
-    }
-
-    fn busy() -> (Metrics, PoolName) {
-        let metrics = Metrics::new().unwrap();
-        let pool = PoolName::from("linux");
-        metrics.job_event(JobStatus::InProgress);
-        metrics.webhook(WebhookAnswer::Accepted);
-        metrics.github_request(Some(404));
-        metrics.launch(Err(LaunchFailure::Throttled));
-        metrics.set_pool(
-            &pool,
-            &PoolFigures {
-                queued_jobs: 7,
-                idle: 2,
-                ..PoolFigures::default()
-            },
-        );
-        metrics.observe_wait(&pool, Duration::from_millis(1_234));
-        (metrics, pool)
-    }
-
-    fn lines(emitter: &mut Emitter) -> Vec<Value> {
-        let lines = emitter.lines(Timestamp::now());
-        lines.iter().map(|line| check(line)).collect()
-    }
-
-    #[test]
-    fn every_line_obeys_the_specification_and_has_its_figures() {
-        let (metrics, _) = busy();
-        metrics.set_agents(1);
-        let lines = lines(&mut Emitter::new(metrics, "Muster".to_owned()));
-        assert_eq!(lines.len(), 3);
-        let [global, pool, waits] = &lines[..] else {
-            panic!()
-        };
-        assert_eq!(
-            global["_aws"]["CloudWatchMetrics"][0]["Dimensions"],
-            json!([[]])
-        );
-        assert_eq!(global["JobEventsInProgress"], 1);
-        assert_eq!(global["JobEventsQueued"], 0);
-        assert_eq!(global["WebhooksAccepted"], 1);
-        assert_eq!(global["GithubRequests4xx"], 1);
-        assert_eq!(global["LaunchesThrottled"], 1);
-        assert_eq!(global["AgentsConnected"], 1);
-        assert_eq!(pool["Pool"], "linux");
-        assert_eq!(pool["JobsQueued"], 7);
-        assert_eq!(pool["RunnersIdle"], 2);
-        assert_eq!(waits["JobWait"], json!([1.234]));
-    }
-
-    #[test]
-    fn every_series_of_prometheus_is_told() {
-        let (metrics, _) = busy();
-        let families: Vec<String> = metrics
-            .gather()
-            .iter()
-            .map(|family| base_name(family.name()).replace("Seconds", ""))
-            .collect();
-        let lines = lines(&mut Emitter::new(metrics, "Muster".to_owned()));
-        let told: Vec<&String> = lines
-            .iter()
-            .flat_map(|line| line.as_object().unwrap().keys())
-            .collect();
-        for family in families {
-            assert!(
-                told.iter().any(|name| name.starts_with(&family)),
-                "{family}"
-            );
-        }
-    }
-
-    #[test]
-    fn counters_are_told_as_what_was_added() {
-        let (metrics, pool) = busy();
-        let mut emitter = Emitter::new(metrics.clone(), "Muster".to_owned());
-        lines(&mut emitter);
-        metrics.webhook(WebhookAnswer::Accepted);
-        metrics.webhook(WebhookAnswer::Accepted);
-        let second = lines(&mut emitter);
-        assert_eq!(second.len(), 2, "no waits, no line");
-        assert_eq!(second[0]["WebhooksAccepted"], 2);
-        assert_eq!(second[0]["JobEventsInProgress"], 0);
-        assert_eq!(second[1]["JobsQueued"], 7, "gauges stay");
-        metrics.observe_wait(&pool, Duration::from_secs(9));
-        assert_eq!(lines(&mut emitter)[2]["JobWait"], json!([9]));
-    }
-
-    #[test]
-    fn many_pools_and_waits_take_many_lines() {
-        let metrics = Metrics::new().unwrap();
-        for n in 0..50 {
-            let pool = PoolName::new(format!("pool-{n}"));
-            metrics.set_pool(&pool, &PoolFigures::default());
-            for wait in 0..250 {
-                metrics.observe_wait(&pool, Duration::from_micros(wait * 1_234_567));
-            }
-        }
-        let lines = lines(&mut Emitter::new(metrics, "Muster".to_owned()));
-        let waits: usize = lines
-            .iter()
-            .filter_map(|line| line.get("JobWait"))
-            .map(|waits| waits.as_array().unwrap().len())
-            .sum();
-        assert_eq!(waits, 50 * 250);
-        assert_eq!(lines.len(), 1 + 50 + 50 * 3);
-    }
-}
+mod tests;

@@ -3,19 +3,24 @@
 //! No label names an instance, a job or a repository: each value of a label is a series that somebody
 //! pays for.
 
+mod labels;
+mod present;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use muster_core::{
-    Difference, JobStatus, LaunchFailure, PoolFigures, PoolName, RerunAnswer, Trouble,
+    Difference, JobStatus, LaunchFailure, Loss, PoolFigures, PoolName, RerunAnswer, Trouble,
 };
 use prometheus::proto::MetricFamily;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::outcomes::{AwsOutcome, EnrolmentOutcome, WebhookAnswer};
+use self::present::Present;
+pub use self::present::{Allowance, Certificate, GithubLimit};
+use super::outcomes::{AwsOutcome, EnrolmentOutcome, StrayState, WebhookAnswer};
 
 /// Upper bounds of the buckets of waits, in seconds.
 const WAIT_BUCKETS: [f64; 13] = [
@@ -46,12 +51,16 @@ pub struct Metrics {
     job_events: IntCounterVec,
     runners: IntGaugeVec,
     jobs_queued: IntGaugeVec,
+    pool_maximum: IntGaugeVec,
+    pool_exhausted: IntGaugeVec,
     job_wait: HistogramVec,
     webhooks: IntCounterVec,
     github_requests: IntCounterVec,
     aws_calls: IntCounterVec,
     launches: IntCounterVec,
     troubles: IntCounterVec,
+    losses: IntCounterVec,
+    strays: IntCounterVec,
     differences: IntCounterVec,
     reruns: IntCounterVec,
     notice: IntGauge,
@@ -59,6 +68,7 @@ pub struct Metrics {
     notices: Arc<Mutex<BTreeMap<String, Duration>>>,
     enrolments: IntCounterVec,
     agents_connected: IntGauge,
+    present: Present,
     /// Exact waits in seconds, by pool: a histogram's buckets can't be turned into what CloudWatch
     /// makes percentiles of. A lock, as the emitter takes them all at once, once a minute.
     waits: Arc<Mutex<BTreeMap<PoolName, VecDeque<f64>>>>,
@@ -81,6 +91,16 @@ impl Metrics {
             jobs_queued: gauge(
                 "muster_jobs_queued",
                 "Jobs that wait for a runner.",
+                &["pool"],
+            )?,
+            pool_maximum: gauge(
+                "muster_pool_maximum",
+                "Instances that the pool may have.",
+                &["pool"],
+            )?,
+            pool_exhausted: gauge(
+                "muster_pool_exhausted",
+                "1 while jobs wait as the pool, or its account, has all instances that it may have.",
                 &["pool"],
             )?,
             job_wait: HistogramVec::new(
@@ -107,6 +127,16 @@ impl Metrics {
                 "What agents warned of, by kind.",
                 "kind",
             )?,
+            losses: counter(
+                "muster_hosts_lost_total",
+                "Hosts that ended otherwise than they should, by kind.",
+                "kind",
+            )?,
+            strays: counter(
+                "muster_strays_total",
+                "Instances with our mark that nobody knows: found, and ended.",
+                "state",
+            )?,
             differences: counter(
                 "muster_github_differences_total",
                 "What reconciliation with GitHub found that no webhook had told of, by kind.",
@@ -131,6 +161,7 @@ impl Metrics {
                 "muster_agents_connected",
                 "Agents that hold a stream.",
             )?,
+            present: Present::new()?,
             waits: Arc::default(),
             registry,
         };
@@ -154,7 +185,12 @@ impl Metrics {
         registry.register(Box::new(self.reruns.clone()))?;
         registry.register(Box::new(self.notice.clone()))?;
         registry.register(Box::new(self.enrolments.clone()))?;
-        registry.register(Box::new(self.agents_connected.clone()))
+        registry.register(Box::new(self.agents_connected.clone()))?;
+        registry.register(Box::new(self.pool_maximum.clone()))?;
+        registry.register(Box::new(self.pool_exhausted.clone()))?;
+        registry.register(Box::new(self.losses.clone()))?;
+        registry.register(Box::new(self.strays.clone()))?;
+        self.present.register(registry)
     }
 
     /// Makes the series whose labels are known, so that their first increase is seen as one.
@@ -181,15 +217,21 @@ impl Metrics {
         for outcome in EnrolmentOutcome::ALL {
             self.enrolments.with_label_values(&[outcome.label()]);
         }
+        for kind in Loss::ALL {
+            self.losses.with_label_values(&[labels::loss(kind)]);
+        }
+        for state in StrayState::ALL {
+            self.strays.with_label_values(&[state.label()]);
+        }
         for kind in Difference::ALL {
             self.differences
-                .with_label_values(&[difference_label(kind)]);
+                .with_label_values(&[labels::difference(kind)]);
         }
         for outcome in ["started", "newer", "refused"] {
             self.reruns.with_label_values(&[outcome]);
         }
         for kind in Trouble::ALL {
-            self.troubles.with_label_values(&[trouble_label(kind)]);
+            self.troubles.with_label_values(&[labels::trouble(kind)]);
         }
     }
 
@@ -235,6 +277,12 @@ impl Metrics {
         self.jobs_queued
             .with_label_values(&[pool.as_str()])
             .set(i64::from(figures.queued_jobs));
+        self.pool_maximum
+            .with_label_values(&[pool.as_str()])
+            .set(i64::from(figures.maximum));
+        self.pool_exhausted
+            .with_label_values(&[pool.as_str()])
+            .set(i64::from(figures.exhausted));
     }
 
     /// A webhook was answered.
@@ -263,40 +311,40 @@ impl Metrics {
 
     /// A launch had this outcome.
     pub fn launch(&self, outcome: Result<(), LaunchFailure>) {
-        let outcome = match outcome {
-            Ok(()) => "launched",
-            Err(LaunchFailure::Capacity) => "capacity",
-            Err(LaunchFailure::Quota) => "quota",
-            Err(LaunchFailure::Throttled) => "throttled",
-            Err(LaunchFailure::Unfit) => "unfit",
-            Err(LaunchFailure::Withdrawn) => "withdrawn",
-            Err(LaunchFailure::Permanent) => "permanent",
-        };
-        self.launches.with_label_values(&[outcome]).inc();
+        self.launches
+            .with_label_values(&[labels::launch(outcome)])
+            .inc();
     }
 
     /// An agent warned of something.
     pub fn trouble(&self, kind: Trouble) {
         self.troubles
-            .with_label_values(&[trouble_label(kind)])
+            .with_label_values(&[labels::trouble(kind)])
             .inc();
+    }
+
+    /// A host ended otherwise than it should.
+    pub fn host_lost(&self, kind: Loss) {
+        self.losses.with_label_values(&[labels::loss(kind)]).inc();
+    }
+
+    /// An instance with our mark that nobody knows was found, or ended.
+    pub fn stray(&self, state: StrayState) {
+        self.strays.with_label_values(&[state.label()]).inc();
     }
 
     /// Reconciliation found something.
     pub fn difference(&self, kind: Difference) {
         self.differences
-            .with_label_values(&[difference_label(kind)])
+            .with_label_values(&[labels::difference(kind)])
             .inc();
     }
 
     /// GitHub was asked to run jobs again.
     pub fn rerun(&self, answer: &RerunAnswer) {
-        let outcome = match answer {
-            RerunAnswer::Started => "started",
-            RerunAnswer::Newer(_) => "newer",
-            RerunAnswer::Refused(_) => "refused",
-        };
-        self.reruns.with_label_values(&[outcome]).inc();
+        self.reruns
+            .with_label_values(&[labels::rerun(answer)])
+            .inc();
     }
 
     /// A job of this owner that no webhook tells of is noticed within this time; the longest is told.
@@ -327,6 +375,7 @@ impl Metrics {
     }
 
     pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.present.refresh();
         self.registry.gather()
     }
 
@@ -342,31 +391,6 @@ fn counter(name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometh
 
 fn gauge(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
     IntGaugeVec::new(Opts::new(name, help), labels)
-}
-
-fn difference_label(kind: Difference) -> &'static str {
-    match kind {
-        Difference::Job => "job",
-        Difference::Status => "status",
-        Difference::DeletedJob => "deleted_job",
-        Difference::LeftRunner => "left_runner",
-        Difference::LostRunner => "lost_runner",
-    }
-}
-
-fn trouble_label(kind: Trouble) -> &'static str {
-    match kind {
-        Trouble::Disk => "disk",
-        Trouble::Memory => "memory",
-        Trouble::OutOfMemoryKill => "out_of_memory_kill",
-        Trouble::Connection => "connection",
-        Trouble::Conflict => "conflict",
-        Trouble::Renewal => "renewal",
-        Trouble::CancellationStorm => "cancellation_storm",
-        Trouble::SlowSetup => "slow_setup",
-        Trouble::OrphanedWorker => "orphaned_worker",
-        Trouble::Unknown => "unknown",
-    }
 }
 
 #[cfg(test)]

@@ -7,5 +7,5 @@ mod metrics;
 mod outcomes;
 
 pub use logs::{LogError, Logs};
-pub use metrics::Metrics;
-pub use outcomes::{AwsOutcome, EnrolmentOutcome, WebhookAnswer};
+pub use metrics::{Allowance, Certificate, GithubLimit, Metrics};
+pub use outcomes::{AwsOutcome, EnrolmentOutcome, StrayState, WebhookAnswer};

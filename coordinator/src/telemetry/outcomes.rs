@@ -108,3 +108,23 @@ impl AwsOutcome {
         }
     }
 }
+
+/// What becomes of an instance with our mark that nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrayState {
+    /// Two listings had it: it is to be ended.
+    Found,
+    /// Its provider was told to end it, and took that.
+    Ended,
+}
+
+impl StrayState {
+    pub(super) const ALL: [Self; 2] = [Self::Found, Self::Ended];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Ended => "ended",
+        }
+    }
+}

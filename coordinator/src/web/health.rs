@@ -3,8 +3,10 @@
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
+use tokio::sync::watch;
 
 use super::Web;
+use crate::store::Ledger;
 
 /// The process runs.
 pub(super) async fn live() -> &'static str {
@@ -13,15 +15,23 @@ pub(super) async fn live() -> &'static str {
 
 /// The process should get traffic.
 pub(super) async fn ready(State(web): State<Web>) -> (StatusCode, &'static str) {
-    if !*web.ready.borrow() {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
-    } else if !*web.store.writable().borrow() {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not ready: the store can't be written\n",
-        )
+    match readiness(&web.ready, &*web.store) {
+        Ok(()) => (StatusCode::OK, "ready\n"),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}
+
+/// Whether the process should get traffic, or why not.
+pub(super) fn readiness(
+    ready: &watch::Receiver<bool>,
+    store: &dyn Ledger,
+) -> Result<(), &'static str> {
+    if !*ready.borrow() {
+        Err("not ready\n")
+    } else if !*store.writable().borrow() {
+        Err("not ready: the store can't be written\n")
     } else {
-        (StatusCode::OK, "ready\n")
+        Ok(())
     }
 }
 

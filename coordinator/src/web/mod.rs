@@ -63,6 +63,9 @@ pub fn front(rest: Arc<OnceLock<Router>>) -> Router {
 
 /// All routes of the listener.
 pub fn router(web: Web) -> Router {
+    let (ready, store) = (web.ready.clone(), Arc::clone(&web.store));
+    web.metrics
+        .ready_if(move || health::readiness(&ready, &*store).is_ok());
     let probes = Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))

@@ -212,9 +212,11 @@ async fn probes_and_figures_answer() {
     let web = listen().await;
     assert_eq!(web.get("/livez").await, (StatusCode::OK, "ok\n".to_owned()));
     assert_eq!(web.get("/readyz").await.0, 503);
+    assert!(web.get("/metrics").await.1.contains("muster_ready 0\n"));
     web.ready.send_replace(true);
     assert_eq!(web.get("/readyz").await.0, 200);
     let figures = web.get("/metrics").await.1;
+    assert!(figures.contains("muster_ready 1\n"), "{figures}");
     assert!(
         figures.contains("muster_webhooks_total{answer=\"accepted\"}"),
         "{figures}"

@@ -147,7 +147,7 @@ impl Coordinator {
         let figures = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.dir.join("coordinator.emf"))?;
+            .open(self.emf())?;
         let process = build::mortal(build::binary("muster-coordinator")?)
             // As an operator would, from beside the file: what is relative in it must stay right.
             .current_dir(&self.dir)
@@ -244,6 +244,23 @@ impl Coordinator {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.dir.join("coordinator.log")
+    }
+
+    fn emf(&self) -> PathBuf {
+        self.dir.join("coordinator.emf")
+    }
+
+    /// What it has told CloudWatch, line by line, oldest first.
+    ///
+    /// # Errors
+    /// When that can't be read.
+    pub fn figures(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        let text = std::fs::read_to_string(self.emf())?;
+        // The last line may still be on its way.
+        let lines = text.split_inclusive('\n').filter(|it| it.ends_with('\n'));
+        lines
+            .map(|line| serde_json::from_str(line).context("figures"))
+            .collect()
     }
 
     /// The folder of its instances.

@@ -61,13 +61,8 @@ impl Fleet {
             if room == 0 {
                 continue;
             }
-            let mut missing: Vec<(Shape, u32)> = self
-                .balances(pool, turn.now)
-                .into_iter()
-                .map(|(shape, balance)| (shape, balance.missing()))
-                .filter(|(_, missing)| *missing > 0)
-                .filter(|(shape, _)| self.held(pool, shape, turn.now).is_none())
-                .collect();
+            let mut missing = self.lacking(pool, turn.now);
+            missing.retain(|(shape, _)| self.held(pool, shape, turn.now).is_none());
             if missing.iter().map(|(_, missing)| missing).sum::<u32>() > room {
                 missing = self.oldest_first(pool, missing, room);
             }
@@ -210,6 +205,7 @@ impl Fleet {
                 .demand(&pool.name)
                 .map(|(_, waiting)| count(waiting.len()))
                 .sum(),
+            maximum: pool.max,
             ..PoolFigures::default()
         };
         for runner in self.runners_of(&pool.name) {
@@ -224,30 +220,28 @@ impl Fleet {
                 }
             }
         }
-        figures.limited_by = self.limited_by(pool, now);
+        let lacking = self.lacking(pool, now);
+        let (held, free): (Vec<_>, Vec<_>) = lacking
+            .into_iter()
+            .partition(|(shape, _)| self.held(pool, shape, now).is_some());
+        let full = self.full(pool, free.iter().map(|(_, missing)| missing).sum());
+        figures.exhausted = figures.queued_jobs > 0 && full.is_some();
+        figures.limited_by = if held.is_empty() && free.is_empty() {
+            None
+        } else {
+            let held = || self.held(pool, &held.first()?.0, now).map(Hold::to_string);
+            self.barred(pool, now).or(full).or_else(held)
+        };
         figures
     }
 
-    /// What keeps a pool from launching what it lacks; none if it lacks nothing.
-    fn limited_by(&self, pool: &PoolSpec, now: Timestamp) -> Option<String> {
-        let lacking = self.balances(pool, now).into_iter();
-        let mut lacking: Vec<(Shape, u32)> = lacking
+    /// What a pool lacks, by shape.
+    fn lacking(&self, pool: &PoolSpec, now: Timestamp) -> Vec<(Shape, u32)> {
+        let balances = self.balances(pool, now).into_iter();
+        balances
             .map(|(shape, balance)| (shape, balance.missing()))
             .filter(|(_, missing)| *missing > 0)
-            .collect();
-        if lacking.is_empty() {
-            return None;
-        }
-        if let Some(barred) = self.barred(pool, now) {
-            return Some(barred);
-        }
-        let holds = lacking.extract_if(.., |(shape, _)| self.held(pool, shape, now).is_some());
-        let held: Vec<(Shape, u32)> = holds.collect();
-        let missing = lacking.iter().map(|(_, missing)| missing).sum();
-        self.full(pool, missing).or_else(|| {
-            let (shape, _) = held.first()?;
-            self.held(pool, shape, now).map(Hold::to_string)
-        })
+            .collect()
     }
 
     /// What keeps a pool from launching one more of a shape.

@@ -7,6 +7,7 @@ use super::turn::Turn;
 use crate::effect::Effect;
 use crate::event::Outcome;
 use crate::ids::LaunchId;
+use crate::loss::Loss;
 use crate::runner::{Drain, Instance, Registration, Work};
 
 impl Fleet {
@@ -169,6 +170,7 @@ impl Fleet {
         if runner.is_over() {
             return;
         }
+        turn.changes.losses.extend(Loss::of(runner, outcome));
         let step = runner.set_work(
             Work::Over {
                 outcome,

@@ -3,6 +3,7 @@
 use futures::future::join_all;
 
 use super::*;
+use crate::telemetry::Metrics;
 
 #[rstest]
 #[case::secondary_with_a_time(
@@ -76,4 +77,53 @@ async fn a_server_error_is_a_delay() {
     // It says nothing of other calls.
     assert!(delete(&client).await.is_err());
     assert_eq!(github.asked("DELETE").len(), 2);
+}
+
+#[tokio::test]
+async fn what_the_answers_say_of_the_limits_is_shown_by_the_figures() {
+    let metrics = Metrics::new().unwrap();
+    let shown = |series: &str| metrics.render().contains(series);
+    let reset = (Timestamp::now().as_second() + 120).to_string();
+    let left = |status, left: &str, body| {
+        let headers = [
+            ("x-ratelimit-limit", "5000"),
+            ("x-ratelimit-remaining", left),
+            ("x-ratelimit-reset", reset.as_str()),
+        ];
+        with(status, &headers, body)
+    };
+    let (first, second) = (left(204, "4000", json!({})), left(204, "1000", json!({})));
+    let mint_answer = left(
+        201,
+        "4500",
+        json!({ "runner": { "id": 23 }, "encoded_jit_config": "c2VjcmV0" }),
+    );
+    let mut deletions = vec![second, first];
+    let github = Fake::new(move |asked| {
+        if asked.line.contains("generate-jitconfig") {
+            return Some(mint_answer.clone());
+        }
+        asked.line.starts_with("DELETE").then(|| deletions.pop())?
+    })
+    .await;
+    let mut settings = github.settings(&pkcs8());
+    settings.metrics = Some(metrics.clone());
+    let client = GithubClient::new(settings).unwrap();
+    assert!(!shown("muster_github_rate_limit"));
+    delete(&client).await.unwrap();
+    assert!(shown(
+        "muster_github_rate_limit_remaining{limit=\"core\"} 4000\n"
+    ));
+    assert!(!shown("limit=\"registration\""));
+    delete(&client).await.unwrap();
+    assert!(shown(
+        "muster_github_rate_limit_remaining{limit=\"core\"} 1000\n"
+    ));
+    assert!(shown(
+        "muster_github_rate_limit_remaining_ratio{limit=\"core\"} 0.2\n"
+    ));
+    mint(&client, &repository_scope(), "any").await.unwrap();
+    assert!(shown(
+        "muster_github_rate_limit_remaining_ratio{limit=\"registration\"} 0.9\n"
+    ));
 }

@@ -133,3 +133,43 @@ fn an_authority_near_its_end_is_used_to_the_last_and_then_said_to_be_over() {
     assert!(!tls.has_changed().unwrap(), "it has expired");
     assert_eq!(serving.renew_at, end + RETRY);
 }
+
+#[test]
+fn the_figures_tell_until_when_the_certificates_in_use_are_good() {
+    let now = Timestamp::now();
+    let days = |days: i64| now + jiff::SignedDuration::from_hours(24 * days);
+    let (old, new) = (Pair::new(), Pair::new());
+    let metrics = Metrics::new().unwrap();
+    let told = |certificate: &str| {
+        let text = metrics.render();
+        let series = format!(
+            "muster_certificate_expiry_timestamp_seconds{{certificate=\"{certificate}\"}} "
+        );
+        let line = text.lines().find_map(|line| line.strip_prefix(&series));
+        line.map(|value| value.parse::<i64>().unwrap())
+    };
+    assert_eq!(told("authority"), None);
+    let mut serving = Serving::new(old.with(&[]), vec!["localhost".into()], now)
+        .unwrap()
+        .told_to(metrics.clone());
+    let authority = serving.authority();
+    assert_eq!(
+        told("authority"),
+        Some(authority.get().not_after().as_second())
+    );
+    let first = told("serving").unwrap();
+    assert!((first - days(90).as_second()).abs() <= 60);
+
+    serving.renew_if_due(days(44));
+    assert_eq!(told("serving"), Some(first), "it is not due");
+    serving.renew_if_due(days(46));
+    assert!(told("serving").unwrap() - first >= 45 * 86_400);
+
+    serving
+        .take_up(&new.certificate, &new.key, days(46))
+        .unwrap();
+    assert_eq!(
+        told("authority"),
+        Some(authority.get().not_after().as_second())
+    );
+}

@@ -72,3 +72,62 @@ fn what_comes_together_is_weighed_together() {
     assert_eq!(changes.effects.iter().filter(launches).count(), 1);
     assert_eq!((changes.jobs.len(), changes.runners.len()), (2, 1));
 }
+
+#[test]
+fn a_pool_is_exhausted_while_jobs_wait_for_want_of_room_and_only_then() {
+    let mut linux = pool("linux");
+    (linux.max, linux.min_idle) = (2, 1);
+    let spec = FleetSpec {
+        pools: vec![linux.clone()],
+        accounts: [("local".into(), 9)].into(),
+    };
+    let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+    let figures = |fleet: &Fleet, second| fleet.figures(&"linux".into(), at(second));
+    queue(&mut fleet, 1, &[], 0);
+    assert_eq!(fleet.runners().count(), 2);
+    assert_eq!(figures(&fleet, 1).maximum, 2);
+    assert!(!figures(&fleet, 1).exhausted, "a host comes for the job");
+    queue(&mut fleet, 2, &[], 2);
+    queue(&mut fleet, 3, &[], 3);
+    let full = figures(&fleet, 3);
+    assert!(full.exhausted);
+    let limited = full.limited_by.unwrap();
+    assert!(limited.contains("2 of at most 2"), "{limited}");
+    // No job waits; the idle floor alone has no room.
+    for id in 1..=3 {
+        let mut done = report(id);
+        done.status = crate::event::JobStatus::Completed;
+        fleet.apply(Event::Job(Box::new(done)), at(4));
+    }
+    assert!(!figures(&fleet, 4).exhausted);
+
+    let spec = FleetSpec {
+        pools: vec![linux],
+        accounts: [("local".into(), 1)].into(),
+    };
+    let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+    queue(&mut fleet, 1, &[], 0);
+    queue(&mut fleet, 2, &[], 0);
+    assert!(figures(&fleet, 1).exhausted, "the account has no room");
+}
+
+#[test]
+fn a_pool_that_is_held_back_is_not_exhausted() {
+    let mut linux = pool("linux");
+    linux.sizes.cpus = [4].into();
+    let spec = FleetSpec {
+        pools: vec![linux],
+        accounts: [("local".into(), 9)].into(),
+    };
+    let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+    queue(&mut fleet, 1, &["muster/cpu=4"], 0);
+    let launch = fleet.runners().next().unwrap().launch.clone();
+    let failed = Event::LaunchFailed {
+        launch,
+        failure: crate::event::LaunchFailure::Capacity,
+        detail: "none left".to_owned(),
+    };
+    fleet.apply(failed, at(1));
+    let figures = fleet.figures(&"linux".into(), at(2));
+    assert!(figures.limited_by.is_some() && !figures.exhausted);
+}

@@ -244,10 +244,7 @@ struct Beside {
 impl Beside {
     /// An empty file that only its owner may read.
     fn of(place: &Path) -> Result<Self, BackupError> {
-        Self::made(with_suffix(
-            place,
-            &format!(".{}.new", std::process::id()),
-        ))
+        Self::made(with_suffix(place, &format!(".{}.new", std::process::id())))
     }
 
     /// The same for a place whose directory may have yet to be made: in the nearest one above that is there,

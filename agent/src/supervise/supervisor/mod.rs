@@ -317,7 +317,8 @@ impl Supervisor {
     /// Ends every process of the runner and every task.
     async fn clear_away(mut self) -> Signals {
         let runner = self.runner.as_ref().and_then(runner::Running::pid);
-        let left = self.grounds.kill_all(runner, CLEAR_LIMIT).await;
+        let records = &self.config.work_dir;
+        let left = self.grounds.kill_all(runner, records, CLEAR_LIMIT).await;
         if left > 0 {
             tracing::error!(left, "processes of the runner can't be killed");
         }

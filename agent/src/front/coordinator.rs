@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Front, request};
-use crate::local::{Assignment, HEARTBEAT, HostState, Order, STOPPING, Settings};
+use crate::local::{Assignment, HEARTBEAT, HostState, LIFETIME, Order, STOPPING, Settings};
 use crate::sample;
 use crate::session::keeper::{After, Role};
 use crate::session::link::{Closed, Link, LinkEvent};
@@ -187,6 +187,7 @@ impl Front {
             heartbeat_interval: span(&configure.heartbeat_interval, HEARTBEAT),
             interrupt_lead: span(&configure.interrupt_lead, STOPPING),
             stop_grace: span(&configure.stop_grace, STOPPING),
+            lifetime: span(&configure.lifetime, LIFETIME),
         }));
     }
 }

@@ -71,6 +71,26 @@ async fn the_longest_life_ends_a_host_that_is_busy() {
 }
 
 #[tokio::test]
+async fn a_host_whose_pool_allows_it_outlives_what_its_image_says() {
+    let around = Surroundings::new().await;
+    // As the supervisor does; and the timer has run out.
+    let lives = "read -r up _ </proc/uptime\n\
+                 echo \"$((${up%.*} + 6))\" >/run/muster/lives-until\n\
+                 systemctl --no-block start muster-lifetime.service\n\
+                 systemd-notify --ready; exec sleep infinity";
+    let boot = around
+        .host()
+        .quiet()
+        .script("muster-supervisor.service", lives);
+    let begun = std::time::Instant::now();
+    let mut host = boot.start().await.unwrap();
+    host.off(OFF).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(5));
+    let log = host.log();
+    assert!(log.contains("muster-poweroff.service"), "{log}");
+}
+
+#[tokio::test]
 async fn the_end_of_the_runner_is_the_end_of_the_host_a_while_later() {
     let around = Surroundings::new().await;
     let boot = around

@@ -47,25 +47,51 @@ def _resource_tags(call, name):
     return {f"aws:ResourceTag/{tag['key']}": tag["value"] for tag in tags}
 
 
-def _launches(call, spec, tags, spot, template=None):
-    """What ec2:RunInstances of one offering needs."""
+def _of_template(call, wanted):
+    """A launch template that a request names, and what the version of it says."""
+    backend = ec2_backends[call.account][call.region]
+    if "LaunchTemplateId" in wanted:
+        template = backend.get_launch_template(wanted["LaunchTemplateId"])
+    else:
+        template = backend.get_launch_template_by_name(wanted["LaunchTemplateName"])
+    version = {"$Default": template.default_version_number, "$Latest": template.latest_version_number}
+    number = wanted.get("Version", "$Default")
+    return template.id, template.get_version(version.get(number, number)).data
+
+
+def _launches(call, data, overrides, tags, spot, template=None):
+    """What ec2:RunInstances of one offering needs. `data` is what the template says."""
     run = "ec2:RunInstances"
+    spec = {**data, **overrides}
+
+    def source(parameter=None):
+        """Whether a template is used, and whether the resource of a parameter is the template's own. What no
+        parameter names, such as the network interface in a subnet of the request, counts as not the template's."""
+        if template is None:
+            return {}
+        own = parameter in data and parameter not in overrides
+        return {
+            "ec2:LaunchTemplate": call.arn("launch-template", template),
+            "ec2:IsLaunchTemplateResource": "true" if own else "false",
+        }
+
     metadata = spec.get("MetadataOptions") or {}
-    keys = {"ec2:InstanceMarketType": "spot" if spot else "on-demand"}
+    keys = source() | {"ec2:InstanceMarketType": "spot" if spot else "on-demand"}
     if "HttpTokens" in metadata:
         keys["ec2:MetadataHttpTokens"] = metadata["HttpTokens"]
     if "HttpPutResponseHopLimit" in metadata:
         keys["ec2:MetadataHttpPutResponseHopLimit"] = metadata["HttpPutResponseHopLimit"]
     yield call.need(run, call.arn("instance"), keys=keys | _request_tags(tags.get("instance", {})))
-    yield call.need(run, call.arn("volume"), keys=_request_tags(tags.get("volume", {})))
+    yield call.need(run, call.arn("volume"), keys=source() | _request_tags(tags.get("volume", {})))
     for kind in ("network-interface", "snapshot"):
-        yield call.need(run, call.arn(kind))
+        yield call.need(run, call.arn(kind), keys=source())
     if spot:
+        # The one resource of an instance that has no key for the template.
         yield call.need(run, call.arn("spot-instances-request"))
-    yield call.need(run, call.arn("image", spec.get("ImageId", "*")))
-    yield call.need(run, call.arn("subnet", spec.get("SubnetId", "*")))
+    yield call.need(run, call.arn("image", spec.get("ImageId", "*")), keys=source("ImageId"))
+    yield call.need(run, call.arn("subnet", spec.get("SubnetId", "*")), keys=source("SubnetId"))
     for group in spec.get("SecurityGroupIds") or ["*"]:
-        yield call.need(run, call.arn("security-group", group))
+        yield call.need(run, call.arn("security-group", group), keys=source("SecurityGroupIds"))
     if template is not None:
         yield call.need(run, call.arn("launch-template", template), keys=_resource_tags(call, template))
     profile = spec.get("IamInstanceProfile")
@@ -87,30 +113,25 @@ def _create_fleet(call):
     for kind in ("fleet", "instance", "volume"):
         yield call.need(fleet, call.arn(kind), keys=_request_tags(tags.get(kind, {})))
     spot = params["TargetCapacitySpecification"].get("DefaultTargetCapacityType") == "spot"
-    backend = ec2_backends[call.account][call.region]
     for config in params["LaunchTemplateConfigs"]:
-        wanted = config["LaunchTemplateSpecification"]
-        if "LaunchTemplateId" in wanted:
-            template = backend.get_launch_template(wanted["LaunchTemplateId"])
-        else:
-            template = backend.get_launch_template_by_name(wanted["LaunchTemplateName"])
-        keys = _resource_tags(call, template.id)
-        yield call.need(fleet, call.arn("launch-template", template.id), keys=keys)
-        version = {"$Default": template.default_version_number, "$Latest": template.latest_version_number}
-        number = wanted.get("Version", "$Default")
-        data = template.get_version(version.get(number, number)).data
+        template, data = _of_template(call, config["LaunchTemplateSpecification"])
+        keys = _resource_tags(call, template)
+        yield call.need(fleet, call.arn("launch-template", template), keys=keys)
         for override in config.get("Overrides") or [{}]:
             spec = {**data, **override}
             yield call.need(fleet, call.arn("image", spec["ImageId"]))
             yield call.need(fleet, call.arn("subnet", spec["SubnetId"]))
-            yield from _launches(call, spec, tags, spot, template.id)
+            yield from _launches(call, data, override, tags, spot, template)
     yield from _tagging(call, tags, "RunInstances")
 
 
 def _run_instances(call):
     tags = _tags_by_kind(call.params.get("TagSpecifications"))
     spot = (call.params.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
-    yield from _launches(call, call.params, tags, spot)
+    template, data = None, {}
+    if call.params.get("LaunchTemplate"):
+        template, data = _of_template(call, call.params["LaunchTemplate"])
+    yield from _launches(call, data, call.params, tags, spot, template)
     yield from _tagging(call, tags, "RunInstances")
 
 

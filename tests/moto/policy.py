@@ -24,6 +24,7 @@ OPERATORS = {
     "StringEquals": lambda expected, actual: expected == actual,
     "StringLike": _like,
     "ArnLike": _like,
+    "Bool": lambda expected, actual: expected.lower() == actual.lower(),
     "NumericLessThanEquals": lambda expected, actual: float(actual) <= float(expected),
 }
 

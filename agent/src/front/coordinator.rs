@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Front, request};
-use crate::local::{Assignment, HEARTBEAT, HostState, Order, STOPPING, Settings};
+use crate::local::{Assignment, HEARTBEAT, HostState, LIFETIME, Order, STOPPING, Settings};
 use crate::sample;
+use crate::session::keeper::{After, Role};
 use crate::session::link::{Closed, Link, LinkEvent};
 use crate::wire;
 
@@ -20,25 +21,36 @@ const REQUESTS: usize = 16;
 const RECONNECT_MAX: Duration = Duration::from_secs(120);
 
 impl Front {
-    /// Opens a link, with all that is not acknowledged to be sent on it.
-    pub(super) fn connect(&mut self, host: &HostState) {
+    /// Opens a link, beside the present one if there is one.
+    pub(super) fn connect(&mut self) {
         let (requests, stream) = mpsc::channel(REQUESTS);
-        // The queue is new, so it has room.
-        if requests
-            .try_send(request(Sent::Hello(self.hello(host))))
-            .is_err()
-        {
-            tracing::error!("no room for the hello");
-        }
-        self.outbox.rewind();
-        let (generation, cancel) = self.keeper.begin(requests);
+        let (generation, role, cancel) = self.keeper.begin(requests);
         let link = Link {
             remote: self.config.agents.clone(),
             identity: self.identity.clone(),
             generation,
+            succeeds: role == Role::Successor,
         };
         let events = self.link_events.sender.clone();
         self.tasks.spawn(link.hold(stream, events, cancel));
+    }
+
+    /// Says hello on a link. What it says of events and the runner holds until it is answered, as no event is
+    /// sent meanwhile.
+    fn greet(&mut self, role: Role) {
+        let Some(hello) = self.host.as_ref().map(|host| self.hello(host)) else {
+            return;
+        };
+        let Some(requests) = self.keeper.greet(role) else {
+            return;
+        };
+        // The queue is new, so it has room.
+        if requests.try_send(request(Sent::Hello(hello))).is_err() {
+            tracing::error!("no room for the hello");
+        }
+        if role == Role::Present {
+            self.outbox.rewind();
+        }
     }
 
     fn hello(&self, host: &HostState) -> Hello {
@@ -64,36 +76,72 @@ impl Front {
     }
 
     pub(super) fn on_link(&mut self, generation: u64, event: LinkEvent) {
-        if !self.keeper.is_present(generation) {
+        let Some(role) = self.keeper.role(generation) else {
             return;
-        }
+        };
         match event {
+            LinkEvent::Connected => self.greet(role),
             LinkEvent::Open => {
-                tracing::info!("session opened");
-                self.keeper.opened();
-                self.order(Order::Contact { up: true });
-                if let Some(sample) = self.sample {
-                    self.send_heartbeat(sample);
+                self.keeper.opened(role);
+                if role == Role::Present {
+                    self.session_opened();
                 }
             }
-            LinkEvent::Message(message) => {
-                self.keeper.heard();
-                self.on_message(message);
-            }
+            LinkEvent::Message(message) => match role {
+                Role::Present => {
+                    self.keeper.heard();
+                    self.on_message(message);
+                }
+                Role::Successor => self.on_answer(message),
+            },
             LinkEvent::Renewed(identity) => {
                 tracing::info!("certificate renewed");
                 self.identity = identity;
                 self.keep_identity();
-                self.keeper.reconnect(Duration::ZERO, Instant::now());
-                self.order(Order::Contact { up: false });
+                // The link with the old one serves until the coordinator has answered one with the new.
+                self.keeper.renew(Instant::now());
             }
-            LinkEvent::Closed(closed) => self.on_closed(&closed),
+            LinkEvent::Closed(closed) => self.on_closed(role, &closed),
         }
     }
 
-    pub(super) fn on_closed(&mut self, closed: &Closed) {
-        let wait = self.keeper.closed(closed, Instant::now());
-        tracing::warn!(reason = %closed, ?wait, "session ended");
+    fn session_opened(&mut self) {
+        tracing::info!("session opened");
+        self.order(Order::Contact { up: true });
+        if let Some(sample) = self.sample {
+            self.send_heartbeat(sample);
+        }
+    }
+
+    /// The first message of a link that is to take the place of the present one.
+    fn on_answer(&mut self, message: Message) {
+        if let Message::Reconnect(_) = message {
+            // The coordinator stops, or this part of it: no reason to leave the one that is open.
+            return self.on_closed(Role::Successor, &Closed::Ended);
+        }
+        self.keeper.succeed();
+        // What was sent on the one before and not acknowledged may not have arrived.
+        self.outbox.rewind();
+        self.session_opened();
+        self.keeper.heard();
+        self.on_message(message);
+    }
+
+    pub(super) fn on_closed(&mut self, role: Role, closed: &Closed) {
+        let after = self.keeper.closed(role, closed, Instant::now());
+        if role == Role::Successor {
+            tracing::warn!(reason = %closed, ?after, "no session with the new certificate");
+            return;
+        }
+        if let After::Succeeded { open } = after {
+            tracing::info!(reason = %closed, open, "session ended; another is on its way");
+            self.outbox.rewind();
+            if open {
+                return self.session_opened();
+            }
+        } else {
+            tracing::warn!(reason = %closed, ?after, "session ended");
+        }
         self.order(Order::Contact { up: false });
         if matches!(closed, Closed::Denied(_)) {
             self.order(Order::Unwanted);
@@ -139,6 +187,7 @@ impl Front {
             heartbeat_interval: span(&configure.heartbeat_interval, HEARTBEAT),
             interrupt_lead: span(&configure.interrupt_lead, STOPPING),
             stop_grace: span(&configure.stop_grace, STOPPING),
+            lifetime: span(&configure.lifetime, LIFETIME),
         }));
     }
 }

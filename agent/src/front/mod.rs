@@ -20,7 +20,7 @@ use crate::enroll::Enrolled;
 use crate::identity::Identity;
 use crate::imds::{self, Cadence, Notice};
 use crate::local::{HostState, Order, Report, ToSupervisor, heard};
-use crate::session::keeper::Keeper;
+use crate::session::keeper::{Keeper, Role};
 use crate::session::link::{Closed, LinkEvent};
 use crate::session::outbox::Outbox;
 use crate::signals::Signals;
@@ -118,7 +118,7 @@ impl Front {
         self.watch_metadata();
         while !self.is_over() {
             self.connect_if_due();
-            let requests = self.keeper.requests().cloned();
+            let requests = self.keeper.requests_for_events().cloned();
             let unsent = self.outbox.has_unsent();
             let wake = self.next_wake();
             tokio::select! {
@@ -195,8 +195,8 @@ impl Front {
             .keeper
             .connect_at()
             .is_some_and(|at| at <= Instant::now());
-        if due && let Some(host) = self.host.clone() {
-            self.connect(&host);
+        if due && self.host.is_some() {
+            self.connect();
         }
     }
 
@@ -286,7 +286,7 @@ impl Front {
     fn send_event(&mut self, permit: Option<mpsc::OwnedPermit<SessionRequest>>) {
         let Some(permit) = permit else {
             // Nothing can be sent on this stream any more, whatever may still come from it.
-            self.on_closed(&Closed::Ended);
+            self.on_closed(Role::Present, &Closed::Ended);
             return;
         };
         if let Some(event) = self.outbox.next_unsent() {

@@ -35,6 +35,7 @@ impl Standing {
                 held.heartbeat_interval = settings.heartbeat_interval.or(held.heartbeat_interval);
                 held.interrupt_lead = settings.interrupt_lead.or(held.interrupt_lead);
                 held.stop_grace = settings.stop_grace.or(held.stop_grace);
+                held.lifetime = settings.lifetime.or(held.lifetime);
             }
             Order::Assign(assignment) => {
                 self.assignment.get_or_insert_with(|| assignment.clone());

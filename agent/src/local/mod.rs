@@ -25,6 +25,10 @@ pub(crate) const HEARTBEAT: (Duration, Duration) =
 /// Bounds of the lead and the grace.
 pub(crate) const STOPPING: (Duration, Duration) =
     (Duration::from_millis(1), Duration::from_secs(3600));
+/// Bounds of a life. The most is what a pool can give: the longest that GitHub lets a job run on a runner of
+/// one's own.
+pub(crate) const LIFETIME: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(5 * 86_400));
 /// Longest text of the front's that the supervisor keeps, in characters.
 const TEXT_MAX: usize = 1024;
 
@@ -78,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) interrupt_lead: Option<Duration>,
     /// How long it may take then.
     pub(crate) stop_grace: Option<Duration>,
+    /// How long the pool lets its instances live.
+    pub(crate) lifetime: Option<Duration>,
 }
 
 impl Settings {
@@ -88,6 +94,7 @@ impl Settings {
             heartbeat_interval: within(self.heartbeat_interval, HEARTBEAT),
             interrupt_lead: within(self.interrupt_lead, STOPPING),
             stop_grace: within(self.stop_grace, STOPPING),
+            lifetime: within(self.lifetime, LIFETIME),
         }
     }
 }
@@ -203,7 +210,7 @@ pub(crate) async fn heard<S, R>(connection: &mut Option<Connection<S, R>>) -> Op
 mod tests {
     use std::time::Duration;
 
-    use super::{HEARTBEAT, STOPPING, Settings, shortened};
+    use super::{HEARTBEAT, LIFETIME, STOPPING, Settings, shortened};
 
     #[test]
     fn what_a_front_says_is_held_within_bounds() {
@@ -211,6 +218,7 @@ mod tests {
             heartbeat_interval: span,
             interrupt_lead: span,
             stop_grace: span,
+            lifetime: span,
         };
         assert_eq!(settings(None).bounded(), settings(None));
         let least = settings(Some(Duration::ZERO)).bounded();
@@ -219,6 +227,7 @@ mod tests {
         let most = settings(Some(Duration::MAX)).bounded();
         assert_eq!(most.heartbeat_interval, Some(HEARTBEAT.1));
         assert_eq!(most.interrupt_lead, Some(STOPPING.1));
+        assert_eq!(most.lifetime, Some(LIFETIME.1));
         assert_eq!(shortened("é").as_str(), "é");
         assert_eq!(shortened(&"é".repeat(900_000)).chars().count(), 1024);
     }

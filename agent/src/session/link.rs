@@ -28,6 +28,8 @@ const RENEW_CAP: Duration = Duration::from_secs(60);
 /// What a link tells its owner.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
+    /// There is a connection, on which a hello is waited for.
+    Connected,
     /// The stream is open.
     Open,
     /// The coordinator said something.
@@ -81,11 +83,14 @@ pub(crate) struct Link {
     pub(crate) identity: Identity,
     /// Comes with each event, so that those of an older link can be told apart.
     pub(crate) generation: u64,
+    /// Whether it is to take the place of one that is open. That one waits for it, so it has to be answered
+    /// soon.
+    pub(crate) succeeds: bool,
 }
 
 impl Link {
-    /// Opens the stream and passes messages both ways until it ends or `cancel` is given.
-    /// The first of `requests` is the hello, and is there already.
+    /// Opens the stream and passes messages both ways until it ends or `cancel` is given. The first of
+    /// `requests` is the hello, which follows [`LinkEvent::Connected`].
     pub(crate) async fn hold(
         self,
         requests: mpsc::Receiver<SessionRequest>,
@@ -117,6 +122,7 @@ impl Link {
     ) -> Result<(), Closed> {
         let channel = tls::connect(&self.remote, self.identity.tls.clone()).await?;
         let mut client = AgentServiceClient::new(channel.clone());
+        self.tell(events, LinkEvent::Connected).await;
         let call = client.session(ReceiverStream::new(requests));
         let answer = timeout(CALL_TIMEOUT, call)
             .await
@@ -126,11 +132,15 @@ impl Link {
         let renewal = self.renew(channel);
         tokio::pin!(renewal);
         let mut renewed = false;
+        let answer_due = sleep(CALL_TIMEOUT);
+        tokio::pin!(answer_due);
+        let mut waits = self.succeeds;
         loop {
             tokio::select! {
+                () = &mut answer_due, if waits => return Err(Closed::NoAnswer),
                 message = messages.message() => match message? {
                     None => return Ok(()),
-                    Some(response) => match response.message {
+                    Some(response) => match response.message.inspect(|_| waits = false) {
                         Some(message) => self.tell(events, LinkEvent::Message(message)).await,
                         None => tracing::debug!("a message of an unknown kind"),
                     },

@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::descendants::{WORKER, is_live_process};
+use super::exit_record;
 
 /// Where cgroups are mounted: version 2 beside version 1, version 1 with systemd's hierarchy, version 2 alone.
 const MOUNTS: [&str; 3] = [
@@ -71,29 +72,34 @@ impl Cgroup {
     }
 
     /// Kills all in it, until it is empty or `limit` is over. Returns how many are left.
-    pub(crate) async fn kill_all(&self, limit: Duration) -> usize {
-        let deadline = Instant::now() + limit;
+    ///
+    /// With the unit's main process gone, systemd runs in a group below this one what records in `records` how
+    /// it ended. That is spared until it has done so: else nobody would know. For half of the time at most, as
+    /// whoever is root in here is spared with it.
+    pub(crate) async fn kill_all(&self, records: &Path, limit: Duration) -> usize {
+        let begun = Instant::now();
         loop {
+            let spares = begun.elapsed() < limit / 2 && !is_recorded(records);
             // There may be many.
             let group = self.clone();
-            let left = match spawn_blocking(move || group.kill_round()).await {
+            let left = match spawn_blocking(move || group.kill_round(spares)).await {
                 Ok(left) => left,
                 Err(error) => {
                     tracing::error!(%error, "a round of killing failed");
                     1
                 }
             };
-            if left == 0 || Instant::now() >= deadline {
+            if left == 0 || begun.elapsed() >= limit {
                 return left;
             }
             sleep(ROUND).await;
         }
     }
 
-    fn kill_round(&self) -> usize {
+    fn kill_round(&self, spares_root: bool) -> usize {
         // All at once and at any depth, so that nothing can fork its way out or hide. Only version 2 has it,
         // since Linux 5.14.
-        let killed = overwrite(&self.0.join("cgroup.kill"), "1").is_ok();
+        let killed = !spares_root && overwrite(&self.0.join("cgroup.kill"), "1").is_ok();
         if !self.populated() {
             return 0;
         }
@@ -104,12 +110,16 @@ impl Cgroup {
             return all.len().max(1);
         }
         for pid in &all {
+            if spares_root && is_roots(*pid) {
+                continue;
+            }
             match kill(*pid, Signal::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(error) => tracing::warn!(%pid, %error, "process can't be killed"),
             }
         }
-        all.len()
+        // Whoever is spared may be gone before he is counted, and leave the group to be looked at again.
+        all.len().max(usize::from(spares_root))
     }
 
     /// Whether anybody lives in it or below. Version 1 doesn't say, and may have somebody.
@@ -129,6 +139,20 @@ impl Cgroup {
         let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         below.is_some_and(|below| paths(&table).any(|path| Path::new(path).starts_with(below)))
     }
+}
+
+/// Whether there is a word on how the main process ended, whatever it says.
+fn is_recorded(records: &Path) -> bool {
+    matches!(exit_record::read(records), Ok(Some(_)))
+}
+
+/// Whether a process is root's in every respect. Not by the owner of its directory, which is root for any
+/// process that can't be dumped.
+fn is_roots(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut ids = status.lines().filter_map(|line| line.strip_prefix("Uid:"));
+    ids.next()
+        .is_some_and(|ids| ids.split_whitespace().all(|id| id == "0"))
 }
 
 fn is_worker(pid: Pid) -> bool {
@@ -215,7 +239,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let group = Cgroup(dir.path().join("gone"));
         group.bound();
-        assert_eq!(group.kill_round(), 0);
+        assert_eq!(group.kill_round(false), 0);
+        assert_eq!(group.kill_round(true), 0);
         std::fs::create_dir(&group.0).unwrap();
         std::fs::write(group.0.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
         assert!(!group.populated());

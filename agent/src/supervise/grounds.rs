@@ -1,5 +1,6 @@
 //! Where the processes of the runner are found: by descent and by mark, or in a cgroup of their own.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -38,12 +39,18 @@ impl Grounds {
 
     /// Kills all there is, until nothing is left or `limit` is over. Returns how many are left.
     ///
-    /// `runner` is killed too, but not reaped: the runtime waits for it and wants its exit status.
-    pub(crate) async fn kill_all(&self, runner: Option<Pid>, limit: Duration) -> usize {
+    /// `runner` is killed too, but not reaped: the runtime waits for it and wants its exit status. That of a
+    /// unit's main process comes by a record in `records`.
+    pub(crate) async fn kill_all(
+        &self,
+        runner: Option<Pid>,
+        records: &Path,
+        limit: Duration,
+    ) -> usize {
         match self {
             Self::Descendants { mark } => descendants::kill_all(mark, runner, limit).await,
             Self::Cgroup(None) => 0,
-            Self::Cgroup(Some(cgroup)) => cgroup.kill_all(limit).await,
+            Self::Cgroup(Some(cgroup)) => cgroup.kill_all(records, limit).await,
         }
     }
 }

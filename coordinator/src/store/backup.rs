@@ -25,6 +25,9 @@ pub enum BackupError {
     /// The copy would replace what it is made of.
     #[error("{} is a part of the database itself; the copy needs a place of its own", .0.display())]
     Itself(PathBuf),
+    /// What is to be put back is what it would replace.
+    #[error("{} is a part of the database itself, and no copy of it", .0.display())]
+    Live(PathBuf),
     /// The copy is damaged, or is something else.
     #[error("{} is no good copy of the store: {problem}", path.display())]
     Damaged {
@@ -87,11 +90,12 @@ pub struct Restored {
     pub aside: Option<PathBuf>,
 }
 
-/// Puts a copy in the place of the database. What was there is kept beside it.
+/// Puts a copy in the place of the database. What was there is kept beside it. Nothing is made, moved or locked
+/// before the copy was found to be good.
 ///
 /// # Errors
-/// When a coordinator runs, the copy is damaged or for a newer program, or a file can't be written; then
-/// the database is as it was.
+/// When a coordinator runs, the copy is damaged, for a newer program or the database itself, or a file can't be
+/// written; then the database is as it was.
 pub async fn restore(
     from: &Path,
     database: &Path,
@@ -100,14 +104,12 @@ pub async fn restore(
     if !from.is_file() {
         return Err(BackupError::NoDatabase(from.to_owned()));
     }
+    // The log that belongs to it would be put aside: what is only there would be lost.
+    if database.exists() && is_part(database, from)? {
+        return Err(BackupError::Live(from.to_owned()));
+    }
     let directory = directory_of(database);
-    let private = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory);
-    private.map_err(file(directory))?;
-    let _lock = sqlite::lock(database)?;
-    let mut beside = Beside::of(database)?;
+    let mut beside = Beside::above(database)?;
     let mut copied = File::open(from).map_err(file(from))?;
     io::copy(&mut copied, &mut beside.file).map_err(file(&beside.path))?;
     check(&beside.path).await.map_err(|error| match error {
@@ -117,6 +119,12 @@ pub async fn restore(
         },
         other => other,
     })?;
+    let private = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    private.map_err(file(directory))?;
+    let _lock = sqlite::lock(database)?;
     let aside = match database.exists() {
         true => Some(keep_aside(database, now).await?),
         false => None,
@@ -236,7 +244,26 @@ struct Beside {
 impl Beside {
     /// An empty file that only its owner may read.
     fn of(place: &Path) -> Result<Self, BackupError> {
-        let path = with_suffix(place, &format!(".{}.new", std::process::id()));
+        Self::made(with_suffix(place, &format!(".{}.new", std::process::id())))
+    }
+
+    /// The same for a place whose directory may have yet to be made: in the nearest one above that is there,
+    /// and so in the file system of what will be made in it.
+    fn above(place: &Path) -> Result<Self, BackupError> {
+        let there = directory_of(place)
+            .ancestors()
+            .map(|above| match above.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => above,
+            })
+            .find(|above| above.is_dir());
+        match (there, place.file_name()) {
+            (Some(there), Some(name)) => Self::of(&there.join(name)),
+            _ => Self::of(place),
+        }
+    }
+
+    fn made(path: PathBuf) -> Result<Self, BackupError> {
         // A left-over of a process with the same id that was killed.
         drop(fs::remove_file(&path));
         let file = OpenOptions::new()

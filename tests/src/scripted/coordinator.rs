@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use muster_proto::v1::enrollment_service_server::{EnrollmentService, EnrollmentS
 use muster_proto::v1::session_request::Message as Sent;
 use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{
-    Acknowledge, AgentEvent, Assignment, AwsStsEvidence, EnrollChallenge, EnrollIssued,
+    Acknowledge, AgentEvent, Assignment, AwsStsEvidence, Configure, EnrollChallenge, EnrollIssued,
     EnrollRequest, EnrollResponse, Hello, RenewCertificateRequest, RenewCertificateResponse,
     RunnerFinished, SessionRequest, SessionResponse,
 };
@@ -45,6 +45,10 @@ pub const TOKEN: &str = "one-time-token-of-this-launch";
 pub struct Behaviour {
     /// Answers to the first enrolments; those after them succeed.
     pub refusals: Mutex<VecDeque<Status>>,
+    /// Answers to the next sessions; those after them open.
+    pub session_refusals: Mutex<VecDeque<Status>>,
+    /// Whether hellos are left without an answer.
+    pub silent: AtomicBool,
     /// The end that it names for each certificate.
     pub certificate_life: Duration,
     /// The instance id that it gives.
@@ -94,6 +98,8 @@ impl Coordinator {
         let authority = Arc::new(Authority::new());
         let behaviour = Arc::new(Behaviour {
             refusals: Mutex::new(refusals.into_iter().collect()),
+            session_refusals: Mutex::default(),
+            silent: AtomicBool::new(false),
             certificate_life,
             instance_id: instance_id.into(),
             enrolments: AtomicU32::new(0),
@@ -127,6 +133,12 @@ impl Coordinator {
     pub async fn session(&mut self) -> Session {
         within("a session", self.sessions.recv()).await.unwrap()
     }
+}
+
+/// The answer to a hello. It leaves all settings as they are.
+#[must_use]
+pub fn configure() -> Message {
+    Message::Configure(Configure::default())
 }
 
 impl Session {
@@ -286,6 +298,10 @@ impl AgentService for Service {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let refusal = self.behaviour.session_refusals.lock().unwrap().pop_front();
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
         let mut requests = request.into_inner();
         let first = requests.message().await?.and_then(|m| m.message);
         let Some(Sent::Hello(hello)) = first else {
@@ -297,6 +313,9 @@ impl AgentService for Service {
             requests,
             responses,
         };
+        if !self.behaviour.silent.load(Ordering::SeqCst) {
+            session.send(configure()).await;
+        }
         self.opened.send(session).await.unwrap();
         Ok(Response::new(ReceiverStream::new(stream)))
     }

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -219,12 +221,9 @@ impl TestHost {
     /// # Errors
     /// When there is no host any more, or not yet.
     pub async fn run(&self, words: &[impl AsRef<OsStr>]) -> anyhow::Result<Output> {
-        let id = self.process.id().context("the host is off")?;
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
-        let first = children.split(' ').next().filter(|id| !id.is_empty());
-        let first = first.context("the host has no first process yet")?;
+        let first = self.first_process()?;
         let command = Command::new("nsenter")
-            .args(["--all", "--target", first, "--"])
+            .args(["--all", "--target", &first, "--"])
             .args(words)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -235,6 +234,25 @@ impl TestHost {
             .await
             .context("it did not end")?
             .context("start nsenter")
+    }
+
+    /// Its systemd, by the id that it has here.
+    fn first_process(&self) -> anyhow::Result<String> {
+        let id = self.process.id().context("the host is off")?;
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        let first = children.split(' ').next().filter(|id| !id.is_empty());
+        Ok(first
+            .context("the host has no first process yet")?
+            .to_owned())
+    }
+
+    /// Lets its systemd hang. What runs goes on.
+    ///
+    /// # Errors
+    /// When there is no host any more, or not yet.
+    pub fn freeze_systemd(&self) -> anyhow::Result<()> {
+        let first = Pid::from_raw(self.first_process()?.parse()?);
+        Ok(kill(first, Signal::SIGSTOP)?)
     }
 
     /// What a program prints on the host; it must succeed.

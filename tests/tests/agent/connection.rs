@@ -1,5 +1,6 @@
 //! The agent and its coordinator: enrolment, certificates, and streams that end.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use muster_proto::v1::agent_event::Kind;
@@ -8,11 +9,11 @@ use muster_proto::v1::{Reconnect, RunnerOutcome, RunnerPhase};
 use nix::sys::signal::Signal;
 use tonic::Status;
 
-use muster_tests::scripted::coordinator::Coordinator;
+use muster_tests::scripted::coordinator::{Coordinator, configure};
 use muster_tests::scripted::host::{Host, jit_config, unique_instance_id};
 use muster_tests::scripted::until;
 
-use crate::steps::{reached, retire};
+use crate::steps::{drain, reached, retire};
 
 #[tokio::test]
 async fn events_come_again_in_order_after_a_lost_stream() {
@@ -115,6 +116,71 @@ async fn the_certificate_is_renewed_at_half_of_its_life() {
     let renewals = &coordinator.behaviour.renewals;
     // On a busy machine it may be renewed again by now.
     assert!(renewals.load(std::sync::atomic::Ordering::SeqCst) >= 1);
+    second.send(retire()).await;
+    second.finished().await;
+    assert!(agent.exit().await.success());
+}
+
+#[tokio::test]
+async fn the_old_stream_serves_until_the_one_with_the_new_certificate_is_answered() {
+    let id = unique_instance_id();
+    let mut coordinator = Coordinator::with(&id, Duration::from_secs(6), []).await;
+    let host = Host::new(&coordinator, "trap 'exit 0' INT; listen; idle");
+    let (agent, mut first) = reached(&host, &mut coordinator, RunnerPhase::Listening).await;
+    let refusals = [1, 2, 3].map(|n| Status::unavailable(n.to_string()));
+    let behaviour = coordinator.behaviour.clone();
+    assert_eq!(behaviour.renewals.load(Ordering::SeqCst), 0, "too late");
+    *behaviour.session_refusals.lock().unwrap() = refusals.into();
+    behaviour.silent.store(true, Ordering::SeqCst);
+    until("refusals", || {
+        behaviour.session_refusals.lock().unwrap().len() <= 1
+    })
+    .await;
+    // Both ways.
+    first.send(drain(None)).await;
+    let report = first.event().await;
+    assert!(matches!(report.kind, Some(Kind::DrainReport(_))));
+    first.acknowledge(report.sequence).await;
+
+    // While a hello waits for its answer, its word on the events must stay true.
+    let mut second = coordinator.session().await;
+    assert_eq!(second.hello.last_sequence, report.sequence);
+    assert_eq!(second.hello.phase(), RunnerPhase::Listening);
+    first.send(retire()).await;
+    until("the outcome", || {
+        host.read("log").contains("\"outcome\":\"Unused\"")
+    })
+    .await;
+    second.send(configure()).await;
+    while first.said().await {}
+    let next = second.event().await;
+    assert_eq!(next.sequence, report.sequence + 1);
+    second.acknowledge(next.sequence).await;
+    if !matches!(next.kind, Some(Kind::RunnerFinished(_))) {
+        second.finished().await;
+    }
+    assert!(agent.exit().await.success());
+    let log = host.read("log");
+    assert!(!log.contains("session ended"), "{log}");
+}
+
+#[tokio::test]
+async fn an_old_stream_that_ends_first_is_followed_by_the_new_one() {
+    let id = unique_instance_id();
+    let mut coordinator = Coordinator::with(&id, Duration::from_secs(2), []).await;
+    let host = Host::new(&coordinator, "");
+    let agent = host.start().await;
+    let first = coordinator.session().await;
+    let behaviour = coordinator.behaviour.clone();
+    behaviour.silent.store(true, Ordering::SeqCst);
+    let mut second = coordinator.session().await;
+    // As the coordinator does on its way to the answer.
+    first.end(Status::aborted("a newer stream took over")).await;
+    until("the end of the old one", || {
+        host.read("log").contains("another is on its way")
+    })
+    .await;
+    second.send(configure()).await;
     second.send(retire()).await;
     second.finished().await;
     assert!(agent.exit().await.success());

@@ -29,6 +29,7 @@ pub(crate) fn quick() -> Message {
         heartbeat_interval: span(200),
         interrupt_lead: span(300),
         stop_grace: span(400),
+        ..Configure::default()
     })
 }
 

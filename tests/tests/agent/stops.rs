@@ -1,11 +1,11 @@
 //! What stops a runner: drains, notices, signals and the longest life.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::session_request::Message as Sent;
 use muster_proto::v1::session_response::Message;
-use muster_proto::v1::{InterruptionKind, RunnerOutcome, RunnerPhase, Shutdown};
+use muster_proto::v1::{Configure, InterruptionKind, RunnerOutcome, RunnerPhase, Shutdown};
 use nix::sys::signal::Signal;
 
 use muster_tests::scripted::coordinator::Coordinator;
@@ -233,6 +233,36 @@ async fn hints_and_far_deadlines_are_reported_once_and_leave_the_job_alone() {
     assert!(!last.idle, "{last:?}");
     let finished = session.finished().await;
     assert_eq!(finished.outcome(), RunnerOutcome::Succeeded, "{finished:?}");
+    assert!(agent.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_pool_that_allows_more_than_the_image_is_believed() {
+    let image = Duration::from_secs(5);
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let mut host = Host::new(&coordinator, "trap 'exit 0' INT; listen; idle");
+    host.config["max_lifetime_seconds"] = image.as_secs().into();
+    let begun = Instant::now();
+    let agent = host.start().await;
+    let mut session = coordinator.session().await;
+    let span = |span: Duration| Some(span.try_into().unwrap());
+    session
+        .send(Message::Configure(Configure {
+            heartbeat_interval: span(Duration::from_millis(100)),
+            lifetime: span(Duration::from_secs(12 * 3600)),
+            ..Configure::default()
+        }))
+        .await;
+    while begun.elapsed() < image + Duration::from_secs(1) {
+        if let Sent::Event(event) = session.message().await {
+            assert!(
+                !matches!(event.kind, Some(Kind::RunnerFinished(_))),
+                "{event:?}"
+            );
+        }
+    }
+    session.send(retire()).await;
+    session.finished().await;
     assert!(agent.exit().await.success());
 }
 

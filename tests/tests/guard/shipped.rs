@@ -55,6 +55,7 @@ fn systemd_has_nothing_to_say_about_the_units() {
 #[case("muster-grow-root.service", 55)]
 #[case("muster-imds-guard.service", 30)]
 #[case("muster-poweroff.service", 30)]
+#[case("muster-lifetime.service", 30)]
 #[case("muster-stranded.service", 30)]
 fn a_unit_is_exposed_no_more_than(#[case] unit: &str, #[case] tenths: u32) {
     let analyzed = run(

@@ -98,6 +98,7 @@ async fn systemd_has_nothing_to_say_about_the_units_where_they_are_installed() {
             "muster-grow-root.service",
             "muster-imds-guard.service",
             "muster-interruption-hook.service",
+            "muster-lifetime.service",
             "muster-lifetime.timer",
             "muster-linger.timer",
             "muster-poweroff.service",

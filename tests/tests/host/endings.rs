@@ -71,6 +71,54 @@ async fn the_longest_life_ends_a_host_that_is_busy() {
 }
 
 #[tokio::test]
+async fn a_host_whose_systemd_hangs_on_its_way_off_is_off_all_the_same() {
+    let around = Surroundings::new().await;
+    let stubborn = "trap '' TERM; systemd-notify --ready; while :; do sleep 1; done";
+    let boot = around
+        .host()
+        .quiet()
+        .script("muster-supervisor.service", stubborn)
+        .drop_in(
+            "muster-poweroff.service",
+            "[Service]\nEnvironment=ANSWER=1 IN_ORDER=2 FORCED=1\n",
+        );
+    let mut host = boot.start().await.unwrap();
+    host.booted().await.unwrap();
+    let start = [
+        "systemctl",
+        "start",
+        "--no-block",
+        "muster-poweroff.service",
+    ];
+    host.read(&start).await.unwrap();
+    host.logged("Starting muster-poweroff.service")
+        .await
+        .unwrap();
+    host.freeze_systemd().unwrap();
+    host.off(OFF).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_whose_pool_allows_it_outlives_what_its_image_says() {
+    let around = Surroundings::new().await;
+    // As the supervisor does; and the timer has run out.
+    let lives = "read -r up _ </proc/uptime\n\
+                 echo \"$((${up%.*} + 6))\" >/run/muster/lives-until\n\
+                 systemctl --no-block start muster-lifetime.service\n\
+                 systemd-notify --ready; exec sleep infinity";
+    let boot = around
+        .host()
+        .quiet()
+        .script("muster-supervisor.service", lives);
+    let begun = std::time::Instant::now();
+    let mut host = boot.start().await.unwrap();
+    host.off(OFF).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(5));
+    let log = host.log();
+    assert!(log.contains("muster-poweroff.service"), "{log}");
+}
+
+#[tokio::test]
 async fn the_end_of_the_runner_is_the_end_of_the_host_a_while_later() {
     let around = Surroundings::new().await;
     let boot = around

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use muster_proto::v1::agent_event::Kind;
-use muster_proto::v1::{RunnerOutcome, RunnerPhase};
+use muster_proto::v1::session_response::Message;
+use muster_proto::v1::{Configure, RunnerOutcome, RunnerPhase};
 use rstest::rstest;
+use serde_json::json;
 
 use crate::scene::{AGENT, HANGS, IDLES, OFF, RUNNER, SUPERVISOR, Scene, WAITS, play};
 
@@ -154,6 +156,41 @@ fn a_listener_that_is_killed_before_its_job_runs(
         let finished = scene.end().await;
         assert_eq!(finished.outcome(), outcome, "{finished:?}");
         assert_eq!((finished.exit_code, finished.signal), (None, Some(9)));
+    });
+}
+
+#[test]
+fn a_runner_that_has_to_be_killed_leaves_word_of_its_end() {
+    // On a busy host what records the end takes its time, and meanwhile all is killed again.
+    let supervisor = json!({
+        "runner_dir": "/opt/actions-runner",
+        "max_lifetime_seconds": 600,
+        "runner_limits": { "repeat_interrupt": 0.3 },
+    });
+    let slow = "[Service]\nExecStopPost=\n\
+                ExecStopPost=+/bin/sh -c 'sleep 1; exec /usr/lib/muster/muster-agent record-exit'\n";
+    play(async || {
+        let deaf = format!("deaf_ms = 3600000\n{IDLES}");
+        let mut scene = Scene::begin_on(&deaf, |boot| {
+            boot.drop_in(RUNNER, slow)
+                .file("/etc/muster/supervisor.json", &supervisor.to_string())
+        })
+        .await;
+        let grace = Duration::from_millis(300);
+        let quick = Configure {
+            stop_grace: Some(grace.try_into().unwrap()),
+            ..Configure::default()
+        };
+        scene.session.send(Message::Configure(quick)).await;
+        scene.assign().await;
+        scene.reach(RunnerPhase::Listening).await;
+        scene.shut_down().await;
+        let finished = scene.end().await;
+        assert_eq!(
+            (finished.exit_code, finished.signal),
+            (None, Some(9)),
+            "{finished:?}"
+        );
     });
 }
 

@@ -202,6 +202,33 @@ async fn nothing_else_is_allowed() {
         run().tag_specifications(tags).send().await,
         "ec2:RunInstances",
     );
+    // With all that an instance of ours has, but not by a template: what that says would be the caller's.
+    let guarded = || {
+        run()
+            .tag_specifications(tagged(
+                ResourceType::Instance,
+                "muster:coordinator",
+                COORDINATOR,
+            ))
+            .tag_specifications(tagged(
+                ResourceType::Volume,
+                "muster:coordinator",
+                COORDINATOR,
+            ))
+            .metadata_options(
+                aws_sdk_ec2::types::InstanceMetadataOptionsRequest::builder()
+                    .http_tokens(aws_sdk_ec2::types::HttpTokensState::Required)
+                    .http_put_response_hop_limit(1)
+                    .build(),
+            )
+    };
+    refused(guarded().send().await, "ec2:RunInstances");
+    // By our template, and into another security group.
+    let template = aws_sdk_ec2::types::LaunchTemplateSpecification::builder()
+        .launch_template_name("muster-runner")
+        .version("$Default");
+    let elsewhere = guarded().launch_template(template.build());
+    refused(elsewhere.send().await, "ec2:RunInstances");
     // Tags are for what is launched: nothing that exists becomes ours by a tag.
     let tag = Tag::builder().key("muster:coordinator").value(COORDINATOR);
     let tagging = ec2.create_tags().resources(&ours).tags(tag.build());

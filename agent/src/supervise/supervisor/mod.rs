@@ -4,6 +4,7 @@
 
 mod contact;
 mod journal;
+mod life;
 mod orders;
 mod runner;
 mod saved;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::contact::Contact;
 use self::journal::Journal;
+use self::life::Life;
 use self::saved::{Saved, StateFile};
 use crate::config::{HostConfig, Mode};
 use crate::local::{HostState, Marks, Notice, Report, ToFront, heard};
@@ -55,8 +57,7 @@ pub(crate) struct Supervisor {
     mark: String,
     signals: Signals,
     notifier: Notifier,
-    /// When the supervisor must end.
-    life_ends: Instant,
+    life: Life,
     machine: Machine,
     grounds: Grounds,
     sampler: Sampler,
@@ -102,6 +103,8 @@ struct Known {
     notices: Vec<Notice>,
     /// Nothing may start any more.
     draining: bool,
+    /// How long the pool lets its instances live, where that is more than the image says.
+    lifetime: Option<Duration>,
 }
 
 /// After the end was reported.
@@ -134,7 +137,7 @@ impl Supervisor {
         Self {
             signals,
             notifier: Notifier::new(),
-            life_ends: now + config.max_lifetime.saturating_sub(age),
+            life: Life::new(config.max_lifetime, age, now),
             machine: Machine::new(config.runner_limits, now.into_std()),
             grounds: match &config.mode {
                 Mode::Child { .. } => Grounds::Descendants { mark: mark.clone() },
@@ -235,7 +238,7 @@ impl Supervisor {
                 .look_every()
                 .map(|every| self.looked_at + every),
             self.ending.as_ref().map(|ending| ending.until),
-            self.ending.is_none().then_some(self.life_ends),
+            self.ending.is_none().then(|| self.life.ends()),
             self.lost_at(),
             self.notifier.next(),
         ];
@@ -262,9 +265,8 @@ impl Supervisor {
             let worker = self.grounds.worker_exists();
             self.feed(Input::Looked { worker });
         }
-        if self.ending.is_none() && self.life_ends <= now {
-            // Once only: this makes the runner stop, and the machine sees to the rest.
-            self.life_ends = now + UNREACHABLE_LIMIT;
+        if self.ending.is_none() && self.life.is_over(now, UNREACHABLE_LIMIT) {
+            // This makes the runner stop, and the machine sees to the rest.
             self.shut_down("the agent's longest life is over".into());
         }
         if self.lost_at().is_some_and(|at| at <= now) {
@@ -317,7 +319,8 @@ impl Supervisor {
     /// Ends every process of the runner and every task.
     async fn clear_away(mut self) -> Signals {
         let runner = self.runner.as_ref().and_then(runner::Running::pid);
-        let left = self.grounds.kill_all(runner, CLEAR_LIMIT).await;
+        let records = &self.config.work_dir;
+        let left = self.grounds.kill_all(runner, records, CLEAR_LIMIT).await;
         if left > 0 {
             tracing::error!(left, "processes of the runner can't be killed");
         }

@@ -95,6 +95,7 @@ impl Supervisor {
             marks: known.marks,
             notices: known.notices.clone(),
             draining: known.draining,
+            lifetime: known.lifetime,
             ended: self.ending.is_some(),
             hook_ran: self.hook_ran,
             cgroup: self.grounds.cgroup().cloned(),
@@ -149,6 +150,9 @@ impl Supervisor {
         if let Some(interval) = settings.heartbeat_interval {
             self.sample_interval = interval;
             self.sample_at = self.sample_at.min(Instant::now() + interval);
+        }
+        if let Some(lifetime) = settings.lifetime {
+            self.extend_life(lifetime);
         }
         self.feed(Input::Settings {
             interrupt_lead: settings.interrupt_lead,
@@ -274,7 +278,11 @@ impl Supervisor {
             marks: saved.marks,
             notices: saved.notices,
             draining: saved.draining,
+            lifetime: None,
         };
+        if let Some(lifetime) = saved.lifetime {
+            self.extend_life(lifetime);
+        }
         self.hook_ran = saved.hook_ran;
         if let Some(snapshot) = saved.machine {
             let limits = self.config.runner_limits;

@@ -243,8 +243,9 @@ impl Supervisor {
     fn kill(&mut self) {
         let grounds = self.grounds.clone();
         let runner = self.runner.as_ref().and_then(Running::pid);
+        let records = self.config.work_dir.clone();
         self.tasks.spawn(async move {
-            let left = grounds.kill_all(runner, CLEAR_LIMIT).await;
+            let left = grounds.kill_all(runner, &records, CLEAR_LIMIT).await;
             tracing::info!(left, "cleared the runner's processes");
         });
     }

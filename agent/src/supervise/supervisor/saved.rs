@@ -36,6 +36,8 @@ pub(super) struct Saved {
     pub(super) notices: Vec<Notice>,
     /// Nothing may start any more.
     pub(super) draining: bool,
+    /// How long the pool lets its instances live, where that is more than the image says.
+    pub(super) lifetime: Option<Duration>,
     /// The end was reported.
     pub(super) ended: bool,
     /// The job's interruption hook was run.

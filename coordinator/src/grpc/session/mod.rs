@@ -131,6 +131,7 @@ impl Agents {
             launch,
             validity,
             heard_through,
+            lifetime,
         } = caller;
         let (out, stream) = mpsc::channel(OUT_CAPACITY);
         let session = Session {
@@ -138,6 +139,7 @@ impl Agents {
             launch,
             validity,
             heard_through,
+            lifetime,
             runner_name: String::new(),
             out,
         };
@@ -228,6 +230,8 @@ struct Caller {
     validity: Validity,
     /// Number of the last of its agent's events that is stored.
     heard_through: u64,
+    /// How long its pool lets it live.
+    lifetime: Option<Duration>,
 }
 
 impl Shared {
@@ -237,20 +241,22 @@ impl Shared {
             .engine
             .query(move |fleet| {
                 let launch = authorize::launch_of(fleet, &sought)?;
-                let heard_through = fleet
-                    .runner(&launch)
-                    .map_or(0, |runner| runner.heard_through);
-                Ok::<_, Refused>((launch, heard_through))
+                let runner = fleet.runner(&launch);
+                let heard_through = runner.map_or(0, |runner| runner.heard_through);
+                let pool = runner.and_then(|runner| fleet.pool(&runner.pool));
+                let lifetime = pool.map(|pool| pool.limits.lifetime);
+                Ok::<_, Refused>((launch, heard_through, lifetime))
             })
             .await
             .map_err(|Stopped| stopping())?;
-        let (launch, heard_through) = found.inspect_err(|refused| {
+        let (launch, heard_through, lifetime) = found.inspect_err(|refused| {
             warn!(id = name, %refused, "a certificate was refused");
         })?;
         Ok(Caller {
             launch,
             validity,
             heard_through,
+            lifetime,
         })
     }
 }

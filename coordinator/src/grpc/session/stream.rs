@@ -40,6 +40,8 @@ pub(super) struct Session {
     pub(super) validity: Validity,
     /// Number of the last of the agent's events that was stored when the stream was opened.
     pub(super) heard_through: u64,
+    /// How long its pool lets it live.
+    pub(super) lifetime: Option<Duration>,
     /// Name of the agent's runner, for the log; empty until it has one.
     pub(super) runner_name: String,
     pub(super) out: mpsc::Sender<Result<SessionResponse, Status>>,
@@ -138,8 +140,11 @@ impl Session {
             held = turn.lock() => held,
         };
         // Before anybody can send to the stream: the settings are its first message.
-        self.tell(Told::Configure(configure(&self.shared.settings)))
-            .await?;
+        self.tell(Told::Configure(configure(
+            &self.shared.settings,
+            self.lifetime,
+        )))
+        .await?;
         let (connection, messages) = self.shared.presence.connect(&self.launch);
         if connection.acknowledged().is_none() && self.heard_through > 0 {
             // Its first stream to this process: what it said to the one before is not asked for again.
@@ -329,10 +334,11 @@ impl Session {
     }
 }
 
-fn configure(settings: &AgentSettings) -> Configure {
+fn configure(settings: &AgentSettings, lifetime: Option<Duration>) -> Configure {
     Configure {
         heartbeat_interval: Some(duration(settings.heartbeat_interval)),
         interrupt_lead: Some(duration(settings.interrupt_lead)),
         stop_grace: Some(duration(settings.stop_grace)),
+        lifetime: lifetime.map(duration),
     }
 }

@@ -56,6 +56,19 @@ async fn a_session_goes_from_hello_to_an_idle_runner() {
 }
 
 #[tokio::test]
+async fn a_host_hears_how_long_its_pool_lets_it_live() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut stream = Stream::open(&channel).await.unwrap();
+    stream.say(Said::Hello(Hello::default())).await;
+    let Ok(Some(Told::Configure(settings))) = stream.next().await else {
+        panic!("no settings");
+    };
+    let allowed = muster_core::TimeLimits::default().lifetime;
+    assert_eq!(settings.lifetime, Some(allowed.try_into().unwrap()));
+}
+
+#[tokio::test]
 async fn an_operator_sees_the_whole_sample_and_the_warnings() {
     let world = World::with(vec![booting()]).await;
     let channel = world.as_agent().await;

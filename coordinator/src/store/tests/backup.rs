@@ -19,6 +19,11 @@ fn paths() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (directory, database, copy)
 }
 
+/// The time, where `at` is a place.
+fn second(seconds: i64) -> jiff::Timestamp {
+    at(seconds)
+}
+
 async fn guids(store: &Store) -> Vec<String> {
     let waiting = store.pending_deliveries(999_999).await.unwrap();
     waiting.into_iter().map(|one| one.guid).collect()
@@ -173,6 +178,59 @@ async fn the_database_is_no_place_for_its_own_copy() {
     let store = Store::open(&database).await.unwrap();
     assert_eq!(guids(&store).await, ["a", "b"]);
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_database_is_not_put_back_from_itself() {
+    let (directory, database, copy) = paths();
+    some_store(&database, "a").await;
+    // Of a coordinator that was killed: not all that it has is in the file.
+    let store = Store::open(&database).await.unwrap();
+    store.accept_delivery(delivery("b")).await.unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for suffix in ["", "-wal"] {
+        let part = |name: &str| at(&format!("{name}{suffix}"));
+        std::fs::copy(part("muster.db"), part("killed.db")).unwrap();
+    }
+    store.close().await;
+    drop(store);
+    std::os::unix::fs::symlink(at("killed.db"), at("link.db")).unwrap();
+    std::os::unix::fs::symlink(directory.path(), at("again")).unwrap();
+    std::fs::hard_link(at("killed.db"), at("hard.db")).unwrap();
+    for name in ["killed.db", "link.db", "hard.db", "again/killed.db"] {
+        let refused = restore(&at(name), &at("killed.db"), second(0)).await;
+        assert!(
+            matches!(refused, Err(BackupError::Live(_))),
+            "{name}: {refused:?}"
+        );
+    }
+    let store = Store::open(&at("killed.db")).await.unwrap();
+    assert_eq!(guids(&store).await, ["a", "b"]);
+    store.close().await;
+    drop(store);
+
+    // What was put aside may be put back.
+    backup(&at("killed.db"), &copy, false).await.unwrap();
+    let restored = restore(&copy, &at("killed.db"), second(0)).await.unwrap();
+    let aside = restored.aside.unwrap();
+    restore(&aside, &at("killed.db"), second(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bad_copy_makes_no_directory() {
+    let (directory, _, copy) = paths();
+    std::fs::write(&copy, b"no database").unwrap();
+    let elsewhere = directory.path().join("new/data/muster.db");
+    let refused = restore(&copy, &elsewhere, at(0)).await;
+    assert!(
+        matches!(refused, Err(BackupError::Damaged { .. })),
+        "{refused:?}"
+    );
+    let left: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["copy.db"]);
 }
 
 #[rstest]

@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // The crates that connect bring their own transport; this one needs none.
         .build_transport(false)
+        .codec_path("crate::codec::SmallCodec")
         .skip_debug([
             "muster.v1.Assignment",
             "muster.v1.AwsStsEvidence",

@@ -166,12 +166,43 @@ const STORED_NAMES: [&str; 2] = ["identity-0", "identity-1"];
 
 /// Keeps content with the service manager, where this service finds it if it dies and is started again.
 /// It is in memory that no name leads to. Needs `FileDescriptorStoreMax=2` in the unit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct DescriptorStore {
     turn: usize,
 }
 
+/// What the manager is told to do with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Say {
+    Remove(&'static str),
+    Store(&'static str),
+}
+
 impl DescriptorStore {
+    /// A store that spares what an earlier process of this service left in it.
+    pub(crate) fn new() -> Self {
+        let names = std::env::var("LISTEN_FDNAMES").ok().filter(|_| is_handed());
+        Self::after(names.as_deref())
+    }
+
+    /// A store in which there is something under these names, with `:` between them. The first is of the
+    /// descriptor that is read.
+    fn after(names: Option<&str>) -> Self {
+        let first = names.and_then(|names| names.split(':').next());
+        let turn = usize::from(first == Some(STORED_NAMES[0]));
+        Self { turn }
+    }
+
+    /// What is said to store anew, in this order. A full store takes nothing, and a name is removed with all
+    /// that is under it: so the name that is about to be used is freed, and the other one only once the new
+    /// content is there. Whoever dies in between leaves what is good.
+    fn anew(&mut self) -> [Say; 3] {
+        let name = STORED_NAMES[self.turn];
+        self.turn = 1 - self.turn;
+        let before = STORED_NAMES[self.turn];
+        [Say::Remove(name), Say::Store(name), Say::Remove(before)]
+    }
+
     /// Stores `content` in place of what was stored before. Without a manager, does nothing.
     pub(crate) fn keep(&mut self, content: &[u8]) -> io::Result<()> {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
@@ -180,32 +211,36 @@ impl DescriptorStore {
         let memory = memfd_create("muster", MFdFlags::MFD_CLOEXEC)?;
         let mut file = std::fs::File::from(memory);
         io::Write::write_all(&mut file, content)?;
-        let name = STORED_NAMES[self.turn];
-        self.turn = 1 - self.turn;
-        // The new one first: whoever dies in between leaves two that are good.
-        sd_notify::notify_with_fds(
-            &[NotifyState::FdStore, NotifyState::FdName(name)],
-            &[file.as_fd()],
-        )?;
-        notify(&[
-            NotifyState::FdStoreRemove,
-            NotifyState::FdName(STORED_NAMES[self.turn]),
-        ]);
+        for say in self.anew() {
+            match say {
+                Say::Remove(name) => {
+                    notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+                }
+                Say::Store(name) => sd_notify::notify_with_fds(
+                    &[NotifyState::FdStore, NotifyState::FdName(name)],
+                    &[file.as_fd()],
+                )?,
+            }
+        }
         Ok(())
     }
 }
 
 /// What an earlier process of this service left, if it did.
 pub(crate) fn stored() -> Option<Zeroizing<Vec<u8>>> {
-    let own = std::process::id().to_string();
-    let ours = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == own)
-        && std::env::var("LISTEN_FDS").is_ok_and(|count| count != "0");
-    if !ours {
+    if !is_handed() {
         return None;
     }
     read_stored(Path::new(FIRST_DESCRIPTOR))
         .inspect_err(|error| tracing::warn!(%error, "what was stored can't be read"))
         .ok()
+}
+
+/// Whether descriptors were handed to this very process.
+fn is_handed() -> bool {
+    let own = std::process::id().to_string();
+    std::env::var("LISTEN_PID").is_ok_and(|pid| pid == own)
+        && std::env::var("LISTEN_FDS").is_ok_and(|count| count != "0")
 }
 
 /// Opening its path gives a descriptor of our own, read from the start.
@@ -214,4 +249,62 @@ fn read_stored(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = std::fs::File::open(path)?;
     io::Read::read_to_end(&mut io::Read::take(file, STORED_MAX), &mut content)?;
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DescriptorStore, Say};
+
+    /// The manager's store: at most two, the newest first.
+    #[derive(Clone, Debug, Default)]
+    struct Manager(Vec<(&'static str, u32)>);
+
+    impl Manager {
+        fn hear(&mut self, say: Say, content: u32) {
+            match say {
+                Say::Remove(name) => self.0.retain(|(stored, _)| *stored != name),
+                Say::Store(name) if self.0.len() < 2 => self.0.insert(0, (name, content)),
+                Say::Store(_) => {}
+            }
+        }
+
+        /// A process of the service that is started now.
+        fn start(&self) -> DescriptorStore {
+            let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
+            DescriptorStore::after((!names.is_empty()).then(|| names.join(":")).as_deref())
+        }
+
+        fn contents(&self) -> Vec<u32> {
+            self.0.iter().map(|(_, content)| *content).collect()
+        }
+    }
+
+    #[test]
+    fn what_is_stored_outlives_every_crash_and_every_renewal() {
+        // Wherever each of three processes dies: after so many of its words.
+        for deaths in 0..1_000 {
+            let mut manager = Manager::default();
+            for words in [deaths % 10, deaths / 10 % 10, deaths / 100] {
+                let mut store = manager.start();
+                let mut said = 0;
+                'process: for content in 1.. {
+                    for say in store.anew() {
+                        if said == words {
+                            break 'process;
+                        }
+                        let had = manager.contents();
+                        manager.hear(say, content);
+                        let has = manager.contents();
+                        assert!(had.is_empty() || !has.is_empty(), "{deaths}: emptied");
+                        said += 1;
+                    }
+                    assert_eq!(
+                        manager.contents(),
+                        [content],
+                        "{deaths}: not the newest alone"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -19,5 +19,6 @@ pub mod secrets;
 #[cfg(test)]
 mod simulation;
 pub mod store;
+pub mod tasks;
 pub mod telemetry;
 pub mod web;

@@ -89,7 +89,7 @@ impl Front {
         Self {
             config,
             notifier: Notifier::new(),
-            store: DescriptorStore::default(),
+            store: DescriptorStore::new(),
             signals,
             instance_id: enrolled.instance_id,
             identity: enrolled.identity,

@@ -140,6 +140,13 @@ fn nothing_is_launched_before_the_instances_are_known_that_count() {
 }
 
 #[test]
+fn what_waited_for_the_first_listing_is_launched_by_it_though_nothing_is_alive() {
+    let mut tester = empty(vec![pool("linux")]);
+    assert_eq!(launched(&tester.tell(webhook(report(1)))), 0);
+    assert_eq!(launched(&tester.tell(listing(Vec::new()))), 1);
+}
+
+#[test]
 fn a_host_without_an_assignment_is_ended_and_never_gets_one() {
     let (mut tester, launch) = with_found();
     tester.tell(Event::Enrolled {

@@ -3,6 +3,7 @@
 
 mod backup;
 mod check_config;
+mod ending;
 mod healthcheck;
 mod operator_cert;
 mod reach;

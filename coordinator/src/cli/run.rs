@@ -1,20 +1,18 @@
 //! `run`: the service. Builds the parts, runs them until it is told to stop, lets them end in order.
 
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use jiff::Timestamp;
-use muster_proto::v1::operator_service_server::OperatorServiceServer;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
+use super::ending::{self, Lead, Signals};
 use super::reach;
-use super::wiring::{self, Sockets};
+use super::wiring::{self, Listening, Sockets};
 use crate::aws::Given;
 use crate::config::Config;
 use crate::engine::{self, Engine, Executor, Parts};
@@ -25,11 +23,12 @@ use crate::grpc::enrollment::{AwsEnrollment, Enrollment, Parts as EnrollmentPart
 use crate::grpc::listen::{Limits, Listener};
 use crate::grpc::operator::{LogLevel, Operators};
 use crate::grpc::session::{AgentSettings, Agents};
-use crate::identity::serving::{PresentAuthority, Serving};
+use crate::identity::serving::{PresentAuthority, PresentTls};
 use crate::identity::spiffe::TrustDomain;
 use crate::presence::{self, Presence};
 use crate::secrets::{self, Applied, Reader};
 use crate::store::Store;
+use crate::tasks::Tasks;
 use crate::telemetry::{Logs, Metrics, emf};
 use crate::web::{self, Web};
 
@@ -39,8 +38,6 @@ const JOB_CHECK: Duration = Duration::from_secs(5);
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Time between two prunings.
 const PRUNE: Duration = Duration::from_secs(60 * 60);
-/// How long the parts may take to end; ECS kills after 120 s.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// What the tasks of the service share.
 struct Service {
@@ -53,49 +50,64 @@ struct Service {
     logs: Logs,
     surveys: Surveys,
     stop: CancellationToken,
-    tasks: TaskTracker,
+    tasks: Tasks,
+}
+
+/// The TLS of the listeners beside that of the web.
+struct ListenersTls {
+    enroll: PresentTls,
+    agents: PresentTls,
+    operators: PresentTls,
 }
 
 /// Runs the coordinator until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When a part can't be built, or the store fails for good.
+/// When a part can't be built or ends before its time, or the store fails for good.
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let logs = Logs::init(config.telemetry.log_level, std::io::stderr)?;
-    let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::new()?;
+    let tasks = Tasks::new(CancellationToken::new());
+    let (ready, readiness) = watch::channel(true);
+    let mut lead = None;
+    let why = tokio::select! {
+        biased;
+        failed = live(config, logs, readiness, &tasks, &mut lead) => failed.map(|never| match never {}),
+        failed = tasks.failed() => Err(failed.into()),
+        () = signals.either() => Ok(()),
+    };
+    ending::end(why, &tasks, &ready, lead).await
+}
 
+/// Begins as one of those who take webhooks, goes on as the one who leads, and ends with an error only.
+async fn live(
+    config: Config,
+    logs: Logs,
+    ready: watch::Receiver<bool>,
+    tasks: &Tasks,
+    lead: &mut Option<Lead>,
+) -> anyhow::Result<Infallible> {
+    let stop = tasks.stop();
     let metrics = Metrics::new()?;
-    let tasks = TaskTracker::new();
     // Who looks whether the process lives must find it while it waits for its secrets.
-    let web = wiring::bind("web", config.listen.web)?;
+    let web = wiring::bind_web(&config)?;
     let web_address = web.local_addr()?;
     let routes = Arc::new(OnceLock::new());
-    tasks.spawn(web::serve(
-        web,
-        web::front(Arc::clone(&routes)),
-        stop.clone(),
-    ));
+    let front = web::front(Arc::clone(&routes));
+    tasks.spawn("web", web::serve(web, front, stop.clone()));
 
+    // Who can't lead must not look as if it could: a rolling deploy would replace those who can.
+    let sockets = Sockets::bind(&config)?;
+    let addresses = sockets.addresses(web_address)?;
     let given = Given {
         metrics: Some(metrics.clone()),
         ..Given::default()
     };
     let reader = Reader::new(&config, given).await;
-    let secrets = tokio::select! {
-        secrets = wiring::secrets(&reader) => secrets?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
-    let opened = wiring::open(&config, &secrets);
-    let (store, serving) = tokio::select! {
-        opened = opened => opened?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
+    let secrets = wiring::secrets(&reader).await?;
+    let github = wiring::github(&config, &secrets, &metrics)?;
+    let (store, serving) = wiring::open(&config, &secrets).await?;
     // Webhooks are taken by all coordinators, and read by the one that leads.
-    let (ready, readiness) = watch::channel(true);
     let (webhook, checks) = watch::channel(secrets.webhook.as_slice().into());
     let leading = Arc::new(OnceLock::new());
     let engine = Arc::clone(&leading);
@@ -109,21 +121,28 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
             }
         }),
         metrics: metrics.clone(),
-        ready: readiness,
+        ready,
     }));
-    let leadership = tokio::select! {
-        leadership = wiring::lead(&config, &store) => leadership?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
     let authority = serving.authority();
-    let github = wiring::github(&config, &secrets, &metrics)?;
-    let sockets = Sockets::bind(&config)?;
-    let addresses = sockets.addresses(web_address)?;
-    let providers = wiring::providers(
-        &config, &store, &authority, &metrics, &addresses, &tasks, &stop,
-    )
-    .await?;
+    let tls = ListenersTls {
+        enroll: serving.enroll(),
+        agents: serving.agents(),
+        operators: serving.operators(),
+    };
+    // Secrets are rotated under those who don't lead, too.
+    let applied = Applied {
+        github: github.clone(),
+        webhook,
+        serving,
+    };
+    let interval = config.secrets.reload_interval;
+    let rereading = secrets::watch(reader, secrets, applied, interval, stop.clone());
+    tasks.spawn("secrets", rereading);
+
+    let lead = lead.insert(Lead::new(wiring::lead(&config, &store).await?));
+    let sockets = sockets.listen()?;
+    let providers =
+        wiring::providers(&config, &store, &authority, &metrics, &addresses, tasks).await?;
     let aws = wiring::aws_enrollment(&config, &providers, &metrics)?;
     let presence = Presence::default();
     let executor = Executor::new(
@@ -151,23 +170,14 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         logs,
         surveys: Surveys::default(),
         stop: stop.clone(),
-        tasks,
+        tasks: tasks.clone(),
     };
     // As above.
     let _ = leading.set(service.engine.clone());
-    let lost = leadership.lost();
-    let mut fleet = tokio::spawn(runnable.run(stop.child_token()));
-    let health = service.listen(sockets, &serving, aws).await?;
-    let applied = Applied {
-        github: github.clone(),
-        webhook,
-        serving,
-    };
-    let interval = service.config.secrets.reload_interval;
-    let rereading = secrets::watch(reader, secrets, applied, interval, stop.clone());
-    service.tasks.spawn(rereading);
-    service
-        .tasks
+    lead.runs(tokio::spawn(runnable.run(stop.child_token())));
+    lead.reports(service.listen(sockets, tls, aws).await?);
+    tasks
+        .short()
         .spawn(reach::tell(providers.clone(), stop.clone()));
     service.look_after(&github, providers);
     if let Some(path) = &service.config.listen.ports_file {
@@ -181,44 +191,19 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         operators = %addresses.operators,
         "coordinator is up"
     );
-
-    let outcome = tokio::select! {
-        ended = &mut fleet => ended.context("the engine failed").and_then(|ended| Ok(ended?)),
-        () = lost.cancelled() => Err(anyhow::anyhow!("another coordinator leads, or may lead")),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-    };
-    tracing::info!("coordinator stops");
-    ready.send_replace(false);
-    health
-        .set_not_serving::<OperatorServiceServer<Operators>>()
-        .await;
-    stop.cancel();
-    service.tasks.close();
-    if tokio::time::timeout(DRAIN, service.tasks.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!(left = service.tasks.len(), "tasks did not end in time");
-    }
-    if !fleet.is_finished() {
-        fleet.await.context("the engine failed")??;
-    }
-    // All that was begun is written.
-    leadership.release().await;
-    outcome
+    Err(lead.lost().await)
 }
 
 impl Service {
     /// Starts the listeners beside that of the web.
     async fn listen(
         &self,
-        sockets: Sockets,
-        serving: &Serving,
+        sockets: Listening,
+        tls: ListenersTls,
         aws: Option<AwsEnrollment>,
     ) -> anyhow::Result<HealthReporter> {
         let trust_domain = TrustDomain::new(&self.config.coordinator.trust_domain)?;
-        let serve = |role, socket, tls, routes| {
+        let serve = |name, role, socket, tls, routes| {
             let listener = Listener {
                 socket,
                 tls,
@@ -227,7 +212,7 @@ impl Service {
                 limits: Limits::of(role),
                 routes,
             };
-            self.tasks.spawn(listener.serve(self.stop.clone()));
+            self.tasks.spawn(name, listener.serve(self.stop.clone()));
         };
 
         let enrollment = Enrollment::new(EnrollmentParts {
@@ -237,7 +222,7 @@ impl Service {
             trust_domain: trust_domain.clone(),
             audience: self.config.coordinator.name.clone(),
             metrics: self.metrics.clone(),
-            tasks: self.tasks.clone(),
+            tasks: self.tasks.short(),
             aws,
         });
         let agents = Agents::new(
@@ -249,7 +234,7 @@ impl Service {
                 ..AgentSettings::default()
             },
             self.stop.clone(),
-            self.tasks.clone(),
+            self.tasks.short(),
         );
         let operators = Operators::new(
             self.engine.clone(),
@@ -261,21 +246,24 @@ impl Service {
         );
         let (operator_routes, health) = operators.into_routes().await?;
         serve(
+            "enroll",
             Role::Newcomer,
             sockets.enroll,
-            serving.enroll(),
+            tls.enroll,
             Routes::new(enrollment.into_service()),
         );
         serve(
+            "agents",
             Role::Agent,
             sockets.agents,
-            serving.agents(),
+            tls.agents,
             Routes::new(agents.into_service()),
         );
         serve(
+            "operators",
             Role::Operator,
             sockets.operators,
-            serving.operators(),
+            tls.operators,
             operator_routes,
         );
         Ok(health)
@@ -298,27 +286,36 @@ impl Service {
         let tasks = &self.tasks;
         for (account, provider) in providers {
             let interval = self.config.sweep_interval(&account);
-            tasks.spawn(engine::notices(
-                self.engine.clone(),
-                account.clone(),
-                provider.clone(),
-                self.stop.clone(),
-            ));
-            tasks.spawn(engine::sweep(
-                self.engine.clone(),
-                account,
-                provider,
-                interval,
-                self.stop.clone(),
-            ));
+            tasks.spawn(
+                "notices",
+                engine::notices(
+                    self.engine.clone(),
+                    account.clone(),
+                    provider.clone(),
+                    self.stop.clone(),
+                ),
+            );
+            tasks.spawn(
+                "sweep",
+                engine::sweep(
+                    self.engine.clone(),
+                    account,
+                    provider,
+                    interval,
+                    self.stop.clone(),
+                ),
+            );
         }
         if let Some(interval) = self.config.github.redeliver_interval {
-            tasks.spawn(reconcile::run(
-                github.clone(),
-                Arc::new(self.store.clone()),
-                interval,
-                self.stop.clone(),
-            ));
+            tasks.spawn(
+                "redeliveries",
+                reconcile::run(
+                    github.clone(),
+                    Arc::new(self.store.clone()),
+                    interval,
+                    self.stop.clone(),
+                ),
+            );
         }
         if let Some(settings) = self.config.github.survey {
             let parts = SurveyParts {
@@ -330,53 +327,60 @@ impl Service {
                 settings,
             };
             let pools = self.config.fleet.pools.clone();
-            tasks.spawn(survey::run(parts, pools, self.stop.clone()));
+            tasks.spawn("survey", survey::run(parts, pools, self.stop.clone()));
         }
-        tasks.spawn(JobCheck::default().run(
-            github.clone(),
-            self.engine.clone(),
-            JOB_CHECK,
-            self.stop.clone(),
-        ));
-        tasks.spawn(presence::watch_silence(
-            self.presence.clone(),
-            self.metrics.clone(),
-            self.config.coordinator.heartbeat_interval,
-            self.stop.clone(),
-        ));
-        tasks.spawn(prune(self.store.clone(), self.stop.clone()));
+        tasks.spawn(
+            "job check",
+            JobCheck::default().run(
+                github.clone(),
+                self.engine.clone(),
+                JOB_CHECK,
+                self.stop.clone(),
+            ),
+        );
+        tasks.spawn(
+            "silence",
+            presence::watch_silence(
+                self.presence.clone(),
+                self.metrics.clone(),
+                self.config.coordinator.heartbeat_interval,
+                self.stop.clone(),
+            ),
+        );
+        tasks.spawn("prune", prune(self.store.clone(), self.stop.clone()));
         let (store, engine, stop) = (self.store.clone(), self.engine.clone(), self.stop.clone());
-        tasks.spawn(async move {
+        tasks.spawn("deliveries", async move {
             store
                 .watch_deliveries(move || engine.inbox_ready(), stop)
                 .await;
         });
         let telemetry = &self.config.telemetry;
         if telemetry.emf {
-            tasks.spawn(emf::run(
-                self.metrics.clone(),
-                telemetry.emf_namespace.clone(),
-                telemetry.emf_interval,
-                self.stop.clone(),
-            ));
+            tasks.spawn(
+                "figures",
+                emf::run(
+                    self.metrics.clone(),
+                    telemetry.emf_namespace.clone(),
+                    telemetry.emf_interval,
+                    self.stop.clone(),
+                ),
+            );
         }
     }
 }
 
 /// Removes what is old from the store.
 async fn prune(store: Store, stop: CancellationToken) {
-    loop {
-        if let Ok(before) = Timestamp::now().checked_sub(RETENTION)
-            && let Err(error) = store.prune(before).await
-        {
-            tracing::warn!(%error, "the store can't be pruned");
+    let pruning = async {
+        loop {
+            if let Ok(before) = Timestamp::now().checked_sub(RETENTION)
+                && let Err(error) = store.prune(before).await
+            {
+                tracing::warn!(%error, "the store can't be pruned");
+            }
+            tokio::time::sleep(PRUNE).await;
         }
-        if stop
-            .run_until_cancelled(tokio::time::sleep(PRUNE))
-            .await
-            .is_none()
-        {
-            return;
-        }
-    }
+    };
+    // What was pruned by then stays so.
+    stop.run_until_cancelled(pruning).await;
 }

@@ -11,8 +11,6 @@ use muster_core::AccountName;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::backoff::Backoff;
 use crate::compute::ec2::Given;
@@ -27,6 +25,7 @@ use crate::identity::files;
 use crate::identity::serving::{PresentAuthority, Serving};
 use crate::secrets::{CaPair, Reader, Secrets};
 use crate::store::{Leadership, PostgresSettings, Store, StoreError};
+use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 /// Name of the database in the data directory.
@@ -36,12 +35,28 @@ const DATABASE: &str = "muster.db";
 /// and handshakes are spent on those who have left.
 const BACKLOG: u32 = 1_024;
 
-/// The sockets beside that of the web, bound.
+/// The sockets beside that of the web, bound. Nobody can connect to them before they listen, by which a load
+/// balancer finds the coordinator that leads.
 #[derive(Debug)]
 pub(super) struct Sockets {
+    enroll: Bound,
+    agents: Bound,
+    operators: Bound,
+}
+
+/// The same once they listen.
+#[derive(Debug)]
+pub(super) struct Listening {
     pub(super) enroll: TcpListener,
     pub(super) agents: TcpListener,
     pub(super) operators: TcpListener,
+}
+
+/// A socket that has its address.
+#[derive(Debug)]
+struct Bound {
+    name: &'static str,
+    socket: TcpSocket,
 }
 
 /// Where the four sockets are; written for those who start us with port 0.
@@ -53,41 +68,67 @@ pub(super) struct Addresses {
     pub(super) operators: SocketAddr,
 }
 
-/// Binds one socket.
-pub(super) fn bind(name: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen_on(address).with_context(|| format!("listen.{name}: can't listen on {address}"))
+/// Opens the web's socket.
+pub(super) fn bind_web(config: &Config) -> anyhow::Result<TcpListener> {
+    Bound::to("web", config.listen.web, false)?.listen()
 }
 
 impl Sockets {
     pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
         let listen = &config.listen;
+        // Where one machine has several coordinators for trying them out, the one that leads listens.
+        let shared = config.coordinator.development && config.store.postgres.is_some();
         Ok(Self {
-            enroll: bind("enroll", listen.enroll)?,
-            agents: bind("agents", listen.agents)?,
-            operators: bind("operators", listen.operators)?,
+            enroll: Bound::to("enroll", listen.enroll, shared)?,
+            agents: Bound::to("agents", listen.agents, shared)?,
+            operators: Bound::to("operators", listen.operators, shared)?,
         })
     }
 
     pub(super) fn addresses(&self, web: SocketAddr) -> anyhow::Result<Addresses> {
         Ok(Addresses {
             web,
-            enroll: self.enroll.local_addr()?,
-            agents: self.agents.local_addr()?,
-            operators: self.operators.local_addr()?,
+            enroll: self.enroll.socket.local_addr()?,
+            agents: self.agents.socket.local_addr()?,
+            operators: self.operators.socket.local_addr()?,
+        })
+    }
+
+    /// Lets everybody in.
+    pub(super) fn listen(self) -> anyhow::Result<Listening> {
+        Ok(Listening {
+            enroll: self.enroll.listen()?,
+            agents: self.agents.listen()?,
+            operators: self.operators.listen()?,
         })
     }
 }
 
-fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    // A start after an end finds the port taken by closed connections otherwise.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+impl Bound {
+    /// Takes an address; `shared` with others who do so, too.
+    fn to(name: &'static str, address: SocketAddr, shared: bool) -> anyhow::Result<Self> {
+        let bind = || {
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()
+            } else {
+                TcpSocket::new_v6()
+            }?;
+            // A start after an end finds the port taken by closed connections otherwise.
+            socket.set_reuseaddr(true)?;
+            socket.set_reuseport(shared)?;
+            socket.bind(address)?;
+            Ok::<_, std::io::Error>(socket)
+        };
+        let socket = bind().with_context(|| format!("listen.{name}: can't listen on {address}"))?;
+        Ok(Self { name, socket })
+    }
+
+    fn listen(self) -> anyhow::Result<TcpListener> {
+        let Self { name, socket } = self;
+        let address = socket.local_addr()?;
+        let listening = socket.listen(BACKLOG);
+        listening.with_context(|| format!("listen.{name}: can't listen on {address}"))
+    }
 }
 
 /// Writes the addresses; whoever reads the file finds all of it.
@@ -228,15 +269,14 @@ pub(super) fn github(
     GithubClient::new(settings).context("the GitHub client can't be made")
 }
 
-/// The providers of the accounts that the pools name. What they do by themselves, `tasks` do until `stop`.
+/// The providers of the accounts that the pools name. What they do by themselves, `tasks` do.
 pub(super) async fn providers(
     config: &Config,
     store: &Store,
     authority: &PresentAuthority,
     metrics: &Metrics,
     addresses: &Addresses,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
+    tasks: &Tasks,
 ) -> anyhow::Result<HashMap<AccountName, Provider>> {
     let mut providers = HashMap::new();
     for account in &config.ec2 {
@@ -246,7 +286,7 @@ pub(super) async fn providers(
             metrics: Some(metrics.clone()),
             ..Given::default()
         };
-        let provider = Ec2Provider::start(settings, store.clone(), given, tasks, stop)
+        let provider = Ec2Provider::start(settings, store.clone(), given, tasks)
             .await
             .with_context(|| format!("accounts.{name}: its launches can't be read"))?;
         providers.insert(name, Provider::Ec2(provider));
@@ -307,4 +347,42 @@ pub(super) fn aws_enrollment(
         attestor,
         describe: Describe::by(providers.clone()),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    #[tokio::test]
+    async fn nobody_can_connect_before_the_lead_and_the_address_is_taken_all_the_same() {
+        let bound = Bound::to("agents", ANY, false).unwrap();
+        let address = bound.socket.local_addr().unwrap();
+        assert!(TcpStream::connect(address).is_err());
+        let listening = bound.listen().unwrap();
+        assert_eq!(listening.local_addr().unwrap(), address);
+        TcpStream::connect(address).unwrap();
+        let taken = Bound::to("agents", address, false).unwrap_err();
+        let told = format!("{taken:#}");
+        assert!(
+            told.starts_with("listen.agents: can't listen on 127.0.0.1:"),
+            "{told}"
+        );
+    }
+
+    #[tokio::test]
+    async fn of_those_who_share_an_address_the_one_that_listens_is_found() {
+        let leader = Bound::to("agents", ANY, true).unwrap();
+        let address = leader.socket.local_addr().unwrap();
+        let leader = leader.listen().unwrap();
+        let follower = Bound::to("agents", address, true).unwrap();
+        TcpStream::connect(address).unwrap();
+        drop(leader);
+        assert!(TcpStream::connect(address).is_err());
+        let _leader = follower.listen().unwrap();
+        TcpStream::connect(address).unwrap();
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use muster_core::{Changes, Effect, Event, Fleet, JobId, JobStatus, Runner};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -113,31 +114,27 @@ impl Actor {
             let inbox = Arc::clone(&self.inbox);
             let count_at = self.counted_at + FIGURES;
             if self.own.is_empty() {
+                let mut delivered = false;
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(()),
-                    Some(command) = commands.recv() => {
-                        self.take(command, &mut round);
-                        while round.stored.len() < BATCH {
-                            let Ok(command) = commands.try_recv() else { break };
-                            self.take(command, &mut round);
-                        }
-                        // Where commands never stop coming, the answers of effects have their turn, too.
-                        self.take_all_ended(&mut round);
-                    }
-                    Some(ended) = self.in_flight.next() => {
-                        self.take_ended(ended, &mut round);
-                        self.take_all_ended(&mut round);
-                    }
+                    Some(command) = commands.recv() => self.take(command, &mut round),
+                    Some(ended) = self.in_flight.next() => self.take_ended(ended, &mut round),
                     Some(event) = self.held_up.recv() => round.events.push(event),
-                    () = inbox.notified() => self.take_inbox(&mut round).await,
+                    () = inbox.notified() => delivered = true,
                     () = tokio::time::sleep_until(count_at), if self.uncounted => {}
-                    () = tokio::time::sleep_until(tick_at) => {
-                        round.events.push(Event::Tick);
-                        // A delivery may be stored although its sender was told otherwise.
-                        self.inbox.notify_one();
-                        tick_at = Instant::now() + self.fleet.tick_within();
-                    }
+                    () = tokio::time::sleep_until(tick_at) => {}
+                }
+                // Whoever never stops coming keeps nobody out: all who wait have their part of the round.
+                self.take_waiting(&mut commands, &mut round);
+                if tick_at <= Instant::now() {
+                    round.events.push(Event::Tick);
+                    // A delivery may be stored although its sender was told otherwise.
+                    delivered = true;
+                    tick_at = Instant::now() + self.fleet.tick_within();
+                }
+                if delivered || inbox.notified().now_or_never().is_some() {
+                    self.take_inbox(&mut round).await;
                 }
             }
             round.events.extend(self.own.drain(..));
@@ -149,6 +146,23 @@ impl Actor {
             if self.counted_at.elapsed() >= FIGURES {
                 self.count();
             }
+        }
+    }
+
+    /// Takes of each kind what is there already, as much as a transaction may have.
+    fn take_waiting(&mut self, commands: &mut mpsc::Receiver<Command>, round: &mut Round) {
+        while round.stored.len() + round.questions.len() < BATCH {
+            let Ok(command) = commands.try_recv() else {
+                break;
+            };
+            self.take(command, round);
+        }
+        self.take_all_ended(round);
+        for _ in 0..BATCH {
+            let Ok(event) = self.held_up.try_recv() else {
+                break;
+            };
+            round.events.push(event);
         }
     }
 

@@ -215,3 +215,48 @@ async fn an_engine_whose_lead_is_lost_ends_at_once() {
     watching.await.unwrap();
     running.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn commands_that_never_stop_coming_hold_up_neither_the_inbox_nor_the_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("muster.db"))
+        .await
+        .unwrap();
+    let (engine, runnable) = Engine::new(parts(&store, directory.path())).await.unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(runnable.run(stop.clone()));
+    // While what some say is stored, the others say more.
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..8 {
+        let engine = engine.clone();
+        callers.spawn(async move {
+            for turn in 0.. {
+                engine
+                    .submit(queued(1_000 + turn * 8 + caller))
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    let processed = async |guid: &str, told: bool| {
+        let mut one = delivery(guid);
+        one.body = b"{}".to_vec();
+        store.accept_delivery(one).await.unwrap();
+        if told {
+            engine.inbox_ready();
+        }
+        let reading = async {
+            while !store.pending_deliveries(9).await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), reading).await
+    };
+    processed("told", true).await.expect("the inbox is read");
+    // Nobody says so: it is found by the next tick.
+    processed("untold", false).await.expect("time goes on");
+    callers.abort_all();
+    while callers.join_next().await.is_some() {}
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}

@@ -27,7 +27,7 @@ use tower::Service as _;
 use tracing::{debug, info, warn};
 
 use super::authorize::{self, Caller, Role};
-use super::per_address::PerAddress;
+use super::per_address::{PerAddress, Share, Turn, Turns};
 use super::time::until;
 use crate::identity::peer::Peer;
 use crate::identity::serving::PresentTls;
@@ -38,6 +38,12 @@ use crate::identity::tls::{SEND_BUFFER, Tls};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Most handshakes at a time; more connections wait in the kernel's queue.
 const HANDSHAKES: usize = 256;
+/// Most handshakes at a time with one address, so that it keeps no other out; more wait for each other, for
+/// as long as a handshake may take.
+const HANDSHAKES_PER_ADDRESS: usize = HANDSHAKES / 4;
+/// Most connections of one address that wait or shake hands; more are closed at once. Behind a load balancer
+/// that hides addresses, those who come at once have the same few.
+const COMING_PER_ADDRESS: usize = 2_048;
 /// Longest time from a call to the head of its answer. Streams go on after it.
 const CALL: Duration = Duration::from_secs(30);
 /// Time between two pings on a connection, and how long their answer may take.
@@ -84,8 +90,7 @@ impl Limits {
             Role::Agent => common,
             Role::Newcomer => Self {
                 connections: 4_096,
-                // A quarter of the handshakes.
-                per_address: HANDSHAKES / 4,
+                per_address: HANDSHAKES_PER_ADDRESS,
                 age: Duration::from_secs(60),
                 ..common
             },
@@ -161,15 +166,16 @@ impl Listener {
 }
 
 async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let connections = Arc::new(Semaphore::new(shared.limits.connections));
     let addresses = PerAddress::new(shared.limits.per_address);
+    let coming = PerAddress::new(COMING_PER_ADDRESS);
+    let entrance = Entrance {
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        turns: Turns::new(HANDSHAKES_PER_ADDRESS),
+    };
     loop {
-        // Neither semaphore is ever closed.
+        // It is never closed.
         let Ok(connection) = Arc::clone(&connections).acquire_owned().await else {
-            return;
-        };
-        let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else {
             return;
         };
         match socket.accept().await {
@@ -178,10 +184,16 @@ async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
                     debug!(role = ?shared.role, %address, "an address has too many connections");
                     continue;
                 };
-                let shared = Arc::clone(shared);
+                let Some(comes) = coming.take(address.ip()) else {
+                    debug!(role = ?shared.role, %address, "an address has too many handshakes");
+                    continue;
+                };
+                let (shared, entrance) = (Arc::clone(shared), entrance.clone());
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
-                    serve_connection(&shared, tcp, address, handshake).await;
+                    if let Some(handshake) = entrance.turn(address.ip()).await {
+                        serve_connection(&shared, tcp, address, (comes, handshake)).await;
+                    }
                     drop((connection, share));
                 });
             }
@@ -193,11 +205,33 @@ async fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
+/// Where connections wait for their handshake.
+#[derive(Clone)]
+struct Entrance {
+    handshakes: Arc<Semaphore>,
+    turns: Turns,
+}
+
+/// What a handshake holds: of its address's, and of all.
+type Handshake = (Turn, OwnedSemaphorePermit);
+
+impl Entrance {
+    /// Waits for the address's turn, and then for that of all; none if it does not come in time.
+    async fn turn(&self, address: IpAddr) -> Option<Handshake> {
+        let wait = async {
+            let turn = self.turns.wait(address).await;
+            let handshake = Arc::clone(&self.handshakes).acquire_owned().await.ok()?;
+            Some((turn, handshake))
+        };
+        tokio::time::timeout(HANDSHAKE, wait).await.ok().flatten()
+    }
+}
+
 async fn serve_connection(
     shared: &Shared,
     tcp: TcpStream,
     address: SocketAddr,
-    handshake: OwnedSemaphorePermit,
+    handshake: (Share, Handshake),
 ) {
     let mut following = Following::new(&shared.tls);
     let Some(tls) = shake(shared, &following, tcp, address).await else {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 /// Shares of something, counted by address. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct PerAddress {
@@ -57,6 +59,76 @@ impl Drop for Share {
     }
 }
 
+/// Turns at something, so many at a time for each address. Whoever comes when all are taken waits for those of
+/// its own address only. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Turns {
+    at_a_time: usize,
+    /// A lock, as a turn is given back wherever it is dropped. It is held for an instant.
+    addresses: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
+}
+
+/// One's turn, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    // In this order: the address is forgotten once nobody of it is left.
+    _permit: Option<OwnedSemaphorePermit>,
+    _queue: Queue,
+}
+
+/// A place in the queue of an address.
+#[derive(Debug)]
+struct Queue {
+    of: Turns,
+    address: IpAddr,
+}
+
+impl Turns {
+    /// At most so many at a time for each address.
+    pub(super) fn new(at_a_time: usize) -> Self {
+        Self {
+            at_a_time,
+            addresses: Arc::default(),
+        }
+    }
+
+    /// Waits for a turn. Addresses count as in [`PerAddress::take`].
+    pub(super) async fn wait(&self, address: IpAddr) -> Turn {
+        let address = counted(address);
+        let turns = {
+            let mut addresses = self
+                .addresses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let turns = addresses.entry(address);
+            Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(self.at_a_time))))
+        };
+        let queue = Queue {
+            of: self.clone(),
+            address,
+        };
+        Turn {
+            // It is never closed.
+            _permit: turns.acquire_owned().await.ok(),
+            _queue: queue,
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut addresses = self
+            .of
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let turns = addresses.get(&self.address);
+        if turns.is_some_and(|turns| Arc::strong_count(turns) == 1) {
+            addresses.remove(&self.address);
+        }
+    }
+}
+
 fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -69,6 +141,8 @@ fn counted(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -100,5 +174,28 @@ mod tests {
         let shares = PerAddress::new(1);
         drop(shares.take(ip("192.0.2.1")));
         assert!(shares.held.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_turn_waits_for_its_own_address_only() {
+        let turns = Turns::new(2);
+        let first = turns.wait(ip("192.0.2.1")).await;
+        let _second = turns.wait(ip("192.0.2.1")).await;
+        assert!(turns.wait(ip("192.0.2.1")).now_or_never().is_none());
+        let _other = turns.wait(ip("192.0.2.2")).await;
+        let mut third = std::pin::pin!(turns.wait(ip("192.0.2.1")));
+        assert!(third.as_mut().now_or_never().is_none());
+        drop(first);
+        third.await;
+    }
+
+    #[tokio::test]
+    async fn an_address_of_which_nobody_is_left_is_forgotten() {
+        let turns = Turns::new(1);
+        let first = turns.wait(ip("192.0.2.1")).await;
+        assert!(turns.wait(ip("192.0.2.1")).now_or_never().is_none());
+        assert_eq!(turns.addresses.lock().unwrap().len(), 1);
+        drop(first);
+        assert!(turns.addresses.lock().unwrap().is_empty());
     }
 }

@@ -17,13 +17,13 @@ use muster_coordinator::engine::{self, Engine, Executor, Parts};
 use muster_coordinator::github::{GithubClient, JobCheck, Settings, reconcile};
 use muster_coordinator::presence::Presence;
 use muster_coordinator::store::Store;
+use muster_coordinator::tasks::Tasks;
 use muster_coordinator::telemetry::Metrics;
 use muster_coordinator::web::{self, Web};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::plant::{ACCOUNT, Plant};
 
@@ -49,7 +49,7 @@ pub(crate) struct Coordinator {
     pub(crate) webhooks: String,
     /// What dies with it.
     tasks: JoinSet<()>,
-    tracker: TaskTracker,
+    by_ec2: Tasks,
     stop: CancellationToken,
 }
 
@@ -60,7 +60,8 @@ impl Coordinator {
             .context("open the store")?;
         let metrics = Metrics::new()?;
         let github = github(plant)?;
-        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let stop = CancellationToken::new();
+        let by_ec2 = Tasks::new(stop.clone());
         let options = plant.aws.options();
         let given = Given {
             http: Some(plant.aws.http_client()),
@@ -73,7 +74,7 @@ impl Coordinator {
             ))),
             ..Given::default()
         };
-        let ec2 = Ec2Provider::start(plant.ec2.clone(), store.clone(), given, &tracker, &stop);
+        let ec2 = Ec2Provider::start(plant.ec2.clone(), store.clone(), given, &by_ec2);
         let provider = Provider::Ec2(ec2.await.context("read the batches")?);
         let providers = HashMap::from([(ACCOUNT.into(), provider.clone())]);
         let presence = Presence::default();
@@ -133,7 +134,7 @@ impl Coordinator {
             store,
             webhooks,
             tasks,
-            tracker,
+            by_ec2,
             stop,
         })
     }
@@ -152,8 +153,8 @@ impl Coordinator {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
-        self.tracker.close();
-        self.tracker.wait().await;
+        self.by_ec2.ended().await;
+        assert_eq!(self.by_ec2.failure(), None);
         self.store.close().await;
     }
 }

@@ -13,11 +13,11 @@ use muster_coordinator::compute::ec2::{
 };
 use muster_coordinator::compute::{HeldUp, LaunchError, LaunchOrder, Launched, Provider};
 use muster_coordinator::store::Store;
+use muster_coordinator::tasks::Tasks;
 use muster_core::{InstanceId, Marked, Market, Shape};
 use muster_tests::fakes::aws::{Effect, FakeAws, Options, Place};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,8 +32,7 @@ pub(crate) struct Home {
     pub(crate) settings: Ec2Settings,
     pub(crate) store: Store,
     _dir: TempDir,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    tasks: Tasks,
 }
 
 impl Home {
@@ -83,8 +82,8 @@ impl Home {
         change(&mut settings);
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("muster.db")).await.unwrap();
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let provider = start(&aws, &settings, &store, &tasks, &stop).await;
+        let tasks = Tasks::new(CancellationToken::new());
+        let provider = start(&aws, &settings, &store, &tasks).await;
         Self {
             aws,
             place,
@@ -93,24 +92,15 @@ impl Home {
             store,
             _dir: dir,
             tasks,
-            stop,
         }
     }
 
     /// Ends the provider wherever it is, as a crash does, and starts another on the same store.
     pub(crate) async fn crash(mut self) -> Self {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-        (self.tasks, self.stop) = (TaskTracker::new(), CancellationToken::new());
-        self.provider = start(
-            &self.aws,
-            &self.settings,
-            &self.store,
-            &self.tasks,
-            &self.stop,
-        )
-        .await;
+        self.tasks.stop().cancel();
+        self.tasks.ended().await;
+        self.tasks = Tasks::new(CancellationToken::new());
+        self.provider = start(&self.aws, &self.settings, &self.store, &self.tasks).await;
         self
     }
 
@@ -184,13 +174,7 @@ pub(crate) fn id(launched: &Result<Launched, LaunchError>) -> InstanceId {
     }
 }
 
-async fn start(
-    aws: &FakeAws,
-    settings: &Ec2Settings,
-    store: &Store,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> Provider {
+async fn start(aws: &FakeAws, settings: &Ec2Settings, store: &Store, tasks: &Tasks) -> Provider {
     let options = aws.options();
     let key = Credentials::new(
         &options.access_key_id,
@@ -208,6 +192,6 @@ async fn start(
         },
         ..Given::default()
     };
-    let started = Ec2Provider::start(settings.clone(), store.clone(), given, tasks, stop).await;
+    let started = Ec2Provider::start(settings.clone(), store.clone(), given, tasks).await;
     Provider::Ec2(started.unwrap())
 }

@@ -10,6 +10,7 @@ use muster_coordinator::compute::{
     Ec2Provider, HeldUp, LaunchError, LaunchOrder, Launched, Provider,
 };
 use muster_coordinator::store::Store;
+use muster_coordinator::tasks::Tasks;
 use muster_core::{Event, LaunchId, Market, PoolName, Shape};
 use serde::Deserialize;
 use serde_json::json;
@@ -17,7 +18,6 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::metadata::{Host, Keys};
 use crate::moto::{Instance, Moto};
@@ -203,19 +203,18 @@ pub(crate) struct Running {
     pub(crate) events: mpsc::Receiver<Event>,
     told: mpsc::Sender<Event>,
     store: Store,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    tasks: Tasks,
 }
 
 impl Running {
     async fn start(settings: Ec2Settings, host: &Host, dir: &TempDir, database: &str) -> Self {
         let store = Store::open(&dir.path().join(database)).await.unwrap();
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let tasks = Tasks::new(CancellationToken::new());
         let given = Given {
             http: Some(host.client()),
             ..Given::default()
         };
-        let started = Ec2Provider::start(settings, store.clone(), given, &tasks, &stop).await;
+        let started = Ec2Provider::start(settings, store.clone(), given, &tasks).await;
         let (told, events) = mpsc::channel(64);
         Self {
             provider: Provider::Ec2(started.unwrap()),
@@ -223,7 +222,6 @@ impl Running {
             told,
             store,
             tasks,
-            stop,
         }
     }
 
@@ -284,9 +282,8 @@ impl Running {
 
     /// Ends it as a crash does, calls under way included.
     pub(crate) async fn crash(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        timeout(PATIENCE, self.tasks.wait()).await.unwrap();
+        self.tasks.stop().cancel();
+        timeout(PATIENCE, self.tasks.ended()).await.unwrap();
         self.store.close().await;
     }
 }

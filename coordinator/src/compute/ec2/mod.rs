@@ -36,8 +36,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use muster_core::{InstanceId, LaunchId, Marked, Offering};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use self::batch::Batch;
 use self::batcher::Batcher;
@@ -57,6 +55,7 @@ use super::{
 pub use crate::aws::Given;
 use crate::clock;
 use crate::store::{Store, StoreError};
+use crate::tasks::Tasks;
 
 /// How long an instance must be missing from EC2's lists before it counts as gone. Those that have ended
 /// stay in the lists for about an hour, so that a real end is seen long before
@@ -82,7 +81,7 @@ pub struct Ec2Provider {
 }
 
 impl Ec2Provider {
-    /// A provider that goes on with the batches in the store. Its work is done by `tasks` until `stop`.
+    /// A provider that goes on with the batches in the store. Its work is done by `tasks`.
     /// AWS need not be reachable: nobody is called before this returns.
     ///
     /// # Errors
@@ -91,9 +90,9 @@ impl Ec2Provider {
         settings: Ec2Settings,
         store: Store,
         given: Given,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
+        tasks: &Tasks,
     ) -> Result<Self, StoreError> {
+        let stop = tasks.stop();
         let settings = Arc::new(settings);
         let pace = given.pace;
         let clients = Clients::new(&settings, given).await;
@@ -108,7 +107,7 @@ impl Ec2Provider {
             known,
             every: pace.images,
         };
-        tasks.spawn(learner.run(stop.clone()));
+        tasks.spawn("ec2 images", learner.run(stop.clone()));
         let (orders, taken) = mpsc::channel(ORDERS);
         let launched = LaunchedInstances::restore(&batches);
         let caller = Caller {
@@ -119,15 +118,15 @@ impl Ec2Provider {
             pace,
         };
         let launcher = Launcher::new(Arc::clone(&settings), caller, knowledge, batches);
-        tasks.spawn(launcher.run(taken, stop.clone()));
+        tasks.spawn("ec2 launches", launcher.run(taken, stop.clone()));
         let (client, spent) = (clients.ec2.clone(), Arc::clone(&budgets));
         let end = move |batch| terminate::terminate(client.clone(), Arc::clone(&spent), batch);
         let (ends, serve) = Batcher::new(terminate::GATHER, end, stop.clone());
-        tasks.spawn(serve);
+        tasks.spawn("ec2 ends", serve);
         let (client, spent) = (clients.ec2.clone(), Arc::clone(&budgets));
         let ask = move |batch| describe::facts(client.clone(), Arc::clone(&spent), batch);
-        let (questions, serve) = Batcher::new(describe::GATHER, ask, stop.clone());
-        tasks.spawn(serve);
+        let (questions, serve) = Batcher::new(describe::GATHER, ask, stop);
+        tasks.spawn("ec2 questions", serve);
         Ok(Self {
             settings,
             clients,

@@ -279,3 +279,32 @@ async fn connections_of_one_address_are_bounded_and_leave_the_others_theirs() {
     let other = channel_from("127.0.0.2", world.address, &world.authority, operator);
     check(&other).await.unwrap();
 }
+
+#[tokio::test]
+async fn silent_connections_of_one_address_keep_no_other_address_out() {
+    let world = World::serving(Role::Agent, Limits::of(Role::Agent)).await;
+    let mut silent = Vec::new();
+    // More than all handshakes.
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(world.address).await.unwrap());
+    }
+    let agent = Some(world.agent());
+    let other = channel_from("127.0.0.2", world.address, &world.authority, agent);
+    // Sooner than the silent ones are given up.
+    tokio::time::timeout(HANDSHAKE / 2, check(&other))
+        .await
+        .expect("the silent ones hold all handshakes")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_address_may_have_more_connections_than_handshakes_at_a_time() {
+    let world = World::serving(Role::Agent, Limits::of(Role::Agent)).await;
+    let agent = world.agent();
+    let mut open = Vec::new();
+    for _ in 0..=HANDSHAKES / 4 {
+        let channel = world.connect(Some((agent.0.clone(), agent.1.clone_key())));
+        check(&channel).await.unwrap();
+        open.push(channel);
+    }
+}

@@ -1,7 +1,7 @@
 //! The agents' service: what they say becomes events, what the core wants goes down to them.
 
 mod events;
-mod renewals;
+mod rations;
 mod stream;
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use self::renewals::Renewals;
+use self::rations::Rations;
 use self::stream::Session;
 use super::authorize::{self, Refused, Validity};
 use super::time::to_wire;
@@ -36,6 +36,15 @@ const OUT_CAPACITY: usize = 4;
 /// Most bytes of a message: both tails of a runner's end, of 64 KiB each, and room for the rest. An end that
 /// is refused would be said again and again.
 const MAX_MESSAGE: usize = 256 * 1024;
+/// Renewals of a certificate that may come one after the other.
+const RENEWALS: u32 = 8;
+/// Renewals in one life of a certificate beside those. An agent renews once in half of it; more often is one
+/// whose answers are lost, or somebody who keeps the authority's key busy.
+const RENEWALS_IN_A_LIFE: u32 = 16;
+/// Sessions that a launch may open one after the other: each is written down.
+const OPENS: u32 = 32;
+/// Time from one more to the next. An agent that fails to connect waits about as long between its tries.
+const OPEN_EVERY: Duration = Duration::from_secs(5);
 
 /// What agents are told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +82,8 @@ struct Shared {
     presence: Presence,
     authority: PresentAuthority,
     settings: AgentSettings,
-    renewals: Renewals,
+    renewals: Rations,
+    opens: Rations,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -93,7 +103,8 @@ impl Agents {
             shared: Arc::new(Shared {
                 engine,
                 presence,
-                renewals: Renewals::new(authority.get().agent_ttl()),
+                renewals: Rations::new(RENEWALS, authority.get().agent_ttl() / RENEWALS_IN_A_LIFE),
+                opens: Rations::new(OPENS, OPEN_EVERY),
                 authority,
                 settings,
                 stop,
@@ -165,6 +176,12 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (id, validity) = authorize::agent(&request)?;
         let caller = self.shared.caller(&id, validity).await?;
+        if !self.shared.opens.take(&caller.launch) {
+            warn!(launch = %caller.launch, "an agent opens sessions again and again; it has to wait");
+            return Err(Status::resource_exhausted(
+                "sessions were opened often enough for now",
+            ));
+        }
         let stream = self.open(caller, request.into_inner());
         Ok(Response::new(ReceiverStream::new(stream)))
     }

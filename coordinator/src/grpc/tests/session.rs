@@ -219,6 +219,29 @@ async fn an_agent_that_renews_again_and_again_has_to_wait() {
 }
 
 #[tokio::test]
+async fn an_agent_that_comes_again_and_again_has_to_wait() {
+    let world = World::with(vec![booting()]).await;
+    let channel = world.as_agent().await;
+    let mut opened = 0;
+    let refused = loop {
+        match Stream::open(&channel).await {
+            Ok(mut stream) => {
+                stream.say(Said::Hello(Hello::default())).await;
+                assert!(matches!(stream.next().await, Ok(Some(Told::Configure(_)))));
+                opened += 1;
+            }
+            Err(refused) => break refused,
+        }
+        assert!(opened < 200, "no end of it");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(
+        opened >= 16,
+        "a bad network must not keep an agent from its stream"
+    );
+}
+
+#[tokio::test]
 async fn the_stream_of_a_launch_that_is_over_ends_though_the_agent_goes_on() {
     let world = World::with(vec![booting()]).await;
     let channel = world.as_agent().await;

@@ -23,7 +23,7 @@ impl Namespace {
         let made = std::thread::spawn(|| -> anyhow::Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).context(
                 "make a network namespace; tests of the host need root, leave them out with \
-                 `-E 'not binary(guard) and not binary(host)'`",
+                 `-E 'not binary(guard) and not binary(host) and not binary(siege)'`",
             )?;
             Ok(File::open("/proc/thread-self/ns/net")?)
         });

@@ -16,10 +16,7 @@ fn job(name: &str, step: &str) -> JobSpec {
 #[tokio::test]
 async fn a_follower_takes_webhooks_and_leads_once_the_leader_is_killed() {
     let postgres = Server::start(&[]);
-    let tables = format!(
-        "[store]\nurl = \"{}\"\nlease_ttl = \"2s\"\nlease_renew_interval = \"500ms\"\n",
-        postgres.url()
-    );
+    let tables = format!("[store]\nurl = \"{}\"\n", postgres.url());
     let options = Options {
         compute: Compute::Ec2,
         secrets_in_ssm: true,

@@ -200,7 +200,7 @@ mod tests {
     )]
     #[case("ca_file = \"rds.pem\"", "ca_file is of no use without a url")]
     #[case("readers = 0", "is not between 1 and 64")]
-    #[case("lease_ttl = \"2s\"", "is more than a third of lease_ttl")]
+    #[case("lease_ttl = \"1s\"", "is more than a third of lease_ttl")]
     #[case(
         "url_parameter = \"/muster/db\"",
         "region is missing; parameter /muster/db"

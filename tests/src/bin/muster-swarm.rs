@@ -70,6 +70,7 @@ impl Arguments {
             storms: self.storms,
             kills: self.kills,
             jobs: self.jobs,
+            job_lasts: None,
             habits: self.habits.unwrap_or_default(),
             certificate_ttl: Duration::from_secs(self.certificate_ttl),
             patience: Duration::from_secs(self.patience),

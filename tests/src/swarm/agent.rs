@@ -200,6 +200,10 @@ impl Agent {
             jit_config,
             works: pool.is_some_and(|pool| pool == WORKING_POOL),
             start: up_to(&mut self.random, START),
+            lasts: {
+                let most = self.ground.plan.job_lasts;
+                most.map(|most| up_to(&mut self.random, most))
+            },
             news: self.news.0.clone(),
             stop: self.stop_runner.clone(),
         };

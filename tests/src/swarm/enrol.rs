@@ -99,7 +99,7 @@ async fn attempt(
     request: &Request,
 ) -> Result<Identity, Failed> {
     let address = ground.world.coordinator.addresses().enroll;
-    let (channel, _fate) = connect(address, ground.anchor.tls(None)?)
+    let (channel, _fate) = connect(None, address, ground.anchor.tls(None)?)
         .await
         .map_err(|_| Failed::Again("no connection".to_owned()))?;
     let (steps, stream) = mpsc::channel(2);

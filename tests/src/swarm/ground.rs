@@ -15,6 +15,7 @@ use super::identity::Anchor;
 use super::plan::Plan;
 use crate::fakes::aws::FakeAws;
 use crate::fakes::github;
+use crate::network::Namespace;
 use crate::world::{Compute, Hosts, ORGANIZATION, Options, World};
 
 /// Most runners of a pool: a list of them has at most 1,000, those on their way out included.
@@ -58,6 +59,8 @@ pub(super) struct Ground {
     pub(super) jobs_end: watch::Sender<bool>,
     /// Whether the runners of the first pool poll GitHub for jobs.
     pub(super) polling: watch::Sender<bool>,
+    /// The network that agents are in, if they have one of their own.
+    pub(super) agents: Option<Arc<Namespace>>,
     /// Turns to enrol.
     pub(super) turns: Semaphore,
     pub(super) stop: CancellationToken,
@@ -66,10 +69,19 @@ pub(super) struct Ground {
 impl Ground {
     /// Starts the coordinator and the fakes.
     pub(super) async fn prepare(plan: Plan) -> anyhow::Result<Self> {
-        let world = World::start(options(&plan)).await?;
+        Self::prepare_with(plan, None, |options| options).await
+    }
+
+    /// Starts them with other options, and agents in a network of their own.
+    pub(super) async fn prepare_with(
+        plan: Plan,
+        agents: Option<Arc<Namespace>>,
+        change: impl FnOnce(Options) -> Options,
+    ) -> anyhow::Result<Self> {
+        let world = World::start(change(options(&plan))).await?;
         let cloud = world.cloud.as_ref().context("no cloud")?;
-        let authority = world.dir().join("data/ca.crt");
-        let authority = CertificateDer::from_pem_file(authority).context("the authority")?;
+        let authority =
+            CertificateDer::from_pem_file(world.authority()).context("the authority")?;
         Ok(Self {
             aws: Arc::clone(&cloud.aws),
             anchor: Anchor::new(authority)?,
@@ -79,6 +91,7 @@ impl Ground {
             orders: watch::Sender::default(),
             jobs_end: watch::Sender::new(false),
             polling: watch::Sender::new(false),
+            agents,
             turns: Semaphore::new(plan.enrolling),
             stop: CancellationToken::new(),
             world,
@@ -142,8 +155,8 @@ fn options(plan: &Plan) -> Options {
             .clamp(Duration::from_millis(500), Duration::from_secs(20)),
         registrations_per_minute: 100_000,
         log_level: "info",
-        tables: format!(
-            "[identity]\nagent_certificate_ttl = \"{}s\"\n",
+        identity: format!(
+            "agent_certificate_ttl = \"{}s\"",
             plan.certificate_ttl.as_secs().max(1)
         ),
         github: github::Options {

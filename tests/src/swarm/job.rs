@@ -29,6 +29,8 @@ pub(super) struct Runner {
     pub(super) works: bool,
     /// From its start to its listening.
     pub(super) start: Duration,
+    /// How long its job lasts, if it ends by itself.
+    pub(super) lasts: Option<Duration>,
     pub(super) news: mpsc::Sender<News>,
     pub(super) stop: CancellationToken,
 }
@@ -89,6 +91,12 @@ impl Runner {
         let name = job["display_name"].as_str().map(str::to_owned);
         self.tell(News::Phase(RunnerPhase::Running, name)).await;
         let mut end = self.ground.jobs_end.subscribe();
+        let lasts = async {
+            match self.lasts {
+                Some(lasts) => sleep(lasts).await,
+                None => std::future::pending().await,
+            }
+        };
         let renew = async {
             loop {
                 sleep(RENEW).await;
@@ -97,6 +105,7 @@ impl Runner {
         };
         tokio::select! {
             _ = end.wait_for(|end| *end) => {}
+            () = lasts => {}
             () = renew => {}
         }
         let complete = json!({ "request_id": id, "result": "Succeeded" });

@@ -12,10 +12,12 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{Channel, Endpoint};
+
+use crate::network::Namespace;
 
 // As the agent has them (`agent/src/tls.rs`).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,8 +121,19 @@ impl AsyncWrite for Line {
     }
 }
 
-/// Connects to a listener of the coordinator.
+/// A socket to connect to an address, in a network of its own or here.
+fn socket(network: Option<&Namespace>) -> io::Result<TcpSocket> {
+    match network {
+        None => TcpSocket::new_v4(),
+        Some(network) => network
+            .enter(|| Ok(TcpSocket::new_v4()?))
+            .map_err(io::Error::other),
+    }
+}
+
+/// Connects to a listener of the coordinator, out of a network or from here.
 pub(super) async fn connect(
+    network: Option<Arc<Namespace>>,
     address: SocketAddr,
     tls: Arc<ClientConfig>,
 ) -> Result<(Channel, Fate), tonic::transport::Error> {
@@ -130,8 +143,9 @@ pub(super) async fn connect(
         let fate = fate.clone();
         move |_| {
             let (connector, fate) = (connector.clone(), fate.clone());
+            let socket = socket(network.as_deref());
             async move {
-                let tcp = TcpStream::connect(address).await?;
+                let tcp = socket?.connect(address).await?;
                 tcp.set_nodelay(true)?;
                 let cut = Box::pin(fate.cut.clone().cancelled_owned());
                 let line = Line { tcp, fate, cut };

@@ -28,6 +28,8 @@ pub struct Plan {
     /// Jobs that are queued before the first kill and are ended after the last; at most as many as the
     /// first pool has runners.
     pub jobs: u32,
+    /// How long jobs last at most; none is until all are ended at once.
+    pub job_lasts: Option<Duration>,
     /// How many of the agents have which habit.
     pub habits: Habits,
     /// How long agents' certificates live; they are renewed at half of it.
@@ -47,6 +49,7 @@ impl Default for Plan {
             storms: 1,
             kills: 1,
             jobs: 0,
+            job_lasts: None,
             habits: Habits::default(),
             certificate_ttl: Duration::from_hours(1),
             patience: Duration::from_mins(15),

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_proto::v1::{DrainRunnerRequest, RunnerPhase, RunnerState};
+use muster_proto::v1::{DrainRunnerRequest, RunnerState};
 use tokio::time::{Instant, sleep};
 
+use super::complete::complete;
 use super::crowd::Crowd;
 use super::figures::short;
 use super::ground::{Ground, LABELS, Season};
@@ -126,47 +127,10 @@ impl<S: Fn(&str)> Scene<'_, S> {
         pid.context("the coordinator does not run")
     }
 
-    /// Waits until all pools have the runners that they want, and all is right.
-    async fn complete(&self, busy: usize) -> anyhow::Result<()> {
-        let ground = self.ground;
-        let agents = usize::try_from(ground.plan.agents)?;
-        let reached = wait_for("all runners wait", ground.plan.patience, async || {
-            let count = |phase| {
-                ground
-                    .board
-                    .count(|host| host.connected && host.phase == phase && !host.draining)
-            };
-            let all = count(RunnerPhase::Listening) == agents
-                && count(RunnerPhase::Running) == busy
-                && ground.board.count(|_| true) == agents + busy;
-            Ok(all.then_some(()))
-        });
-        reached.await.with_context(|| {
-            let phases: Vec<_> = [
-                RunnerPhase::Unassigned,
-                RunnerPhase::Starting,
-                RunnerPhase::Connected,
-                RunnerPhase::Listening,
-                RunnerPhase::Running,
-                RunnerPhase::Finished,
-            ]
-            .into_iter()
-            .map(|phase| {
-                let count = ground.board.count(|host| host.phase == phase);
-                format!("{} {count}", phase.as_str_name())
-            })
-            .collect();
-            format!("agents by phase: {}", phases.join(", "))
-        })?;
-        let operator = ground.world.operator("swarm").await?;
-        settle(ground, &operator, None).await?;
-        Ok(())
-    }
-
     async fn gather(&self) -> anyhow::Result<()> {
         let figures = &self.ground.figures;
         let (began, before) = (Instant::now(), memory(self.pid()?)?.resident);
-        self.complete(0).await?;
+        complete(self.ground, 0).await?;
         let after = memory(self.pid()?)?.resident;
         let agents = self.ground.plan.agents;
         let enrolling = figures.enrolling();
@@ -223,7 +187,7 @@ impl<S: Fn(&str)> Scene<'_, S> {
             ground.world.github.queue_job(spec)
         };
         let queued: Vec<JobId> = (0..jobs).map(queue).collect();
-        self.complete(queued.len()).await.context("jobs begin")?;
+        complete(ground, queued.len()).await.context("jobs begin")?;
         self.say(&format!("{jobs} jobs run, and as many runners more wait"));
         Ok(queued)
     }
@@ -267,7 +231,7 @@ impl<S: Fn(&str)> Scene<'_, S> {
             }
         }
         self.wrong(wrong);
-        self.complete(0).await.context("jobs end")?;
+        complete(ground, 0).await.context("jobs end")?;
         self.say(&format!("{} jobs ended well", jobs.len()));
         Ok(())
     }
@@ -295,7 +259,7 @@ impl<S: Fn(&str)> Scene<'_, S> {
             Ok(over.then_some(()))
         });
         ended.await?;
-        self.complete(0)
+        complete(ground, 0)
             .await
             .context("drained runners are replaced")?;
         self.say(&format!("{} runners drained and replaced", drained.len()));
@@ -329,7 +293,7 @@ fn steady() -> Habits {
     }
 }
 
-fn ends(ground: &Ground) -> String {
+pub(super) fn ends(ground: &Ground) -> String {
     let ends = ground.figures.take_ends().into_iter();
     let ends: Vec<_> = ends.map(|(why, count)| format!("{why} {count}")).collect();
     if ends.is_empty() {

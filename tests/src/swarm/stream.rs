@@ -116,7 +116,8 @@ impl Agent {
     async fn open(&mut self) -> Result<(Link, Channel), End> {
         let began = Instant::now();
         let address = self.ground.world.coordinator.addresses().agents;
-        let (channel, fate) = connect(address, self.identity.tls.clone())
+        let network = self.ground.agents.clone();
+        let (channel, fate) = connect(network, address, self.identity.tls.clone())
             .await
             .map_err(|_| End::NoConnection)?;
         let (requests, stream) = mpsc::channel(REQUESTS);

@@ -34,7 +34,7 @@ pub const CA_KEY: &str = "/muster/ca/key";
 pub(super) const CA_PARAMETERS: &str = "ca_certificate_parameter = \"/muster/ca/certificate\"\n\
     ca_key_parameter = \"/muster/ca/key\"";
 /// What an image trusts, if the authority is in SSM: a file beside the configuration.
-const TRUST_ANCHORS: &str = "anchors.pem";
+pub(super) const TRUST_ANCHORS: &str = "anchors.pem";
 
 /// EC2, and the hosts in it. Ends all when dropped.
 pub struct Cloud {

@@ -62,7 +62,10 @@ impl Coordinator {
     pub(super) async fn start(config: &Config<'_>) -> anyhow::Result<Self> {
         let mut tries = 0;
         loop {
-            let (addresses, ports) = free_addresses()?;
+            let (mut addresses, ports) = free_addresses()?;
+            if let Some(ip) = config.options.agents_ip {
+                addresses.agents.set_ip(ip.into());
+            }
             write_config(config, &addresses)?;
             let dir = config.dir.to_owned();
             let coordinator = Self {
@@ -92,12 +95,23 @@ impl Coordinator {
     /// # Errors
     /// When it doesn't start.
     pub async fn replica(&self) -> anyhow::Result<Self> {
+        self.replica_with(|config| config).await
+    }
+
+    /// Starts another as [`Coordinator::replica`] does, whose configuration differs.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub async fn replica_with(
+        &self,
+        change: impl FnOnce(String) -> String,
+    ) -> anyhow::Result<Self> {
         let (Addresses { web, .. }, mut ports) = free_addresses()?;
         let dir = self.dir.join("replica");
         std::fs::create_dir(&dir)?;
         let config = std::fs::read_to_string(self.config())?;
         let ours = |web| format!("web = \"{web}\"");
-        let config = config.replace(&ours(self.addresses.web), &ours(web));
+        let config = change(config.replace(&ours(self.addresses.web), &ours(web)));
         std::fs::write(dir.join("muster.toml"), config)?;
         for port in &self.ports {
             ports.push(port.try_clone()?);
@@ -187,6 +201,20 @@ impl Coordinator {
             tokio::time::sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// Whether it is up: with several on one PostgreSQL, whether it leads.
+    #[must_use]
+    pub fn is_up_now(&self) -> bool {
+        self.dir.join("ports.json").exists() && !self.has_ended()
+    }
+
+    /// Whether it has no process, by itself or as it was killed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut process = self.process();
+        let alive = process.as_mut().map(Child::try_wait);
+        !matches!(alive, Some(Ok(None)))
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Child>> {

@@ -80,6 +80,8 @@ pub struct Options {
     pub log_level: &'static str,
     /// Further tables of the configuration, such as `[identity]`.
     pub tables: String,
+    /// Where agents come in, if not on the loopback.
+    pub agents_ip: Option<std::net::Ipv4Addr>,
     /// What is started in place of the agent.
     pub agent_binary: Option<PathBuf>,
     /// Changes to the fake GitHub.
@@ -103,6 +105,7 @@ impl Default for Options {
             registrations_per_minute: 180,
             log_level: "debug",
             tables: String::new(),
+            agents_ip: None,
             agent_binary: None,
             github: github::Options {
                 organization: ORGANIZATION.to_owned(),
@@ -182,6 +185,17 @@ impl World {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The file of the certificates that agents are to trust.
+    #[must_use]
+    pub fn authority(&self) -> std::path::PathBuf {
+        let given = self.dir.path().join(cloud::TRUST_ANCHORS);
+        if given.exists() {
+            return given;
+        }
+        // The coordinator makes it at its first start.
+        self.dir.path().join("data/ca.crt")
     }
 
     /// An operator with a certificate of its own, connected.

@@ -16,6 +16,9 @@ use crate::store::StoreError;
 const MARGIN: Duration = Duration::from_secs(1);
 /// How long a connection of the pool lives: after a failover the new server gets its part.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// How long a transaction may wait for its coordinator. One that is cut off or paused in the middle of it holds the
+/// lease, and nobody leads until the server has ended it.
+const IDLE: Duration = Duration::from_secs(2);
 /// How long a change of the schema may take.
 const MIGRATION: Duration = Duration::from_secs(5 * 60);
 
@@ -101,10 +104,11 @@ impl Server {
     /// server's default is.
     pub(in crate::store) fn options(&self) -> PgConnectOptions {
         let statement = millis(self.limits.statement);
+        let idle = millis(self.limits.statement.min(IDLE));
         self.options.clone().options([
             ("statement_timeout", statement.as_str()),
             ("lock_timeout", statement.as_str()),
-            ("idle_in_transaction_session_timeout", statement.as_str()),
+            ("idle_in_transaction_session_timeout", idle.as_str()),
             ("synchronous_commit", "on"),
         ])
     }

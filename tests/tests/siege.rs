@@ -1,0 +1,37 @@
+//! Two coordinators on one PostgreSQL under siege, in short: the leader is killed three times, and the networks,
+//! PostgreSQL and its disk fail in between. The long form is `tests/benches/replicas`. Needs root.
+
+#![expect(clippy::print_stdout, reason = "figures are printed")]
+#![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
+
+use std::time::Duration;
+
+use muster_tests::swarm::{Fault, Plan, Siege, besiege};
+
+/// How long it may take until another serves: what is aimed at is measured by the bench, on a machine of its own.
+const GATE: Duration = Duration::from_secs(10);
+
+#[test]
+fn nothing_is_lost_or_doubled_while_leaders_are_killed_and_all_else_fails() {
+    let siege = Siege {
+        plan: Plan {
+            agents: 30,
+            jobs: 15,
+            job_lasts: Some(Duration::from_secs(3)),
+            heartbeat: Duration::from_millis(500),
+            patience: Duration::from_secs(45),
+            ..Plan::default()
+        },
+        kills: 4,
+        every: Duration::from_secs(6),
+        faults: Fault::ALL[1..].to_vec(),
+        job_every: Duration::from_millis(500),
+        store: String::new(),
+    };
+    let held = besiege(&siege, |line| println!("{line}")).unwrap();
+    assert_eq!(held.wrong, [""; 0], "what is wrong");
+    assert_eq!(held.takeovers.len(), 4);
+    for took in held.takeovers {
+        assert!(took <= GATE, "nobody served for {took:?}");
+    }
+}

@@ -219,7 +219,9 @@ impl Lease {
                     let usual = chance::around(self.times.renew, 0.5, 1.0);
                     match timeout(self.times.renew, self.left(&mut db)).await {
                         // Its holder may be dead: then it is taken the moment it runs out.
-                        Ok(Ok(Some(left))) => usual.min(left + chance::around(FIRST_WAIT, 0.0, 1.0)),
+                        Ok(Ok(Some(left))) => {
+                            usual.min(left + chance::around(FIRST_WAIT, 0.0, 1.0))
+                        }
                         _ => usual,
                     }
                 }

@@ -56,15 +56,13 @@ impl Process {
 /// Starts a coordinator again whenever it has ended, for ever.
 pub(super) async fn supervise(world: World) {
     for life in 1.. {
-        let mut lives = world.lives();
         world.set_life(life);
         clock::simulated::restart();
-        lives.mark_unchanged();
         world.tell(format!("life {life} begins"));
         tokio::select! {
             biased;
             // It was killed, and all that it had is dropped here.
-            _ = lives.wait_for(|now| *now != life) => {}
+            _ = world.ended(life) => {}
             ended = serve(&world, life) => {
                 world.tell(format!("life {life} ended: {ended:?}"));
                 world.lock().process = None;

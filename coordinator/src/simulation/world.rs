@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::cloud::Instances;
@@ -29,7 +30,9 @@ const TOLD: usize = 400;
 pub(super) struct World {
     state: Arc<Mutex<State>>,
     /// Which start of the coordinator is alive; 0 if none is.
-    life: watch::Sender<u64>,
+    life: Arc<AtomicU64>,
+    /// Another start is alive, or none any more. Not a `watch`, which wakes those who wait in an order of chance.
+    changed: Arc<Notify>,
     /// Something happened that somebody may wait for.
     pub(super) news: Arc<Notify>,
     began: Instant,
@@ -149,7 +152,8 @@ impl World {
                 lines: 0,
                 lives: 0,
             })),
-            life: watch::Sender::new(0),
+            life: Arc::default(),
+            changed: Arc::default(),
             news: Arc::default(),
             began: Instant::now(),
         }
@@ -182,19 +186,27 @@ impl World {
     }
 
     pub(super) fn life(&self) -> u64 {
-        *self.life.borrow()
+        self.life.load(Ordering::Relaxed)
     }
 
-    /// Which start is alive, and each change.
-    pub(super) fn lives(&self) -> watch::Receiver<u64> {
-        self.life.subscribe()
+    /// Waits until another start is alive than this one, or none.
+    pub(super) async fn ended(&self, life: u64) -> u64 {
+        loop {
+            let changed = self.changed.notified();
+            let now = self.life();
+            if now != life {
+                return now;
+            }
+            changed.await;
+        }
     }
 
     pub(super) fn set_life(&self, life: u64) {
         if life > 0 {
             self.lock().lives += 1;
         }
-        self.life.send_replace(life);
+        self.life.store(life, Ordering::Relaxed);
+        self.changed.notify_waiters();
     }
 
     /// Kills the coordinator, here and now: nothing that it has begun goes on.

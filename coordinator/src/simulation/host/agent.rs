@@ -113,13 +113,14 @@ impl Agent {
 
     /// Runs until the instance ends.
     pub(super) async fn run(mut self) {
-        let mut lives = self.world.lives();
+        let world = self.world.clone();
+        let mut life = world.life();
         let too_old = self.born + LIFETIME;
         loop {
             tokio::select! {
                 biased;
-                Ok(()) = lives.changed() => {
-                    let life = *lives.borrow_and_update();
+                now = world.ended(life) => {
+                    life = now;
                     if self.stream.as_ref().is_some_and(|stream| stream.life != life) {
                         self.disconnected();
                     }

@@ -247,23 +247,36 @@ impl<S: Fn(&str)> Scene<'_, S> {
             limit: MOST,
             ..ListJobsRequest::default()
         };
-        let counted = wait_for(
-            "all jobs are accounted for",
-            self.ground.plan.patience,
-            async || {
-                let listed = operator.client.clone().list_jobs(request.clone()).await?;
-                let listed = listed.into_inner().jobs;
-                let well = listed.iter().filter(|job| {
+        let lacking = async || {
+            let listed = operator.client.clone().list_jobs(request.clone()).await?;
+            let listed = listed.into_inner().jobs.into_iter();
+            let known: BTreeMap<u64, _> = listed
+                .filter_map(|job| Some((u64::try_from(job.id).ok()?, job)))
+                .collect();
+            let mut lacking = Vec::new();
+            for id in jobs {
+                let well = known.get(id).is_some_and(|job| {
                     job.state() == JobState::Completed
                         && job.conclusion == Conclusion::Success.as_str()
                         && !job.runner.is_empty()
                 });
-                let well: BTreeSet<u64> =
-                    well.filter_map(|job| u64::try_from(job.id).ok()).collect();
-                Ok(jobs.iter().all(|id| well.contains(id)).then_some(()))
-            },
-        );
-        counted.await
+                if !well {
+                    lacking.push(format!("{id}: {:?}", known.get(id)));
+                }
+            }
+            anyhow::Ok(lacking)
+        };
+        let what = "all jobs are accounted for";
+        let counted = wait_for(what, self.ground.plan.patience, async || {
+            Ok(lacking().await?.is_empty().then_some(()))
+        });
+        if let Err(error) = counted.await {
+            let lacking = lacking().await?;
+            let shown = lacking.iter().take(5).cloned().collect::<Vec<_>>();
+            let told = format!("{} lack, such as\n{}", lacking.len(), shown.join("\n"));
+            return Err(error.context(told));
+        }
+        Ok(())
     }
 
     /// Each instance that ever was is of one launch, and each launch has one.

@@ -16,6 +16,7 @@ import zipfile
 WANTED = {
     "ec2/2016-11-15": [
         "CreateFleet",
+        "DescribeImages",
         "DescribeInstances",
         "DescribeInstanceTypes",
         "DescribeLaunchTemplates",

@@ -30,6 +30,7 @@ const WANTED_DOTCOM = [
   /^\/(orgs\/\{org\}|repos\/\{owner\}\/\{repo\})\/actions\/runners(\/\{runner_id\}|\/generate-jitconfig)?$/,
   /^\/repos\/\{owner\}\/\{repo\}\/actions\/jobs\/\{job_id\}(\/rerun)?$/,
   /^\/repos\/\{owner\}\/\{repo\}\/actions\/runs(\/\{run_id\}(\/(jobs|cancel|rerun|rerun-failed-jobs|attempts\/\{attempt_number\}(\/jobs)?))?)?$/,
+  /^\/repos\/\{owner\}\/\{repo\}\/releases$/,
   /^\/rate_limit$/,
 ]
 const WANTED_CLOUD = [

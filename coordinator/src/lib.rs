@@ -15,6 +15,7 @@ pub mod github;
 pub mod grpc;
 pub mod identity;
 pub mod presence;
+pub mod runner_versions;
 pub mod secrets;
 #[cfg(test)]
 mod simulation;

@@ -32,6 +32,8 @@ pub struct Changes {
     pub troubles: Vec<Trouble>,
     /// Hosts that ended otherwise than they should, in order.
     pub losses: Vec<Loss>,
+    /// Pools whose canary was stopped, in order.
+    pub stopped_canaries: Vec<PoolName>,
     /// Runners whose record changed.
     pub runners: BTreeSet<LaunchId>,
     /// Pools whose state changed.
@@ -55,6 +57,7 @@ impl Changes {
         self.reruns.extend(later.reruns);
         self.troubles.extend(later.troubles);
         self.losses.extend(later.losses);
+        self.stopped_canaries.extend(later.stopped_canaries);
         self.runners.extend(later.runners);
         self.pools.extend(later.pools);
         self.forgotten_jobs.extend(later.forgotten_jobs);

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AccountName, GithubRunnerId, InstanceId, LaunchId, PoolName, RunnerName};
+use crate::ids::{
+    AccountName, GithubRunnerId, ImageId, InstanceId, LaunchId, PoolName, RunnerName,
+};
 use crate::matching::Shape;
 use crate::offering::Offering;
 use crate::pool::Scope;
@@ -22,6 +24,9 @@ pub enum Effect {
         pool: PoolName,
         /// Size and market that the jobs it is for asked for.
         shape: Shape,
+        /// The pool's canary, if that is what it takes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<ImageId>,
     },
     /// Make no instance of a launch after all, if its provider has not been asked yet. Then it is answered
     /// by `LaunchFailed`; else by nothing, and the launch goes on.

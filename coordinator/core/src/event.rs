@@ -5,7 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
+use crate::ids::{
+    AccountName, GithubRunnerId, ImageId, InstanceId, JobId, LaunchId, PoolName, RunnerName,
+};
 pub use crate::job_report::{JobReport, JobStatus, Repository};
 use crate::listed::Marked;
 use crate::offering::Offering;
@@ -155,6 +157,15 @@ pub enum Event {
         alive: Vec<Marked>,
         /// Instances that are listed as gone.
         gone: Vec<InstanceId>,
+    },
+    /// The images of a pool that has a canary are known.
+    ImagesKnown {
+        /// The pool.
+        pool: PoolName,
+        /// Its own image; none if the launch template has it.
+        own: Option<ImageId>,
+        /// Its canary.
+        canary: ImageId,
     },
 
     /// An instance proved its identity.

@@ -22,6 +22,20 @@ pub struct PoolFigures {
     pub exhausted: bool,
     /// What keeps the pool from launching what it lacks.
     pub limited_by: Option<String>,
+    /// How its canary stands.
+    pub canary: CanaryStanding,
+}
+
+/// How the canary of a pool stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CanaryStanding {
+    /// There is none, or its image is not known yet.
+    #[default]
+    None,
+    /// It takes its share of the launches.
+    OnTrial,
+    /// It failed too often and takes no launch any more.
+    Stopped,
 }
 
 impl PoolFigures {

@@ -61,6 +61,10 @@ name! {
     InstanceId
 }
 name! {
+    /// Id of an image that instances are made from, such as `ami-0123456789abcdef0`.
+    ImageId
+}
+name! {
     /// Name of a runner at GitHub, unique for each attempt to register.
     RunnerName
 }

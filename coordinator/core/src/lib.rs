@@ -4,6 +4,7 @@
 //! clock and holds no randomness but the seed it was given, so that the service, the tests and a
 //! simulator drive the same decisions.
 
+mod canary;
 mod changes;
 mod effect;
 mod event;
@@ -24,15 +25,18 @@ mod rerun;
 mod runner;
 mod trouble;
 
+pub use canary::{CanaryRules, Sign, Stopped, Tally, Trial, Trialed};
 pub use changes::{Changes, Difference, TimelineEntry};
 pub use effect::Effect;
 pub use event::{
     DeregisterAnswer, Event, HostPhase, Interruption, JobReport, JobStatus, LaunchFailure,
     MintFailure, Outcome, Registered, Repository,
 };
-pub use figures::{Explanation, PoolFigures, PoolVerdict};
+pub use figures::{CanaryStanding, Explanation, PoolFigures, PoolVerdict};
 pub use fleet::{Fleet, FleetSpec, Stored};
-pub use ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
+pub use ids::{
+    AccountName, GithubRunnerId, ImageId, InstanceId, JobId, LaunchId, PoolName, RunnerName,
+};
 pub use job::{Closed, Decision, Job, Refusal};
 pub use listed::{Marked, Origin};
 pub use loss::Loss;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canary::{CanaryRules, Trial};
 use crate::ids::{AccountName, PoolName};
 use crate::matching::Shape;
 use crate::rerun::RerunPolicy;
@@ -35,6 +36,8 @@ pub struct PoolSpec {
     pub limits: TimeLimits,
     /// What is done with jobs whose host went in the middle of them; none leaves them to people.
     pub rerun: Option<RerunPolicy>,
+    /// How much it trusts its second image; none if it has only one.
+    pub canary: Option<CanaryRules>,
 }
 
 /// Where a pool's runners register with GitHub.
@@ -124,6 +127,12 @@ pub struct PoolState {
     /// Shapes whose launches failed; the others go on.
     #[serde(default)]
     pub held: Vec<Hold>,
+    /// How its canary does, once its image is known.
+    #[serde(default)]
+    pub trial: Option<Trial>,
+    /// Tallies that were begun.
+    #[serde(default)]
+    pub tallies: u32,
 }
 
 impl fmt::Display for Hold {

@@ -30,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::OperatorTerminate),
         1 => any::<usize>().prop_map(Step::Distrust),
         1 => any::<bool>().prop_map(Step::Pause),
+        1 => (0u8..3, 1u8..4).prop_map(|(own, canary)| Step::Images(own, canary)),
         1 => Just(Step::List),
         3 => (0u16..90).prop_map(Step::Tick),
         1 => Just(Step::Crash),

@@ -21,11 +21,12 @@ use crate::github::{JobCheck, reconcile};
 use crate::grpc::authorize::Role;
 use crate::grpc::enrollment::{AwsEnrollment, Enrollment, Parts as EnrollmentParts};
 use crate::grpc::listen::{Limits, Listener};
-use crate::grpc::operator::{LogLevel, Operators};
+use crate::grpc::operator::{Known, LogLevel, Operators};
 use crate::grpc::session::{AgentSettings, Agents};
 use crate::identity::serving::{PresentAuthority, PresentTls};
 use crate::identity::spiffe::TrustDomain;
 use crate::presence::{self, Presence};
+use crate::runner_versions::{self, RunnerVersions, VersionParts};
 use crate::secrets::{self, Applied, Reader};
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -49,6 +50,7 @@ struct Service {
     metrics: Metrics,
     logs: Logs,
     surveys: Surveys,
+    versions: RunnerVersions,
     stop: CancellationToken,
     tasks: Tasks,
 }
@@ -176,6 +178,7 @@ async fn live(
         metrics,
         logs,
         surveys: Surveys::default(),
+        versions: RunnerVersions::default(),
         stop: stop.clone(),
         tasks: tasks.clone(),
     };
@@ -248,7 +251,10 @@ impl Service {
             self.store.clone(),
             self.presence.clone(),
             self.log_level(),
-            self.surveys.clone(),
+            Known {
+                surveys: self.surveys.clone(),
+                versions: self.versions.clone(),
+            },
             self.stop.clone(),
         );
         let (operator_routes, health) = operators.into_routes().await?;
@@ -291,6 +297,7 @@ impl Service {
         providers: std::collections::HashMap<muster_core::AccountName, crate::compute::Provider>,
     ) {
         let tasks = &self.tasks;
+        let all = providers.values().cloned().collect();
         for (account, provider) in providers {
             let interval = self.config.sweep_interval(&account);
             tasks.spawn(
@@ -301,6 +308,10 @@ impl Service {
                     provider.clone(),
                     self.stop.clone(),
                 ),
+            );
+            tasks.spawn(
+                "images",
+                engine::images(self.engine.clone(), provider.clone(), self.stop.clone()),
             );
             tasks.spawn(
                 "sweep",
@@ -336,6 +347,20 @@ impl Service {
             let pools = self.config.fleet.pools.clone();
             tasks.spawn("survey", survey::run(parts, pools, self.stop.clone()));
         }
+        let pools = self.config.fleet.pools.iter();
+        tasks.spawn(
+            "runner versions",
+            runner_versions::watch(
+                VersionParts {
+                    client: github.clone(),
+                    scopes: pools.map(|pool| pool.scope.clone()).collect(),
+                    providers: all,
+                    versions: self.versions.clone(),
+                    metrics: self.metrics.clone(),
+                },
+                self.stop.clone(),
+            ),
+        );
         tasks.spawn(
             "job check",
             JobCheck::default().run(

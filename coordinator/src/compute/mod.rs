@@ -1,6 +1,7 @@
 //! Providers of instances. Beyond this door only our own types travel.
 
 pub mod ec2;
+mod images;
 pub mod local;
 
 use std::collections::BTreeSet;
@@ -9,12 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_core::{
-    Event, InstanceId, Interruption, LaunchFailure, LaunchId, Marked, Offering, PoolName, Shape,
+    Event, ImageId, InstanceId, Interruption, LaunchFailure, LaunchId, Marked, Offering, PoolName,
+    Shape,
 };
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use self::ec2::Ec2Provider;
+pub use self::images::{Images, PoolImages};
 pub use self::local::LocalProvider;
 
 /// A provider of instances. Cheap to clone.
@@ -38,6 +41,8 @@ pub struct LaunchOrder {
     pub pool: PoolName,
     /// Size and market.
     pub shape: Shape,
+    /// The image to take in place of the pool's own: its canary.
+    pub canary: Option<ImageId>,
     /// How long the instance may live.
     pub lifetime: Duration,
     /// Who is told why it takes longer.
@@ -325,6 +330,17 @@ impl Provider {
             Self::Ec2(ec2) => ec2.may_be_ours_soon(instance).await,
             #[cfg(test)]
             Self::Simulated(cloud) => cloud.may_be_ours_soon(instance).await,
+        }
+    }
+
+    /// What its pools launch from, as it becomes known; none if it knows no images.
+    #[must_use]
+    pub fn images(&self) -> Option<watch::Receiver<Images>> {
+        match self {
+            Self::Local(_) => None,
+            Self::Ec2(ec2) => Some(ec2.images()),
+            #[cfg(test)]
+            Self::Simulated(_) => None,
         }
     }
 

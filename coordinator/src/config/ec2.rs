@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_core::{AccountName, Market};
+use muster_core::{AccountName, CanaryRules, Market};
 use url::Url;
 
-use super::Ec2Account;
 use super::document::{Section, Value, all};
 use super::values::{duration, http_url, is_word};
+use super::{Ec2Account, canary};
 use crate::compute::ec2::{
     Ec2Pool, Ec2Settings, ImageSource, RoleSettings, SpotStrategy, Template, TemplateKey,
 };
@@ -219,7 +219,7 @@ const REGIONS: [&str; 46] = [
 ];
 
 /// Reads `[pool.ec2]`.
-pub(super) fn pool(mut section: Section<'_>) -> Option<Ec2Pool> {
+pub(super) fn pool(mut section: Section<'_>) -> Option<(Ec2Pool, Option<CanaryRules>)> {
     let key = section.required("launch_template", |value| {
         let text = word(value, "the id or name of a launch template", 128, |c| {
             c.is_ascii_alphanumeric() || "()./_-".contains(c)
@@ -241,12 +241,8 @@ pub(super) fn pool(mut section: Section<'_>) -> Option<Ec2Pool> {
                     .refused("is not a version: a number in quotes, \"$Default\" or \"$Latest\""),
             },
         );
-    let image = section.optional("image", |value| id(value, "ami-"));
-    let parameter = section.optional("image_parameter", |value| {
-        word(value, "the name of an SSM parameter", 1_011, |c| {
-            c.is_ascii_alphanumeric() || "/._-".contains(c)
-        })
-    });
+    let image = section.optional("image", image_id);
+    let parameter = section.optional("image_parameter", parameter);
     let subnets = section.required("subnets", |value| list(value, |value| id(value, "subnet-")));
     let types = section.required("types", |value| list(value, instance_type));
     let market = section.default("market", Market::Spot, |value| match value.text()? {
@@ -266,27 +262,48 @@ pub(super) fn pool(mut section: Section<'_>) -> Option<Ec2Pool> {
             }
         },
     );
-    let image = match (image?, parameter?) {
-        (Some(_), Some(_)) => {
+    let image = match (image, parameter) {
+        (Some(Some(_)), Some(Some(_))) => {
             section.refuse("image and image_parameter are both there; one is needed, or neither");
             None
         }
-        (Some(id), None) => Some(ImageSource::Id(id)),
-        (None, Some(name)) => Some(ImageSource::Parameter(name)),
-        (None, None) => Some(ImageSource::Template),
+        (Some(image), Some(parameter)) => source(image, parameter),
+        _ => None,
     };
+    let canary = section.optional("canary", |value| canary::read(value, image.as_ref()));
     section.finish();
-    Some(Ec2Pool {
+    let (canary, rules) = canary?.unzip();
+    let pool = Ec2Pool {
         template: Template {
             key: key?,
             version: version?,
         },
         image: image?,
+        canary,
         subnets: subnets?,
         types: types?,
         market: market?,
         on_demand_fallback: fallback?,
         strategy: strategy?,
+    };
+    Some((pool, rules))
+}
+
+pub(super) fn image_id(value: &Value<'_>) -> Option<String> {
+    id(value, "ami-")
+}
+
+pub(super) fn parameter(value: &Value<'_>) -> Option<String> {
+    word(value, "the name of an SSM parameter", 1_011, |c| {
+        c.is_ascii_alphanumeric() || "/._-".contains(c)
+    })
+}
+
+pub(super) fn source(image: Option<String>, parameter: Option<String>) -> Option<ImageSource> {
+    Some(match (image, parameter) {
+        (Some(id), _) => ImageSource::Id(id),
+        (None, Some(name)) => ImageSource::Parameter(name),
+        (None, None) => ImageSource::Template,
     })
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use muster_core::PoolName;
+use muster_core::{CanaryRules, PoolName};
 use rstest::rstest;
 
 use super::tests::{errors, parse};
+use crate::compute::ec2::ImageSource;
 
 const ON_EC2: &str = r#"
 [github]
@@ -45,6 +46,43 @@ fn a_pool_on_ec2_needs_little() {
         config.sweep_interval(&account.settings.name),
         Duration::from_secs(60)
     );
+}
+
+#[test]
+fn a_pool_may_have_a_canary_by_id_or_parameter() {
+    let with = |canary: &str| {
+        let line = format!("canary = {{ {canary} }}\ntypes =");
+        let config = parse(&ON_EC2.replacen("types =", &line, 1)).unwrap();
+        let pool = config.ec2[0].settings.pools[&PoolName::from("linux")].clone();
+        (pool.canary, config.fleet.pools[0].canary)
+    };
+    let usual = CanaryRules {
+        share: 10,
+        least: 20,
+        margin: 10,
+    };
+    assert_eq!(
+        with("image = \"ami-0123456789abcdef0\""),
+        (
+            Some(ImageSource::Id("ami-0123456789abcdef0".to_owned())),
+            Some(usual)
+        )
+    );
+    let own = CanaryRules {
+        share: 5,
+        least: 50,
+        margin: 3,
+    };
+    assert_eq!(
+        with(
+            "image_parameter = \"/muster/ami/next\", share = \"5%\", least = 50, rollback_at = \"3%\""
+        ),
+        (
+            Some(ImageSource::Parameter("/muster/ami/next".to_owned())),
+            Some(own)
+        )
+    );
+    assert_eq!(parse(ON_EC2).unwrap().fleet.pools[0].canary, None);
 }
 
 #[rstest]
@@ -117,6 +155,36 @@ fn a_pool_on_ec2_needs_little() {
     "types =",
     "image = \"ami-0123456789abcdef0\"\nimage_parameter = \"/a\"\ntypes =",
     "19:1: pool \"linux\": ec2: image and image_parameter are both there; one is needed, or neither"
+)]
+#[case::no_canary(
+    "types =",
+    "canary = {}\ntypes =",
+    "22:10: pool \"linux\": ec2: canary: one of image and image_parameter is needed"
+)]
+#[case::two_canaries(
+    "types =",
+    "canary = { image = \"ami-0123456789abcdef0\", image_parameter = \"/a\" }\ntypes =",
+    "22:10: pool \"linux\": ec2: canary: one of image and image_parameter is needed"
+)]
+#[case::canary_that_is_the_own_image(
+    "types =",
+    "image_parameter = \"/a\"\ncanary = { image_parameter = \"/a\" }\ntypes =",
+    "23:10: pool \"linux\": ec2: canary: is the pool's own image; a canary is another one"
+)]
+#[case::share(
+    "types =",
+    "canary = { image_parameter = \"/a\", share = \"51%\" }\ntypes =",
+    "22:44: pool \"linux\": ec2: canary: share: \"51%\" is not between 1% and 50%"
+)]
+#[case::share_that_is_none(
+    "types =",
+    "canary = { image_parameter = \"/a\", share = \"0.1\" }\ntypes =",
+    "22:44: pool \"linux\": ec2: canary: share: \"0.1\" is not a part of a hundred such as \"10%\""
+)]
+#[case::unknown_key_of_a_canary(
+    "types =",
+    "canary = { image_parameter = \"/a\", rolback_at = \"5%\" }\ntypes =",
+    "canary: rolback_at is not a known key; did you mean rollback_at?"
 )]
 #[case::market(
     "types =",

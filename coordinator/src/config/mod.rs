@@ -3,6 +3,7 @@
 //! A file that is wrong is refused with all its errors at once, each with its place. Reading it binds no
 //! port and opens no other file; secrets are read by [`crate::secrets`].
 
+mod canary;
 mod document;
 mod ec2;
 #[cfg(test)]

@@ -139,6 +139,11 @@ fn pool(
     let limits = section.default("limits", TimeLimits::default(), limits);
     let rerun = section.optional("rerun_interrupted", rerun);
     let on_ec2 = section.optional("ec2", |value| ec2::pool(value.section()));
+    let (on_ec2, canary) = match on_ec2 {
+        Some(Some((on_ec2, canary))) => (Some(Some(on_ec2)), canary),
+        Some(None) => (Some(None), None),
+        None => (None, None),
+    };
     if let (Some(account), Some(on_ec2)) = (&account, &on_ec2) {
         match (account.as_str() == LOCAL, on_ec2) {
             (true, Some(_)) => section.refuse("ec2 is of no use in the account \"local\""),
@@ -173,6 +178,7 @@ fn pool(
         max: max?,
         limits: limits?,
         rerun: rerun?,
+        canary,
     };
     Some((spec, on_ec2?))
 }

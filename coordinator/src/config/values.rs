@@ -69,6 +69,24 @@ pub(super) fn show_duration(duration: Duration) -> String {
     text
 }
 
+/// Reads whole hundredths between two bounds, such as `"10%"`.
+pub(super) fn percent(least: u32, most: u32) -> impl Fn(&Value<'_>) -> Option<u32> {
+    move |value| {
+        let digits = value.text()?.strip_suffix('%').unwrap_or_default();
+        let digits = digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then_some(digits);
+        let Some(number) = digits.and_then(|digits| digits.parse().ok()) else {
+            return value.refused("is not a part of a hundred such as \"10%\"");
+        };
+        if (least..=most).contains(&number) {
+            return Some(number);
+        }
+        value.refused(format_args!("is not between {least}% and {most}%"))
+    }
+}
+
 /// Reads a path. A relative one starts at the directory of the configuration file.
 pub(super) fn path(base: &Path) -> impl Fn(&Value<'_>) -> Option<PathBuf> {
     move |value| {

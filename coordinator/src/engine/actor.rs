@@ -288,6 +288,12 @@ impl Actor {
         for loss in changes.losses {
             self.metrics.host_lost(loss);
         }
+        for pool in &changes.stopped_canaries {
+            tracing::warn!(
+                pool = pool.as_str(),
+                "the pool's canary failed too often and is stopped"
+            );
+        }
         for stored in round.stored {
             // Who asked has gone: the event is stored all the same.
             let _ = stored.send(());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_core::{
-    AccountName, Effect, Event, LaunchFailure, LaunchId, MintFailure, PoolName, PoolSpec,
+    AccountName, Effect, Event, ImageId, LaunchFailure, LaunchId, MintFailure, PoolName, PoolSpec,
     RunnerName, Scope, Shape,
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -140,9 +140,13 @@ impl Executor {
                 launch,
                 pool,
                 shape,
+                image,
             } => {
                 let held_up = HeldUp::of(launch.clone(), held_up.clone());
-                self.launch(launch, pool, shape, held_up).await.map(Some)
+                let canary = image.as_ref();
+                self.launch(launch, pool, (shape, canary), held_up)
+                    .await
+                    .map(Some)
             }
             Effect::Mint {
                 launch,
@@ -225,7 +229,7 @@ impl Executor {
         &self,
         launch: &LaunchId,
         pool: &PoolName,
-        shape: &Shape,
+        (shape, canary): (&Shape, Option<&ImageId>),
         held_up: HeldUp,
     ) -> Result<Event, Again> {
         let failed = |failure, detail: String| {
@@ -245,6 +249,7 @@ impl Executor {
             launch: launch.clone(),
             pool: pool.clone(),
             shape: shape.clone(),
+            canary: canary.cloned(),
             lifetime: spec.limits.lifetime,
             held_up,
         };

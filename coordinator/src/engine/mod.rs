@@ -2,6 +2,7 @@
 
 mod actor;
 mod executor;
+mod images;
 mod in_flight;
 mod inbox;
 mod messages;
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use self::executor::Executor;
+pub use self::images::images;
 pub use self::messages::Vault;
 pub use self::notices::notices;
 pub use self::sweep::sweep;

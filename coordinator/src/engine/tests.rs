@@ -49,6 +49,7 @@ fn pool() -> PoolSpec {
         max: 4,
         limits: TimeLimits::default(),
         rerun: None,
+        canary: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod jobs;
 mod json;
 mod limits;
 pub mod reconcile;
+mod releases;
 mod repositories;
 mod rest;
 mod runners;

@@ -51,6 +51,7 @@ pub(super) fn pool() -> PoolSpec {
         max: 4,
         limits: TimeLimits::default(),
         rerun: None,
+        canary: None,
     }
 }
 
@@ -148,6 +149,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
         notice: None,
         cut_short: None,
         heard_through: 0,
+        trialed: None,
         marks: Marks {
             created_at: at(100),
             withdrawn_at: None,

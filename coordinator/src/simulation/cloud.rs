@@ -178,6 +178,7 @@ impl Cloud {
             launch: order.launch.clone(),
             pool: order.pool.clone(),
             shape: Shape::default(),
+            image: None,
         };
         let intended = state.disk.wants(&intent.key());
         state.cloud.made += 1;

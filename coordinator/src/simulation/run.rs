@@ -67,6 +67,7 @@ pub(super) fn fleet() -> FleetSpec {
             attempts: RERUNS,
             market: Some(Market::OnDemand),
         }),
+        canary: None,
     });
     FleetSpec {
         pools: pools.collect(),

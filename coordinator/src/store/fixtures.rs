@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use muster_core::{
     Decision, Drain, Effect, GithubRunnerId, Instance, InstanceId, Job, JobId, JobReport,
     JobStatus, LaunchId, Lineage, Marks, PoolName, Refusal, Registration, Repository, Runner,
-    RunnerName, Scope, Shape, TimelineEntry, Work,
+    RunnerName, Scope, Shape, TimelineEntry, Trialed, Work,
 };
 
 use super::Delivery;
@@ -123,6 +123,11 @@ pub(crate) fn runner(launch: &str, salt: u32) -> Runner {
         notice: None,
         cut_short: None,
         heard_through: 0,
+        trialed: Some(Trialed {
+            canary: salt.is_multiple_of(2),
+            tally: 1,
+            sign: None,
+        }),
         marks: Marks {
             withdrawn_at: None,
             created_at: at(0),
@@ -155,6 +160,7 @@ pub(crate) fn launch(id: &str) -> Effect {
         launch: LaunchId::from(id),
         pool: PoolName::from("linux"),
         shape: Shape::default(),
+        image: Some("ami-0123456789abcdef0".into()),
     }
 }
 

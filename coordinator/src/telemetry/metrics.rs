@@ -11,11 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use muster_core::{
-    Difference, JobStatus, LaunchFailure, Loss, PoolFigures, PoolName, RerunAnswer, Trouble,
+    CanaryStanding, Difference, JobStatus, LaunchFailure, Loss, PoolFigures, PoolName, RerunAnswer,
+    Trouble,
 };
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use self::present::Present;
@@ -31,8 +33,9 @@ const WAIT_BUCKETS: [f64; 13] = [
 const WAITS_KEPT: usize = 1_000;
 
 /// The calls to AWS that there are, each with its service: all their series are there from the start.
-const AWS_CALLS: [(&str, &str); 10] = [
+const AWS_CALLS: [(&str, &str); 11] = [
     ("ec2", "CreateFleet"),
+    ("ec2", "DescribeImages"),
     ("ec2", "DescribeInstanceTypes"),
     ("ec2", "DescribeInstances"),
     ("ec2", "DescribeSubnets"),
@@ -53,6 +56,8 @@ pub struct Metrics {
     jobs_queued: IntGaugeVec,
     pool_maximum: IntGaugeVec,
     pool_exhausted: IntGaugeVec,
+    canary_stopped: IntGaugeVec,
+    runner_age: GaugeVec,
     job_wait: HistogramVec,
     webhooks: IntCounterVec,
     github_requests: IntCounterVec,
@@ -102,6 +107,18 @@ impl Metrics {
                 "muster_pool_exhausted",
                 "1 while jobs wait as the pool, or its account, has all instances that it may have.",
                 &["pool"],
+            )?,
+            canary_stopped: gauge(
+                "muster_canary_stopped",
+                "1 once the pool's canary failed too often and takes no launch any more.",
+                &["pool"],
+            )?,
+            runner_age: GaugeVec::new(
+                Opts::new(
+                    "muster_runner_version_age_days",
+                    "Days since a newer runner was released than that in the pool's image; GitHub refuses it after 30.",
+                ),
+                &["pool", "image"],
             )?,
             job_wait: HistogramVec::new(
                 HistogramOpts::new("muster_job_wait_seconds", "From queued to started.")
@@ -175,6 +192,8 @@ impl Metrics {
         registry.register(Box::new(self.job_events.clone()))?;
         registry.register(Box::new(self.runners.clone()))?;
         registry.register(Box::new(self.jobs_queued.clone()))?;
+        registry.register(Box::new(self.canary_stopped.clone()))?;
+        registry.register(Box::new(self.runner_age.clone()))?;
         registry.register(Box::new(self.job_wait.clone()))?;
         registry.register(Box::new(self.webhooks.clone()))?;
         registry.register(Box::new(self.github_requests.clone()))?;
@@ -283,6 +302,29 @@ impl Metrics {
         self.pool_exhausted
             .with_label_values(&[pool.as_str()])
             .set(i64::from(figures.exhausted));
+        let stopped = match figures.canary {
+            CanaryStanding::None => {
+                // It was not there, most likely.
+                let _ = self.canary_stopped.remove_label_values(&[pool.as_str()]);
+                return;
+            }
+            CanaryStanding::OnTrial => 0,
+            CanaryStanding::Stopped => 1,
+        };
+        self.canary_stopped
+            .with_label_values(&[pool.as_str()])
+            .set(stopped);
+    }
+
+    /// For so many days there has been a newer runner than that in a pool's image, its own or its canary; none
+    /// if that is not known.
+    pub fn set_runner_age(&self, pool: &PoolName, canary: bool, days: Option<f64>) {
+        let labels = [pool.as_str(), if canary { "canary" } else { "own" }];
+        match days {
+            Some(days) => self.runner_age.with_label_values(&labels).set(days),
+            // As above.
+            None => drop(self.runner_age.remove_label_values(&labels)),
+        }
     }
 
     /// A webhook was answered.

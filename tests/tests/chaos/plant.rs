@@ -152,6 +152,7 @@ fn fleet(max: u32) -> FleetSpec {
             ..TimeLimits::default()
         },
         rerun: None,
+        canary: None,
     };
     FleetSpec {
         pools: vec![pool],
@@ -167,6 +168,7 @@ fn settings(aws: &FakeAws) -> Ec2Settings {
             version: "$Default".to_owned(),
         },
         image: ImageSource::Template,
+        canary: None,
         subnets: aws.subnets(&home).into_iter().map(|it| it.id).collect(),
         types: TYPES.map(str::to_owned).into(),
         market: muster_core::Market::Spot,

@@ -1,5 +1,7 @@
 //! Images that SSM parameters name.
 
+use std::collections::BTreeMap;
+
 use muster_coordinator::compute::ec2::ImageSource;
 use muster_core::{Event, InstanceId, Shape};
 use muster_tests::fakes::aws::{Image, Options, ParameterKind};
@@ -29,6 +31,7 @@ async fn a_new_image_goes_to_new_launches_only() {
     let image = Image {
         id: new.to_owned(),
         architecture: "x86_64".to_owned(),
+        tags: BTreeMap::new(),
     };
     home.aws.add_image(&home.place, image);
     put(new);

@@ -63,6 +63,7 @@ impl Home {
                 version: "$Default".to_owned(),
             },
             image: ImageSource::Template,
+            canary: None,
             subnets: subnets.collect(),
             types: ["m7i.large", "c7i.xlarge"].map(str::to_owned).into(),
             market: Market::Spot,
@@ -144,6 +145,7 @@ pub(crate) fn order(launch: &str, shape: Shape) -> LaunchOrder {
         launch: launch.into(),
         pool: "linux".into(),
         shape,
+        canary: None,
         lifetime: Duration::from_secs(3_600),
         held_up: HeldUp::nobody(),
     }

@@ -6,6 +6,7 @@
 )]
 
 mod buckets;
+mod canary;
 mod capacity;
 mod early;
 mod ending;
@@ -17,4 +18,5 @@ mod listing;
 mod replay;
 mod restart;
 mod spot;
+mod versions;
 mod withdrawing;

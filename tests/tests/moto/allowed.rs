@@ -11,8 +11,9 @@ use crate::policies::{Document, filled};
 use crate::world::{ACCOUNT, COORDINATOR, HERE, OTHER, REGION, World};
 
 /// The calls that a provider makes, by their names in the API.
-const CALLS: [&str; 9] = [
+const CALLS: [&str; 10] = [
     "ec2:CreateFleet",
+    "ec2:DescribeImages",
     "ec2:DescribeInstanceTypes",
     "ec2:DescribeInstances",
     "ec2:DescribeSubnets",
@@ -44,6 +45,9 @@ async fn what_is_allowed_is_what_is_done() {
         let steady = running.launch("l-steady", "steady").await.unwrap();
         let listed = running.provider.list().await.unwrap();
         assert_eq!(listed.alive.len(), 2);
+        let mut images = running.provider.images().unwrap();
+        let looked_at = images.wait_for(|images| !images.runners.is_empty());
+        looked_at.await.unwrap();
         for (name, at_once) in [(spot, true), (steady, false)] {
             let instance = InstanceId::from(name.as_str());
             let facts = running.provider.describe(&instance).await.unwrap().unwrap();

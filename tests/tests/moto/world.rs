@@ -120,6 +120,7 @@ impl World {
                 version: "$Default".to_owned(),
             },
             image: ImageSource::Parameter("/muster/ami/linux-x64".to_owned()),
+            canary: None,
             subnets: made.subnets.clone(),
             types: ["m5.large", "c5.xlarge"].map(str::to_owned).into(),
             market,
@@ -236,6 +237,7 @@ impl Running {
             launch: launch.clone(),
             pool: pool.into(),
             shape: Shape::default(),
+            canary: None,
             lifetime: Duration::from_secs(3_600),
             held_up: HeldUp::of(launch, self.told.clone()),
         };

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::Fleet;
 use super::turn::Turn;
 use crate::effect::Effect;
-use crate::figures::PoolFigures;
+use crate::figures::{CanaryStanding, PoolFigures};
 use crate::ids::{LaunchId, PoolName, RunnerName};
 use crate::matching::Shape;
 use crate::pool::{Hold, PoolSpec};
@@ -105,14 +105,20 @@ impl Fleet {
 
     fn launch(&mut self, pool: usize, shape: Shape, turn: &mut Turn) {
         let launch = self.new_launch();
+        let (trialed, image) = self.take_part(pool, turn);
         let pool = &self.spec.pools[pool];
-        let runner = Runner::new(launch.clone(), pool, shape.clone(), turn.now);
+        let mut runner = Runner::new(launch.clone(), pool, shape.clone(), turn.now);
+        runner.trialed = trialed;
+        let detail = image
+            .as_ref()
+            .map(|image| format!("from the canary {image}"));
         turn.emit(Effect::Launch {
             launch: launch.clone(),
             pool: pool.name.clone(),
             shape,
+            image,
         });
-        turn.tell(&runner, "launch decided", "");
+        turn.tell(&runner, "launch decided", detail.unwrap_or_default());
         self.names.insert(runner.name.clone(), launch.clone());
         self.current.add_runner(&runner);
         self.runners.insert(launch, runner);
@@ -231,6 +237,12 @@ impl Fleet {
         } else {
             let held = || self.held(pool, &held.first()?.0, now).map(Hold::to_string);
             self.barred(pool, now).or(full).or_else(held)
+        };
+        let state = self.pools.get(&pool.name);
+        figures.canary = match state.and_then(|state| state.trial.as_ref()) {
+            None => CanaryStanding::None,
+            Some(trial) if trial.stopped.is_some() => CanaryStanding::Stopped,
+            Some(_) => CanaryStanding::OnTrial,
         };
         figures
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Fleet;
 use super::demand::elapsed;
 use super::turn::Turn;
-use crate::ids::PoolName;
+use crate::ids::{LaunchId, PoolName};
 use crate::matching::Shape;
 use crate::pool::Hold;
 
@@ -17,6 +17,24 @@ const LONGEST_CLOSING: Duration = Duration::from_secs(5 * 60);
 const FORGOTTEN_HOLD: Duration = Duration::from_secs(60 * 60);
 
 impl Fleet {
+    /// A launch failed, and the next one may, too: its pool waits. Not after one of the canary: the next launch
+    /// takes the pool's own image, which must not wait for it.
+    pub(super) fn failed_by(
+        &mut self,
+        launch: &LaunchId,
+        permanent: bool,
+        detail: &str,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
+        if !runner.is_canary() {
+            let pool = runner.pool.clone();
+            self.failed(&pool, permanent, detail, turn);
+        }
+    }
+
     /// A pool's launch or registration failed: it waits, longer each time.
     pub(super) fn failed(
         &mut self,

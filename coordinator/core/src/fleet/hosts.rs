@@ -243,13 +243,9 @@ impl Fleet {
         reason: &str,
         turn: &mut Turn,
     ) {
-        let Some(runner) = self.runners.get(launch) else {
-            return;
-        };
-        if runner.is_over() {
+        if self.runners.get(launch).is_none_or(Runner::is_over) {
             return;
         }
-        let pool = runner.pool.clone();
         let reason = outcome.explained(reason);
         match outcome {
             Outcome::Interrupted => self.cut_short(launch, Cause::Stopped, turn),
@@ -258,7 +254,7 @@ impl Fleet {
         }
         self.end(launch, Some(outcome), reason.clone(), turn);
         if outcome.is_broken() {
-            self.failed(&pool, false, &reason, turn);
+            self.failed_by(launch, false, &reason, turn);
         }
     }
 

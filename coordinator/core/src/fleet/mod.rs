@@ -13,6 +13,7 @@ mod registrations;
 mod reruns;
 mod runs;
 mod time;
+mod trials;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -140,6 +141,7 @@ impl Fleet {
         let by_time = matches!(event, Event::Tick | Event::Restarted);
         let unlisted = self.unlisted.len();
         self.dispatch(event, turn);
+        self.judge(turn);
         self.note_current(turn);
         debug_assert!(
             !by_time || self.current == Current::of(&self.jobs, &self.runners),
@@ -202,6 +204,9 @@ impl Fleet {
             } => {
                 self.listed_as_gone(&account, &gone, turn);
                 self.instances_listed(&account, absence, &alive, turn);
+            }
+            Event::ImagesKnown { pool, own, canary } => {
+                self.images_known(&pool, own, &canary, turn);
             }
             Event::Enrolled { launch, instance } => self.enrolled(&launch, &instance, turn),
             Event::Distrusted { launch, reason } => self.distrusted(&launch, &reason, turn),

@@ -2,6 +2,7 @@
 
 use super::Fleet;
 use super::turn::Turn;
+use crate::canary::Sign;
 use crate::effect::Effect;
 use crate::event::{DeregisterAnswer, LaunchFailure, MintFailure, Outcome};
 use crate::ids::{GithubRunnerId, InstanceId, LaunchId, RunnerName};
@@ -76,7 +77,10 @@ impl Fleet {
         self.end(launch, None, format!("launch failed: {detail}"), turn);
         match failure {
             LaunchFailure::Withdrawn => {}
-            LaunchFailure::Permanent => self.failed(&pool, true, detail, turn),
+            LaunchFailure::Permanent => {
+                self.take_sign(launch, Sign::Failed, turn);
+                self.failed_by(launch, true, detail, turn);
+            }
             LaunchFailure::Capacity
             | LaunchFailure::Quota
             | LaunchFailure::Throttled
@@ -286,7 +290,7 @@ impl Fleet {
         let Some(runner) = self.runners.get(launch).filter(|runner| !runner.is_over()) else {
             return;
         };
-        let (pool, booting) = (runner.pool.clone(), runner.work == Work::Booting);
+        let booting = runner.work == Work::Booting;
         let reason = if booting {
             NEVER_ENROLLED
         } else {
@@ -295,7 +299,7 @@ impl Fleet {
         self.cut_short(launch, Cause::InstanceGone, turn);
         self.end(launch, Some(Outcome::Lost), reason.to_owned(), turn);
         if booting {
-            self.failed(&pool, false, reason, turn);
+            self.failed_by(launch, false, reason, turn);
         }
     }
 

@@ -55,6 +55,7 @@ impl Fleet {
             self.withdraw(&launch, turn);
         }
         self.redecide(turn);
+        self.end_trials(turn);
         let orphaned: Vec<LaunchId> = self
             .runners
             .values()

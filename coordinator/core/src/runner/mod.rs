@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::canary::Trialed;
 use crate::event::{Interruption, Outcome};
 use crate::ids::{AccountName, GithubRunnerId, InstanceId, JobId, LaunchId, PoolName, RunnerName};
 use crate::matching::Shape;
@@ -69,6 +70,9 @@ pub struct Runner {
     /// Number of the last of its agent's events that was taken; 0 before the first.
     #[serde(default)]
     pub heard_through: u64,
+    /// Its part in the trial of its pool's canary, if there was one when it was decided.
+    #[serde(default)]
+    pub trialed: Option<Trialed>,
     /// When it passed each mark of its life.
     pub marks: Marks,
 }

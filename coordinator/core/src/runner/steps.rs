@@ -33,6 +33,7 @@ impl Runner {
             notice: None,
             cut_short: None,
             heard_through: 0,
+            trialed: None,
             marks: Marks {
                 created_at: now,
                 withdrawn_at: None,

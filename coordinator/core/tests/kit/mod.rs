@@ -31,6 +31,7 @@ pub(crate) fn pool(name: &str) -> PoolSpec {
             ..TimeLimits::default()
         },
         rerun: None,
+        canary: None,
     }
 }
 

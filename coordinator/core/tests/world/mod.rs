@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_core::{
-    DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase, InstanceId,
-    Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId, Marked, Market,
-    MintFailure, Offering, Origin, Outcome, PoolName, PoolSpec, Repository, RerunAnswer,
-    RerunPolicy, RunAttempt, RunSeen, Runner, RunnerName, Scope, SizeRules, Stage, Stored,
-    TimeLimits, Trouble, Work,
+    CanaryRules, DeregisterAnswer, Effect, Event, Fleet, FleetSpec, GithubRunnerId, HostPhase,
+    ImageId, InstanceId, Interruption, JobId, JobReport, JobStatus, LaunchFailure, LaunchId,
+    Marked, Market, MintFailure, Offering, Origin, Outcome, PoolName, PoolSpec, Repository,
+    RerunAnswer, RerunPolicy, RunAttempt, RunSeen, Runner, RunnerName, Scope, Sign, SizeRules,
+    Stage, Stored, TimeLimits, Trouble, Work,
 };
 
 pub(crate) const POOL_MAX: u32 = 3;
@@ -23,6 +23,13 @@ pub(crate) const ACCOUNT_MAX: u32 = 4;
 /// How often one job may be run again.
 const RERUNS: u32 = 1;
 pub(crate) const LIFETIME: Duration = Duration::from_secs(1200);
+
+/// Judged soon, so that lives see it stopped.
+const CANARY: CanaryRules = CanaryRules {
+    share: 50,
+    least: 2,
+    margin: 10,
+};
 
 /// One thing that a generated run does.
 #[derive(Clone, Debug)]
@@ -52,6 +59,8 @@ pub(crate) enum Step {
     OperatorTerminate(usize),
     Distrust(usize),
     Pause(bool),
+    /// Tells of the pool's own image and its canary.
+    Images(u8, u8),
     List,
     Tick(u16),
     Crash,
@@ -115,6 +124,8 @@ pub(crate) struct World {
     tags: BTreeMap<LaunchId, PoolName>,
     /// Launches that the store knew before it was lost.
     lost: BTreeSet<LaunchId>,
+    /// Every launch with a part in a trial, as it was last.
+    trialed: BTreeMap<LaunchId, Runner>,
     /// Registrations of then whose agents have not come back. GitHub removes them after a day.
     lost_registrations: BTreeSet<RunnerName>,
     /// The newest attempt of each run, and how often we asked for one.
@@ -143,6 +154,7 @@ fn pool(name: &str, min_idle: u32) -> PoolSpec {
             attempts: RERUNS,
             market: Some(Market::OnDemand),
         }),
+        canary: (name == "linux").then_some(CANARY),
     }
 }
 
@@ -175,6 +187,7 @@ impl World {
             launched: BTreeMap::new(),
             tags: BTreeMap::new(),
             lost: BTreeSet::new(),
+            trialed: BTreeMap::new(),
             lost_registrations: BTreeSet::new(),
             attempts: BTreeMap::new(),
             reruns: BTreeMap::new(),
@@ -212,7 +225,19 @@ impl World {
         for launch in &changes.forgotten_runners {
             self.runners.remove(launch);
         }
+        for launch in &changes.runners {
+            let runner = self.fleet.runner(launch).unwrap();
+            if runner.trialed.is_some() {
+                self.trialed.insert(launch.clone(), runner.clone());
+            }
+        }
         for effect in changes.effects {
+            if let Effect::Launch { pool, image, .. } = &effect
+                && let Some(image) = image
+            {
+                let trial = self.fleet.pool_state(pool).trial.unwrap();
+                assert_eq!((&trial.image, trial.stopped), (image, None), "{effect:?}");
+            }
             if let Effect::Mint { launch, .. } | Effect::Assign { launch, .. } = &effect {
                 assert!(
                     !draining.contains(launch),
@@ -249,6 +274,9 @@ impl World {
                 "invariant 10: {event} changed a job"
             );
         }
+        for pool in self.fleet.pools() {
+            self.check_trial(&pool.name, event);
+        }
         let alive = |pool: Option<&PoolSpec>| {
             self.fleet
                 .runners()
@@ -266,6 +294,23 @@ impl World {
                 "invariant 6: {} is over",
                 pool.name
             );
+        }
+    }
+
+    /// A trial counts what became of each of its launches once, and is stored as it is.
+    fn check_trial(&self, pool: &PoolName, event: &str) {
+        let trial = self.fleet.pool_state(pool).trial;
+        let stored = self.pools.get(pool).and_then(|state| state.trial.clone());
+        assert_eq!(trial, stored, "invariant 10: {event} changed a trial");
+        let Some(trial) = trial else { return };
+        for tally in [trial.canary, trial.own] {
+            let runners = self.trialed.values().filter(|it| it.pool == *pool);
+            let parts = runners.filter_map(|runner| runner.trialed.as_ref());
+            let parts: Vec<_> = parts.filter(|part| part.tally == tally.number).collect();
+            let count = |sign| parts.iter().filter(|part| part.sign == Some(sign)).count();
+            let counted = (parts.len(), count(Sign::Good), count(Sign::Failed));
+            let told = [tally.launches, tally.good, tally.failed].map(|it| it as usize);
+            assert_eq!(told, <[usize; 3]>::from(counted), "{event}: {trial:?}");
         }
     }
 
@@ -346,6 +391,11 @@ impl World {
                     paused,
                 });
             }
+            Step::Images(own, canary) => self.apply(Event::ImagesKnown {
+                pool: "linux".into(),
+                own: (own > 0).then(|| ImageId::new(format!("ami-{own}"))),
+                canary: ImageId::new(format!("ami-{canary}")),
+            }),
             Step::List => self.list(),
             Step::Tick(seconds) => {
                 self.now = self
@@ -415,6 +465,7 @@ impl World {
         self.lost = self.launched.keys().cloned().collect();
         self.lost_registrations = self.registrations.keys().cloned().collect();
         (self.jobs, self.runners, self.pools) = Default::default();
+        self.trialed.clear();
         self.outbox.clear();
         // What agents had to say they say after their hello; how often a job was run again nobody knows.
         self.events.clear();

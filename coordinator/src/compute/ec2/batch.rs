@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use muster_core::{
-    AccountName, InstanceId, LaunchFailure, LaunchId, Market, Offering, PoolName, Shape,
+    AccountName, ImageId, InstanceId, LaunchFailure, LaunchId, Market, Offering, PoolName, Shape,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,15 @@ use crate::store::LaunchBatch;
 
 /// Bytes of randomness in a token.
 const TOKEN_BYTES: usize = 16;
+
+/// What launches have in common that share a call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Alike {
+    pub(super) pool: PoolName,
+    pub(super) shape: Shape,
+    /// The pool's canary, if that is what they take.
+    pub(super) canary: Option<ImageId>,
+}
 
 /// A batch as it is stored. All that the call is made from is in it, so that it can be made again as it
 /// was, whatever the configuration says by then: EC2 refuses the same token with other parameters.
@@ -29,6 +38,9 @@ pub(super) struct Batch {
     pub(super) pool: PoolName,
     /// The shape of all its launches.
     pub(super) shape: Shape,
+    /// The pool's canary, if that is what its launches take.
+    #[serde(default)]
+    pub(super) canary: Option<ImageId>,
     /// The launches, sorted: instances are dealt to them in this order.
     pub(super) launches: BTreeSet<LaunchId>,
     /// What is asked for.
@@ -73,6 +85,15 @@ pub(super) struct Failed {
 }
 
 impl Batch {
+    /// What its launches have in common.
+    pub(super) fn alike(&self) -> Alike {
+        Alike {
+            pool: self.pool.clone(),
+            shape: self.shape.clone(),
+            canary: self.canary.clone(),
+        }
+    }
+
     /// The row of the store.
     pub(super) fn to_row(&self) -> Result<LaunchBatch, serde_json::Error> {
         Ok(LaunchBatch {
@@ -117,6 +138,7 @@ pub(super) mod fixtures {
             created_at: Timestamp::from_second(1_800_000_000).unwrap(),
             pool: "linux".into(),
             shape: Shape::default(),
+            canary: None,
             launches: launches.iter().map(|id| LaunchId::from(*id)).collect(),
             request: FleetRequest {
                 market: Market::Spot,

@@ -49,6 +49,11 @@ impl Kind {
         matches!(self, Self::Denied | Self::Permanent)
     }
 
+    /// Whether another image may bring it about: one that is gone or not ours, or that doesn't run on the type.
+    pub(super) fn may_be_the_images(self) -> bool {
+        self.stays() || self == Self::Offering(UNSUPPORTED)
+    }
+
     /// Whether a call that ended so was refused, and the same one would be again.
     pub(super) fn refuses(self) -> bool {
         !matches!(self, Self::Throttled | Self::Unknown | Self::Credentials)

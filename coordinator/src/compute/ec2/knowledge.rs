@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::types::{Filter, InstanceType, MemoryInfo, VCpuInfo};
 use aws_sdk_ssm::operation::get_parameters::GetParametersOutput;
+use muster_core::ImageId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +15,9 @@ use super::budget::Budgets;
 use super::catalog::{Catalog, Size};
 use super::clients::Clients;
 use super::error;
-use super::settings::{Ec2Settings, ImageSource};
+use super::settings::{Ec2Pool, Ec2Settings, ImageSource};
 use crate::backoff::Backoff;
+use crate::compute::PoolImages;
 
 /// How often subnets and types are read.
 const CATALOG: Duration = Duration::from_secs(60 * 60);
@@ -55,6 +57,21 @@ impl Knowledge {
             _ => return None,
         };
         Some(trouble.map_or_else(|| waits.to_owned(), |why| format!("{waits}: {why}")))
+    }
+
+    /// The images of a pool; none while its own is not known.
+    pub(super) fn images_of(&self, pool: &Ec2Pool) -> Option<PoolImages> {
+        let image = |source: &ImageSource| match source {
+            ImageSource::Template => None,
+            ImageSource::Id(id) => Some(ImageId::new(id)),
+            ImageSource::Parameter(name) => self.images.get(name).map(ImageId::new),
+        };
+        let own = image(&pool.image);
+        (own.is_some() || pool.image == ImageSource::Template).then(|| PoolImages {
+            own,
+            seen: None,
+            canary: pool.canary.as_ref().and_then(image),
+        })
     }
 
     /// All that could not be learnt.
@@ -246,7 +263,8 @@ async fn read_images(settings: &Ec2Settings, clients: &Clients) -> Read {
     let parameters: BTreeSet<&String> = settings
         .pools
         .values()
-        .filter_map(|pool| match &pool.image {
+        .flat_map(|pool| std::iter::once(&pool.image).chain(&pool.canary))
+        .filter_map(|image| match image {
             ImageSource::Parameter(name) => Some(name),
             ImageSource::Template | ImageSource::Id(_) => None,
         })
@@ -296,7 +314,7 @@ impl Read {
     }
 }
 
-fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a String>) -> Filter {
+pub(super) fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a String>) -> Filter {
     Filter::builder()
         .name(name)
         .set_values(Some(values.into_iter().cloned().collect()))

@@ -19,6 +19,7 @@ mod closed;
 mod describe;
 mod error;
 mod fleet;
+mod images;
 mod knowledge;
 mod launched;
 mod launcher;
@@ -37,12 +38,13 @@ use jiff::Timestamp;
 use muster_core::{InstanceId, LaunchId, Marked, Offering};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::batch::Batch;
+use self::batch::{Alike, Batch};
 use self::batcher::Batcher;
 use self::budget::Budgets;
 use self::clients::Clients;
 use self::describe::Seen;
 pub(crate) use self::error::{call_error, is_throttle};
+use self::images::{ImageWatch, SeenImages, seen_images};
 use self::knowledge::{Knowledge, Learner};
 use self::launched::{LaunchedInstances, StoredBatches};
 use self::launcher::{Caller, Launcher, Order, Waiter};
@@ -50,7 +52,8 @@ pub use self::settings::{
     Ec2Pool, Ec2Settings, ImageSource, Pace, RoleSettings, SpotStrategy, Template, TemplateKey,
 };
 use super::{
-    InstanceFacts, InstanceState, LaunchError, LaunchOrder, Launched, Listed, Notice, ProviderError,
+    Images, InstanceFacts, InstanceState, LaunchError, LaunchOrder, Launched, Listed, Notice,
+    ProviderError,
 };
 pub use crate::aws::Given;
 use crate::clock;
@@ -78,6 +81,8 @@ pub struct Ec2Provider {
     launched: LaunchedInstances,
     store: Store,
     stored: StoredBatches,
+    images: watch::Receiver<Images>,
+    seen: watch::Sender<SeenImages>,
 }
 
 impl Ec2Provider {
@@ -108,6 +113,17 @@ impl Ec2Provider {
             every: pace.images,
         };
         tasks.spawn("ec2 images", learner.run(stop.clone()));
+        let (seen, newest) = watch::channel(SeenImages::new());
+        let (told, images) = watch::channel(Images::default());
+        let images_watch = ImageWatch {
+            settings: Arc::clone(&settings),
+            clients: clients.clone(),
+            budgets: Arc::clone(&budgets),
+            known: knowledge.clone(),
+            seen: newest,
+            images: told,
+        };
+        tasks.spawn("ec2 runners", images_watch.run(stop.clone()));
         let (orders, taken) = mpsc::channel(ORDERS);
         let launched = LaunchedInstances::restore(&batches);
         let caller = Caller {
@@ -137,6 +153,8 @@ impl Ec2Provider {
             launched,
             store,
             stored: StoredBatches::default(),
+            images,
+            seen,
         })
     }
 
@@ -144,8 +162,11 @@ impl Ec2Provider {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter {
             launch: order.launch,
-            pool: order.pool,
-            shape: order.shape,
+            alike: Alike {
+                pool: order.pool,
+                shape: order.shape,
+                canary: order.canary,
+            },
             held_up: order.held_up,
             answer,
             attempts: 0,
@@ -203,6 +224,13 @@ impl Ec2Provider {
             .await
             .map_err(|error| ProviderError(error.text))?;
         let lost = self.lost_batches(&seen).await?;
+        let newest = seen_images(&self.settings, &self.images.borrow(), seen.iter());
+        self.seen.send_if_modified(|seen| {
+            // A pool that has none now keeps what was seen.
+            let before = seen.clone();
+            seen.extend(newest);
+            *seen != before
+        });
         let mut listed = Listed::default();
         for seen in seen {
             let batch = seen.tags.get(describe::TAG_BATCH);
@@ -297,6 +325,10 @@ impl Ec2Provider {
     pub(super) async fn withdraw(&self, launch: LaunchId) {
         // As below.
         let _ = self.orders.send(Order::Withdraw(launch)).await;
+    }
+
+    pub(super) fn images(&self) -> watch::Receiver<Images> {
+        self.images.clone()
     }
 
     pub(super) async fn close_offering(&self, offering: Offering) {

@@ -183,6 +183,7 @@ mod tests {
                 version: "7".to_owned(),
             },
             image: ImageSource::Template,
+            canary: None,
             subnets: ["subnet-a1", "subnet-a2", "subnet-b"]
                 .map(str::to_owned)
                 .into(),

@@ -44,6 +44,8 @@ pub struct Ec2Pool {
     pub template: Template,
     /// Where the image is taken from.
     pub image: ImageSource,
+    /// Where the image of its canary is taken from, if it has one; not from the launch template.
+    pub canary: Option<ImageSource>,
     /// Subnets, best first. Of those in one zone, the first that has addresses is used.
     pub subnets: Vec<String>,
     /// Instance types, best first.

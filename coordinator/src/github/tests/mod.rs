@@ -3,6 +3,7 @@
 mod auth;
 mod deliveries;
 mod limits;
+mod releases;
 mod runners;
 mod survey;
 mod transport;

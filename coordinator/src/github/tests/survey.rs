@@ -49,6 +49,7 @@ fn pool() -> PoolSpec {
         max: 1,
         limits: TimeLimits::default(),
         rerun: None,
+        canary: None,
     }
 }
 

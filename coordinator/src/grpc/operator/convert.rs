@@ -1,13 +1,14 @@
 //! From the core's records to the wire's.
 
 use muster_core::{
-    Decision, Job, JobStatus, PoolFigures, PoolSpec, PoolState, Runner, Stage, Work,
+    Decision, Job, JobStatus, PoolFigures, PoolSpec, PoolState, Runner, Stage, Tally, Trial, Work,
 };
 use muster_proto::v1;
 
 use crate::github::survey::Surveyed;
 use crate::grpc::time::{duration, to_wire};
 use crate::presence::Seen;
+use crate::runner_versions::ImageRunner;
 use crate::store::{OperatorAction, StoredEntry};
 
 pub(super) fn pool(spec: &PoolSpec, state: &PoolState, figures: &PoolFigures) -> v1::Pool {
@@ -25,6 +26,39 @@ pub(super) fn pool(spec: &PoolSpec, state: &PoolState, figures: &PoolFigures) ->
         busy: figures.busy,
         ending: figures.ending,
         limited_by: figures.limited_by.clone().or(paused).unwrap_or_default(),
+        images: Vec::new(),
+        canary: state.trial.as_ref().map(canary),
+    }
+}
+
+fn canary(trial: &Trial) -> v1::Canary {
+    let stopped = trial.stopped.as_ref();
+    v1::Canary {
+        image_id: trial.image.to_string(),
+        launches: Some(tally(trial.canary)),
+        own_launches: Some(tally(trial.own)),
+        stopped_at: stopped.map(|stopped| to_wire(stopped.at)),
+        stopped: stopped.map(|it| it.reason.clone()).unwrap_or_default(),
+    }
+}
+
+fn tally(tally: Tally) -> v1::ImageLaunches {
+    v1::ImageLaunches {
+        decided: tally.launches,
+        good: tally.good,
+        failed: tally.failed,
+    }
+}
+
+pub(super) fn image(it: &ImageRunner) -> v1::PoolImage {
+    let age = it.age.as_ref();
+    v1::PoolImage {
+        image_id: it.image.to_string(),
+        canary: it.canary,
+        runner_version: it.version.map(|it| it.to_string()).unwrap_or_default(),
+        newest_runner_version: age.map(|it| it.newest.to_string()).unwrap_or_default(),
+        behind: age.map(|it| duration(it.behind)),
+        behind_at_least: age.is_some_and(|it| it.at_least),
     }
 }
 
@@ -176,12 +210,13 @@ pub(super) fn action(action: OperatorAction) -> v1::OperatorAction {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use muster_core::{Drain, Outcome, Refusal, TimelineEntry};
+    use muster_core::{Drain, Outcome, Refusal, Stopped, TimelineEntry};
 
     use super::*;
     use crate::grpc::sample::{
         INSTANCE, at, job as sample_job, pool as sample_pool, runner as row,
     };
+    use crate::runner_versions::{Age, Release, RunnerVersion};
 
     #[test]
     fn a_draining_runner_says_why_until_it_is_over() {
@@ -236,6 +271,67 @@ mod tests {
         let shown = pool(&sample_pool(), &state, &PoolFigures::default());
         assert!(shown.paused);
         assert_eq!(shown.limited_by, "paused by alice: broken image");
+    }
+
+    #[test]
+    fn a_pool_shows_how_its_canary_does() {
+        let tally = |number, launches, good, failed| Tally {
+            number,
+            launches,
+            good,
+            failed,
+        };
+        let state = PoolState {
+            trial: Some(Trial {
+                image: "ami-new".into(),
+                own_image: None,
+                owed: 0,
+                canary: tally(1, 21, 12, 8),
+                own: tally(2, 189, 178, 2),
+                stopped: Some(Stopped {
+                    at: at(7),
+                    reason: "8 of 20 failed".to_owned(),
+                }),
+            }),
+            ..PoolState::default()
+        };
+        let shown = pool(&sample_pool(), &state, &PoolFigures::default());
+        let shown = shown.canary.unwrap();
+        let launches = shown.launches.unwrap();
+        assert_eq!(shown.image_id, "ami-new");
+        assert_eq!(
+            (launches.decided, launches.good, launches.failed),
+            (21, 12, 8)
+        );
+        assert_eq!(shown.own_launches.unwrap().failed, 2);
+        assert_eq!(shown.stopped, "8 of 20 failed");
+        assert_eq!(shown.stopped_at, Some(to_wire(at(7))));
+    }
+
+    #[test]
+    fn an_image_shows_what_is_known_of_its_runner() {
+        let version = RunnerVersion::parse("2.336.0");
+        let mut it = ImageRunner {
+            image: "ami-old".into(),
+            canary: false,
+            version,
+            age: None,
+        };
+        let shown = image(&it);
+        assert_eq!(shown.runner_version, "2.336.0");
+        assert_eq!(
+            (shown.behind, shown.newest_runner_version.as_str()),
+            (None, "")
+        );
+        let newer = Release {
+            version: RunnerVersion::parse("2.337.0").unwrap(),
+            published_at: at(0),
+        };
+        it.age = Age::of(version.unwrap(), &[newer], at(86_400));
+        let shown = image(&it);
+        assert_eq!(shown.newest_runner_version, "2.337.0");
+        assert_eq!(shown.behind.map(|behind| behind.seconds), Some(86_400));
+        assert!(shown.behind_at_least, "no older release is known");
     }
 
     #[test]

@@ -30,6 +30,7 @@ use super::authorize;
 use crate::engine::{Engine, Stopped};
 use crate::github::survey::Surveys;
 use crate::presence::Presence;
+use crate::runner_versions::RunnerVersions;
 use crate::store::{Store, StoreError};
 
 /// Most bytes of a request.
@@ -61,6 +62,15 @@ impl fmt::Debug for LogLevel {
 const OPERATOR_SERVICE: &str = "muster.v1.OperatorService";
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 
+/// What is known beside the fleet.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// How GitHub is looked at.
+    pub surveys: Surveys,
+    /// How old the runners in the pools' images are.
+    pub versions: RunnerVersions,
+}
+
 /// Serves the operators.
 #[derive(Clone, Debug)]
 pub struct Operators {
@@ -73,7 +83,7 @@ struct Shared {
     store: Store,
     presence: Presence,
     log_level: LogLevel,
-    surveys: Surveys,
+    known: Known,
     stop: CancellationToken,
     watches: Arc<Semaphore>,
 }
@@ -86,7 +96,7 @@ impl Operators {
         store: Store,
         presence: Presence,
         log_level: LogLevel,
-        surveys: Surveys,
+        known: Known,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -95,7 +105,7 @@ impl Operators {
                 store,
                 presence,
                 log_level,
-                surveys,
+                known,
                 stop,
                 watches: Arc::new(Semaphore::new(WATCHES)),
             }),

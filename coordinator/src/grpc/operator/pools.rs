@@ -9,7 +9,7 @@ use super::{Shared, convert, near, now};
 impl Shared {
     pub(super) async fn list_pools(&self) -> Result<v1::ListPoolsResponse, Status> {
         let now = now();
-        let pools = self
+        let mut pools: Vec<v1::Pool> = self
             .query(move |fleet| {
                 let specs = fleet.pools().iter();
                 specs
@@ -17,7 +17,10 @@ impl Shared {
                     .collect()
             })
             .await?;
-        let surveys = self.surveys.all();
+        for pool in &mut pools {
+            pool.images = self.images(&pool.name);
+        }
+        let surveys = self.known.surveys.all();
         Ok(v1::ListPoolsResponse {
             pools,
             surveys: surveys.into_iter().map(convert::survey).collect(),
@@ -35,7 +38,15 @@ impl Shared {
                 (found, known)
             })
             .await?;
-        found.ok_or_else(|| near::not_found("pool", name.as_str(), known.unwrap_or_default()))
+        let not_found = || near::not_found("pool", name.as_str(), known.unwrap_or_default());
+        let mut found = found.ok_or_else(not_found)?;
+        found.images = self.images(&found.name);
+        Ok(found)
+    }
+
+    fn images(&self, pool: &str) -> Vec<v1::PoolImage> {
+        let images = self.known.versions.of(&PoolName::new(pool));
+        images.iter().map(convert::image).collect()
     }
 
     pub(super) async fn pool_names(&self) -> Result<Vec<String>, Status> {

@@ -37,13 +37,13 @@ use tonic::{Status, Streaming};
 use super::authorize::Role;
 use super::enrollment::{AwsEnrollment, Enrollment, PATIENCE, Parts as EnrollmentParts, Patience};
 use super::listen::{Limits, Listener};
-use super::operator::{LogLevel, Operators};
+use super::operator::{Known, LogLevel, Operators};
 use super::sample::{
     ClientIdentity, INSTANCE, channel, channel_from, operator_identity, pool, runner,
 };
 use super::session::{AgentSettings, Agents};
 use crate::engine::{Engine, Executor, Parts, Vault};
-use crate::github::survey::Surveys;
+
 use crate::github::{GithubClient, Settings};
 use crate::identity::ca::Authority;
 use crate::identity::ca::fixtures::Pair;
@@ -164,7 +164,7 @@ impl World {
             store.clone(),
             presence.clone(),
             log_level(),
-            Surveys::default(),
+            Known::default(),
             stop.clone(),
         );
         let (operators, _) = operators.into_routes().await.unwrap();

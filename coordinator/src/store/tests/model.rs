@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_core::{
-    Effect, Job, JobId, JobStatus, LaunchId, PoolName, PoolState, Runner, TimelineEntry,
+    Effect, Job, JobId, JobStatus, LaunchId, PoolName, PoolState, Runner, Stopped, Tally,
+    TimelineEntry, Trial,
 };
 use proptest::prelude::*;
 
 use crate::store::fixtures::{
-    Backend, Home, delivery, entry, home, job, launch, runner, terminate,
+    Backend, Home, at, delivery, entry, home, job, launch, runner, terminate,
 };
 use crate::store::{Accepted, Batch, BatchId, StoredEntry, TimelineQuery};
 
@@ -142,8 +143,21 @@ fn some_effect() -> impl Strategy<Value = Effect> {
 
 fn some_pool() -> impl Strategy<Value = (PoolName, PoolState)> {
     ("[ab]", any::<u32>(), any::<Option<String>>()).prop_map(|(name, failures, paused)| {
+        let trial = Trial {
+            image: "ami-0123456789abcdef0".into(),
+            own_image: None,
+            owed: failures % 100,
+            canary: Tally::default(),
+            own: Tally::default(),
+            stopped: paused.as_ref().map(|reason| Stopped {
+                at: at(1),
+                reason: reason.clone(),
+            }),
+        };
         let state = PoolState {
             failures,
+            tallies: failures,
+            trial: failures.is_multiple_of(2).then_some(trial),
             paused,
             ..PoolState::default()
         };

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use muster_core::{JobStatus, LaunchFailure, PoolFigures};
+use muster_core::{CanaryStanding, JobStatus, LaunchFailure, PoolFigures};
 use tokio::time::Instant;
 
 use super::super::{Allowance, Certificate, GithubLimit, WebhookAnswer};
@@ -177,7 +177,15 @@ fn allowance(of: u32, left: u32) -> Allowance {
 
 /// Has every series that there can be.
 fn everything() -> Metrics {
-    let (metrics, _) = busy();
+    let (metrics, pool) = busy();
+    let stopped = PoolFigures {
+        canary: CanaryStanding::Stopped,
+        ..PoolFigures::default()
+    };
+    metrics.set_pool(&pool, &stopped);
+    for canary in [false, true] {
+        metrics.set_runner_age(&pool, canary, Some(25.5));
+    }
     for failure in [
         LaunchFailure::Capacity,
         LaunchFailure::Quota,

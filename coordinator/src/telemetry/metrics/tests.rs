@@ -28,8 +28,10 @@ fn every_series_is_told_to_prometheus() {
             maximum: 12,
             exhausted: false,
             limited_by: None,
+            canary: CanaryStanding::OnTrial,
         },
     );
+    metrics.set_runner_age(&pool(), false, Some(3.25));
     metrics.webhook(WebhookAnswer::Accepted);
     metrics.github_request(Some(201));
     metrics.github_request(Some(502));

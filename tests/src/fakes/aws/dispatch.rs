@@ -33,6 +33,7 @@ pub(super) fn run(
         "DeleteMessageBatch" => sqs::delete_message_batch(state, call),
         "CreateFleet" => ec2::create_fleet(state, call, now),
         "TerminateInstances" => ec2::terminate(state, call, now),
+        "DescribeImages" => ec2::describe_images(state, call),
         "DescribeInstances" => ec2::describe_instances(state, call, now),
         "DescribeInstanceTypes" => ec2::describe_instance_types(state, call),
         "DescribeSubnets" => ec2::describe_subnets(state, call),

@@ -38,8 +38,8 @@ pub use self::options::Options;
 use self::payload::Templates;
 use self::shared::Shared;
 pub use self::spec::{
-    Conclusion, Delivery, Effect, Fault, JobId, JobSpec, JobView, Mischief, RunnerView, SecretKind,
-    Status, WebhookFault,
+    Conclusion, Delivery, Effect, Fault, JobId, JobSpec, JobView, Mischief, RunnerRelease,
+    RunnerView, SecretKind, Status, WebhookFault,
 };
 use self::state::{AccountKind, Group, Scope, State};
 use crate::fakes::{NotInTime, changes, http_server};
@@ -140,6 +140,12 @@ impl FakeGithub {
     pub fn set_webhook_url(&self, url: &str) {
         self.shared
             .change(|state| state.webhook_url = Some(url.to_owned()));
+    }
+
+    /// Publishes a release of the official runner.
+    pub fn release_runner(&self, release: RunnerRelease) {
+        self.shared
+            .change(|state| state.runner_releases.push(release));
     }
 
     /// The installation in an organisation or enterprise.

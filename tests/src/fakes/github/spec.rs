@@ -291,3 +291,14 @@ pub struct Delivery {
     pub(super) installation_id: u64,
     pub(super) repository_id: u64,
 }
+
+/// A release of the official runner.
+#[derive(Clone, Debug)]
+pub struct RunnerRelease {
+    /// Such as `v2.336.0`.
+    pub tag: String,
+    /// When it was published.
+    pub published_at: jiff::Timestamp,
+    /// Whether it is tried out first.
+    pub prerelease: bool,
+}

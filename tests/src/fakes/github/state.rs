@@ -9,8 +9,8 @@ use super::deliveries::Outgoing;
 use super::payload::Templates;
 use super::runner_endpoint::Message;
 use super::spec::{
-    Conclusion, Delivery, Fault, JobId, JobSpec, JobView, RunnerView, SecretKind, Status,
-    WebhookFault,
+    Conclusion, Delivery, Fault, JobId, JobSpec, JobView, RunnerRelease, RunnerView, SecretKind,
+    Status, WebhookFault,
 };
 
 /// Everything, behind one lock: each request is one short step under it.
@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) faults: Vec<Fault>,
     pub(super) webhook_faults: Vec<WebhookFault>,
     pub(super) budgets: super::limits::Budgets,
+    /// The releases of the official runner, the oldest first; none if there is no such repository here.
+    pub(super) runner_releases: Vec<RunnerRelease>,
     /// Requests served, by `METHOD template`.
     pub(super) served: BTreeMap<String, u64>,
 }
@@ -195,6 +197,7 @@ impl State {
             faults: Vec::new(),
             webhook_faults: Vec::new(),
             budgets: super::limits::Budgets::default(),
+            runner_releases: Vec::new(),
             served: BTreeMap::new(),
         }
     }

@@ -1,29 +1,29 @@
 //! What launches ask EC2 for.
 
-use muster_core::{LaunchFailure, PoolName, Shape};
+use muster_core::LaunchFailure;
 
 use super::Waiter;
 use crate::clock;
-use crate::compute::ec2::batch::{Batch, Failed, FleetRequest, new_token};
+use crate::compute::ec2::batch::{Alike, Batch, Failed, FleetRequest, new_token};
 use crate::compute::ec2::closed::Closed;
 use crate::compute::ec2::describe::{TAG_BATCH, TAG_COORDINATOR, TAG_POOL};
 use crate::compute::ec2::knowledge::Knowledge;
 use crate::compute::ec2::plan::{Plan, plan};
 use crate::compute::ec2::settings::{Ec2Settings, ImageSource};
 
-/// Makes a batch of launches of one pool and shape; or says why there is nothing to ask for.
+/// Makes a batch of launches that are alike; or says why there is nothing to ask for.
 pub(super) fn batch_of(
     settings: &Ec2Settings,
     known: &Knowledge,
     closed: &Closed,
-    key: &(PoolName, Shape),
+    alike: &Alike,
     waiters: &[Waiter],
 ) -> Result<Batch, Failed> {
     let permanent = |detail: String| Failed {
         failure: LaunchFailure::Permanent,
         detail,
     };
-    let (name, shape) = key;
+    let (name, shape) = (&alike.pool, &alike.shape);
     let (Some(pool), Some(catalog)) = (settings.pools.get(name), &known.catalog) else {
         return Err(permanent(format!("pool {name} is not launched on EC2")));
     };
@@ -44,14 +44,16 @@ pub(super) fn batch_of(
         created_at: clock::now(),
         pool: name.clone(),
         shape: shape.clone(),
+        canary: alike.canary.clone(),
         launches: waiters.iter().map(|waiter| waiter.launch.clone()).collect(),
         request: FleetRequest {
             market,
             template: pool.template.clone(),
-            image: match &pool.image {
-                ImageSource::Template => None,
-                ImageSource::Id(id) => Some(id.clone()),
-                ImageSource::Parameter(name) => known.images.get(name).cloned(),
+            image: match (&alike.canary, &pool.image) {
+                (Some(canary), _) => Some(canary.to_string()),
+                (None, ImageSource::Template) => None,
+                (None, ImageSource::Id(id)) => Some(id.clone()),
+                (None, ImageSource::Parameter(name)) => known.images.get(name).cloned(),
             },
             strategy: pool.strategy,
             choices,

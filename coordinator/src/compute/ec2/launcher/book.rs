@@ -191,8 +191,7 @@ mod tests {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter {
             launch: launch.into(),
-            pool: "linux".into(),
-            shape: muster_core::Shape::default(),
+            alike: batch(&[]).alike(),
             held_up: HeldUp::nobody(),
             answer,
             attempts: 0,

@@ -41,6 +41,13 @@ pub(super) fn from_answer(
     let (vague, telling): (Vec<_>, Vec<_>) = failures
         .iter()
         .partition(|failure| failure.kind == Some(Kind::Unfulfilled));
+    if got == 0
+        && batch.canary.is_some()
+        && let Some(failure) = telling.first()
+        && telling.iter().all(|failure| may_be_the_images(failure))
+    {
+        return refused(failure.text.clone());
+    }
     for failure in telling {
         learnt |= close(closed, batch, failure);
     }
@@ -65,6 +72,19 @@ pub(super) fn from_answer(
         Some(failed) if got == 0 => Verdict::GiveUp(failed),
         _ => Verdict::TryOthers(why),
     }
+}
+
+/// Whether a failure may be the doing of a canary. It says nothing then of what EC2 has, and closes nothing for the
+/// pool's own image.
+fn may_be_the_images(failure: &Failure) -> bool {
+    failure.kind.is_none_or(Kind::may_be_the_images)
+}
+
+fn refused(detail: String) -> Verdict {
+    Verdict::GiveUp(Failed {
+        failure: LaunchFailure::Permanent,
+        detail,
+    })
 }
 
 /// Closes what a failure is about; false if it is about nothing that can be closed.
@@ -93,6 +113,9 @@ fn close(closed: &mut Closed, batch: &Batch, failure: &Failure) -> bool {
 /// Closes what the refusal of a whole call says has nothing.
 pub(super) fn from_refusal(closed: &mut Closed, batch: &Batch, error: &CallError) -> Verdict {
     match error.kind {
+        kind if batch.canary.is_some() && kind.may_be_the_images() => {
+            return refused(error.text.clone());
+        }
         Kind::Quota(duration) => close_classes(closed, batch, None, duration, &error.text),
         Kind::Market(duration) => {
             closed.close_market(batch.request.market, duration, &error.text);
@@ -101,12 +124,7 @@ pub(super) fn from_refusal(closed: &mut Closed, batch: &Batch, error: &CallError
             close_all(closed, batch, duration, &error.text);
         }
         Kind::Unfulfilled => close_all(closed, batch, UNEXPLAINED, &error.text),
-        _ => {
-            return Verdict::GiveUp(Failed {
-                failure: LaunchFailure::Permanent,
-                detail: error.text.clone(),
-            });
-        }
+        _ => return refused(error.text.clone()),
     }
     Verdict::TryOthers(error.text.clone())
 }

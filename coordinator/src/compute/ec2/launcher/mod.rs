@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_core::{InstanceId, LaunchFailure, LaunchId, Offering, PoolName, Shape};
+use muster_core::{InstanceId, LaunchFailure, LaunchId, Offering};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub(super) use self::call::Caller;
 use self::call::{Ended, Result as CallResult, Standing};
 use self::lessons::Verdict;
 use self::resting::Resting;
-use super::batch::{Batch, Failed, Made, Outcome};
+use super::batch::{Alike, Batch, Failed, Made, Outcome};
 use super::closed::Closed;
 use super::knowledge::Knowledge;
 use super::settings::Ec2Settings;
@@ -52,8 +52,7 @@ const WITHDRAWN: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) launch: LaunchId,
-    pub(super) pool: PoolName,
-    pub(super) shape: Shape,
+    pub(super) alike: Alike,
     pub(super) held_up: HeldUp,
     pub(super) answer: oneshot::Sender<Result<Made, Failed>>,
     /// Calls that were made for it and gave it nothing.
@@ -75,7 +74,7 @@ pub(super) enum Order {
     DealtLately(InstanceId, oneshot::Sender<bool>),
 }
 
-/// Launches of one pool and shape that wait for a call.
+/// Launches that are alike and wait for a call.
 #[derive(Debug)]
 struct Group {
     waiters: Vec<Waiter>,
@@ -91,13 +90,13 @@ pub(super) struct Launcher {
     known: watch::Receiver<Knowledge>,
     closed: Closed,
     resting: Resting,
-    groups: BTreeMap<(PoolName, Shape), Group>,
+    groups: BTreeMap<Alike, Group>,
     /// Launches that nobody needs, and when that was said.
     withdrawn: HashMap<LaunchId, Instant>,
     book: Book,
     calls: JoinSet<Ended>,
-    /// Pools and shapes whose calls are under way, one entry for each call.
-    calling: BTreeMap<String, (PoolName, Shape)>,
+    /// What the launches of each call under way have in common.
+    calling: BTreeMap<String, Alike>,
 }
 
 impl Launcher {
@@ -197,31 +196,35 @@ impl Launcher {
         if self.withdrawn.remove(&waiter.launch).is_some() {
             return fail(vec![waiter], &withdrawn());
         }
-        if let Some(trouble) = self.unready(&waiter.pool) {
+        if let Some(trouble) = self.unready(&waiter.alike) {
             waiter.held_up.tell(&trouble);
         }
         let now = Instant::now();
-        let key = (waiter.pool.clone(), waiter.shape.clone());
-        let group = self.groups.entry(key).or_insert_with(|| Group {
-            waiters: Vec::new(),
-            first: now,
-            last: now,
-        });
+        let group = self
+            .groups
+            .entry(waiter.alike.clone())
+            .or_insert_with(|| Group {
+                waiters: Vec::new(),
+                first: now,
+                last: now,
+            });
         group.last = now;
         // The same launch twice is one launch.
         group.waiters.retain(|one| one.launch != waiter.launch);
         group.waiters.push(waiter);
     }
 
-    /// Why nothing can be planned for a pool yet.
-    fn unready(&self, pool: &PoolName) -> Option<String> {
-        let pool = self.settings.pools.get(pool);
+    /// Why nothing can be planned for such launches yet.
+    fn unready(&self, alike: &Alike) -> Option<String> {
+        // Those of the canary come with their image.
+        let own = alike.canary.is_none();
+        let pool = self.settings.pools.get(&alike.pool).filter(|_| own);
         self.known.borrow().lacks(pool.map(|pool| &pool.image))
     }
 
     fn tell_trouble(&self) {
-        for ((pool, _), group) in &self.groups {
-            if let Some(trouble) = self.unready(pool) {
+        for (alike, group) in &self.groups {
+            if let Some(trouble) = self.unready(alike) {
                 for waiter in &group.waiters {
                     waiter.held_up.tell(&trouble);
                 }
@@ -229,8 +232,8 @@ impl Launcher {
         }
     }
 
-    fn due_at(&self, key: &(PoolName, Shape), group: &Group) -> Option<Instant> {
-        if self.unready(&key.0).is_some() || self.calls.len() >= CALLS {
+    fn due_at(&self, key: &Alike, group: &Group) -> Option<Instant> {
+        if self.unready(key).is_some() || self.calls.len() >= CALLS {
             // A change of what is known, or the end of a call, brings us back here.
             return None;
         }
@@ -271,7 +274,7 @@ impl Launcher {
     }
 
     /// Makes a batch of a group, or tells it that there is nothing to ask for.
-    fn flush(&mut self, key: &(PoolName, Shape)) {
+    fn flush(&mut self, key: &Alike) {
         let Some(mut group) = self.groups.remove(key) else {
             return;
         };
@@ -298,8 +301,7 @@ impl Launcher {
     }
 
     fn call(&mut self, batch: Batch, standing: Standing) {
-        let key = (batch.pool.clone(), batch.shape.clone());
-        self.calling.insert(batch.token.clone(), key);
+        self.calling.insert(batch.token.clone(), batch.alike());
         self.calls.spawn(self.caller.clone().call(batch, standing));
     }
 
@@ -349,7 +351,7 @@ impl Launcher {
         let Some(first) = waiters.first() else {
             return;
         };
-        let key = (first.pool.clone(), first.shape.clone());
+        let key = first.alike.clone();
         match verdict {
             Verdict::GiveUp(failed) => fail(waiters, &failed),
             Verdict::TryOthers(why) => {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::instance::Instance;
 use super::types::{self, InstanceType, TYPES};
-use super::{Subnet, region};
+use super::{Image, Subnet, region};
 use crate::fakes::aws::dispatch::{typed, unsupported};
 use crate::fakes::aws::error::AwsError;
 use crate::fakes::aws::shared::{Admitted, State};
@@ -236,6 +236,44 @@ fn subnet_values(it: &Subnet, filter: &str) -> Option<Vec<String>> {
         "subnet-id" => vec![it.id.clone()],
         "availability-zone" | "availabilityZone" => vec![it.zone.clone()],
         "state" => vec!["available".to_owned()],
+        _ => return None,
+    })
+}
+
+pub(in crate::fakes::aws) fn describe_images(
+    state: &mut State,
+    call: &Admitted,
+) -> Result<Value, AwsError> {
+    let request: Request = typed(call)?;
+    let region = region(state, call)?;
+    let mut answers = Vec::new();
+    for it in region.images.values() {
+        let mut fits = true;
+        for filter in &request.filters {
+            fits &= filter.fits(it, image_values)?;
+        }
+        if !fits {
+            continue;
+        }
+        let tags = it.tags.iter();
+        let tags: Vec<_> = tags
+            .map(|(key, value)| json!({ "Key": key, "Value": value }))
+            .collect();
+        answers.push(json!({
+            "ImageId": it.id, "Architecture": it.architecture, "State": "available",
+            "OwnerId": call.place.account, "Tags": tags,
+        }));
+    }
+    Ok(json!({ "Images": answers }))
+}
+
+fn image_values(it: &Image, filter: &str) -> Option<Vec<String>> {
+    if let Some(key) = filter.strip_prefix("tag:") {
+        return Some(it.tags.get(key).cloned().into_iter().collect());
+    }
+    Some(match filter {
+        "image-id" => vec![it.id.clone()],
+        "architecture" => vec![it.architecture.clone()],
         _ => return None,
     })
 }

@@ -1,5 +1,7 @@
 //! What an account has in a region before anything is launched.
 
+use std::collections::BTreeMap;
+
 use super::Region;
 use super::templates::{Template, TemplateVersion};
 use crate::fakes::aws::ids;
@@ -24,6 +26,8 @@ pub struct Image {
     pub id: String,
     /// `x86_64` or `arm64`.
     pub architecture: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Region {
@@ -44,6 +48,7 @@ impl Region {
             let image = Image {
                 id: id.clone(),
                 architecture: architecture.to_owned(),
+                tags: BTreeMap::new(),
             };
             self.images.insert(id, image);
         }

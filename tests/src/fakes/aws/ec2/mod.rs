@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 
 pub use self::capacity::{Capacity, Offering};
-pub(super) use self::describe::{describe_instance_types, describe_instances, describe_subnets};
+pub(super) use self::describe::{
+    describe_images, describe_instance_types, describe_instances, describe_subnets,
+};
 pub use self::fleet::Fleet;
 pub(super) use self::fleet::create_fleet;
 pub use self::furniture::{Image, Subnet};

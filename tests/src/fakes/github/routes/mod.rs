@@ -2,6 +2,7 @@
 
 mod app;
 mod deliveries;
+mod releases;
 mod runners;
 mod runs;
 
@@ -151,6 +152,9 @@ pub(super) fn dispatch(state: &mut State, call: &Call<'_>) -> Answer {
     if template.contains("/actions/runner") {
         return runners::dispatch(state, call);
     }
+    if template.ends_with("/releases") {
+        return releases::list(state, call);
+    }
     if template.contains("/actions/") {
         return runs::dispatch(state, call);
     }
@@ -178,6 +182,8 @@ fn refuse(state: &State, call: &Call<'_>) -> Option<Answer> {
             StatusCode::UNAUTHORIZED,
             "A JSON web token could not be decoded",
         )),
+        // What is public anybody may read.
+        (Some(Caller::Installation(_)), false) if call.template.ends_with("/releases") => None,
         (Some(Caller::Installation(id)), false) => {
             let owner = call.owner()?;
             let own = state

@@ -1,9 +1,6 @@
 //! Two coordinators on one PostgreSQL under siege, in short: the leader is killed three times, and the networks,
 //! PostgreSQL and its disk fail in between. The long form is `tests/benches/replicas`. Needs root.
 
-#![expect(clippy::print_stdout, reason = "figures are printed")]
-#![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
-
 use std::time::Duration;
 
 use muster_tests::swarm::{Fault, Plan, Siege, besiege};

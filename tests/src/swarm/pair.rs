@@ -1,5 +1,6 @@
 //! Two coordinators on one PostgreSQL, as a service keeps them: what has ended is started again.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -36,16 +37,17 @@ impl<'a> Pair<'a> {
 
     /// Starts them again whenever they end, for as long as this is polled.
     pub(super) async fn keep(&self) -> anyhow::Result<()> {
-        let keep = async |number| loop {
+        tokio::try_join!(self.keep_one(1), self.keep_one(2)).map(|(never, _)| match never {})
+    }
+
+    async fn keep_one(&self, number: u8) -> anyhow::Result<Infallible> {
+        loop {
             if self.get(number).has_ended() {
                 sleep(RESTART).await;
-                if let Err(error) = self.get(number).start_slowly().await {
-                    return Err(error);
-                }
+                self.get(number).start_slowly().await?;
             }
             sleep(LOOK * 10).await;
-        };
-        tokio::try_join!(keep(1), keep(2)).map(|((), ())| ())
+        }
     }
 
     /// The number of the one that leads, once one does.

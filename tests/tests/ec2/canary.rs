@@ -238,11 +238,10 @@ async fn a_canary_takes_its_share_and_is_stopped_when_its_hosts_never_enrol() {
     up.queue(13..21).await;
     up.booting(11).await;
     assert_eq!(made(&home), of(&[(OWN, 20), (CANARY, 3)]));
-    let text = up.metrics.render();
-    assert!(
-        text.contains("muster_canary_stopped{pool=\"linux\"} 1\n"),
-        "{text}"
-    );
+    // Figures are brought up to date now and then.
+    let series = "muster_canary_stopped{pool=\"linux\"} 1\n";
+    let shown = |_: &PoolState| up.metrics.render().contains(series);
+    up.until("the figures show it", shown).await;
 
     // Another process knows it, and another image begins anew.
     up.stop().await;

@@ -2,12 +2,17 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// How long before it is told to stop a task may end.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A task that the process can't do without is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -63,7 +68,8 @@ impl Tasks {
         self.tracker.spawn(async move {
             // Nothing of it is used after a panic.
             let error = match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(()) if stop.is_cancelled() => return,
+                // What it served may have ended just before it is told to stop.
+                Ok(()) if timeout(GRACE, stop.cancelled()).await.is_ok() => return,
                 Ok(()) => TaskError::Ended(name),
                 Err(panic) => TaskError::Panicked {
                     name,
@@ -122,7 +128,7 @@ fn said(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_task_that_ends_or_panics_before_its_time_is_told() {
         let tasks = Tasks::new(CancellationToken::new());
         tasks.spawn("sweep", async {});
@@ -138,6 +144,17 @@ mod tests {
         tasks.stop().cancel();
         tasks.ended().await;
         assert_eq!(tasks.failure(), Some(error));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_just_before_it_is_told_to_stop_may() {
+        let tasks = Tasks::new(CancellationToken::new());
+        let (ended, has_ended) = tokio::sync::oneshot::channel();
+        tasks.spawn("sweep", async { ended.send(()).unwrap() });
+        has_ended.await.unwrap();
+        tasks.stop().cancel();
+        tasks.ended().await;
+        assert_eq!(tasks.failure(), None);
     }
 
     #[tokio::test]

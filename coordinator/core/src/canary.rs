@@ -169,6 +169,11 @@ impl Trial {
         if self.stopped.is_some() || canary.known() < rules.least.max(1) {
             return None;
         }
+        // What fails on both, as after an outage, must not count against the canary alone; but one of which nothing
+        // ever works needs no measure.
+        if canary.good > 0 && own.known() < rules.least {
+            return None;
+        }
         let (known, own_known) = (u64::from(canary.known()), u64::from(own.known().max(1)));
         // Both rates over the same denominator.
         let failed = u64::from(canary.failed) * own_known * u64::from(WHOLE);

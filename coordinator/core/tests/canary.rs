@@ -103,7 +103,10 @@ fn the_share_is_counted_across_launches_and_restarts() {
     };
     tester.fleet = Fleet::restore(tester.spec.clone(), stored, 2);
     tester.tell(Event::Restarted);
-    // The images are told again at each start.
+    // The images are told again at each start: until then nobody knows whether it is the canary still.
+    for id in 101..=104 {
+        assert_eq!(images(&tester.tell(webhook(report(id)))), [None]);
+    }
     assert!(tester.tell(known("ami-old", "ami-new")).is_empty());
     for id in 8..=20 {
         all.extend(images(&tester.tell(webhook(report(id)))));
@@ -184,6 +187,25 @@ fn a_canary_whose_hosts_never_enrol_is_stopped_and_stays_so() {
     tester.tell(webhook(report(15)));
     let changes = tester.tell(webhook(report(16)));
     assert_eq!(images(&changes), [Some("ami-newer".into())]);
+}
+
+#[test]
+fn launches_of_a_stopped_canary_that_have_no_instance_are_taken_back() {
+    let mut tester = on_trial(RULES);
+    for id in 1..=4 {
+        launch(&mut tester, id);
+    }
+    tester.tell(webhook(report(5)));
+    let waits = tester.tell(webhook(report(6)));
+    assert_eq!(images(&waits), [Some("ami-new".into())]);
+    let changes = tester.pass(301);
+    assert_eq!(changes.stopped_canaries, ["linux".into()]);
+    let is_canary = |launch| tester.fleet.runner(launch).unwrap().is_canary();
+    let withdrawn = changes.effects.iter().filter_map(|effect| match effect {
+        Effect::Withdraw { launch, .. } => Some(is_canary(launch)),
+        _ => None,
+    });
+    assert_eq!(withdrawn.collect::<Vec<_>>(), [true]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
 use crate::engine::EngineError;
@@ -67,6 +68,11 @@ impl Lead {
         self.health = Some(health);
     }
 
+    /// Cancelled once another may lead.
+    pub(super) fn is_lost(&self) -> CancellationToken {
+        self.leadership.lost()
+    }
+
     /// Waits until the engine fails or the lead is lost.
     pub(super) async fn lost(&mut self) -> anyhow::Error {
         let lost = self.leadership.lost();
@@ -103,7 +109,8 @@ impl Lead {
     }
 }
 
-fn no_lead() -> anyhow::Error {
+/// Why one ends that led.
+pub(super) fn no_lead() -> anyhow::Error {
     anyhow::anyhow!("another coordinator leads, or may lead")
 }
 

@@ -149,59 +149,65 @@ async fn live(
     tasks.spawn("secrets", rereading);
 
     let lead = lead.insert(Lead::new(wiring::lead(&config, &store).await?));
-    let sockets = sockets.listen()?;
-    let providers =
-        wiring::providers(&config, &store, &authority, &metrics, &addresses, tasks).await?;
-    let aws = wiring::aws_enrollment(&config, &providers, &metrics)?;
-    let presence = Presence::default();
-    let executor = Executor::new(
-        github.clone(),
-        providers.clone(),
-        &config.fleet.pools,
-        metrics.clone(),
-    );
-    let (engine, runnable) = Engine::new(Parts {
-        store: Arc::new(store.clone()),
-        spec: config.fleet.clone(),
-        presence: presence.clone(),
-        executor,
-        metrics: metrics.clone(),
-        list_first: true,
-    })
-    .await?;
-    let service = Service {
-        config,
-        store,
-        engine,
-        presence,
-        authority,
-        metrics,
-        logs,
-        surveys: Surveys::default(),
-        versions: RunnerVersions::default(),
-        stop: stop.clone(),
-        tasks: tasks.clone(),
+    // A lead that is lost before all of it is up is lost all the same.
+    let lost = lead.is_lost();
+    let leads = async {
+        let sockets = sockets.listen()?;
+        let providers =
+            wiring::providers(&config, &store, &authority, &metrics, &addresses, tasks).await?;
+        let aws = wiring::aws_enrollment(&config, &providers, &metrics)?;
+        let presence = Presence::default();
+        let executor = Executor::new(
+            github.clone(),
+            providers.clone(),
+            &config.fleet.pools,
+            metrics.clone(),
+        );
+        let (engine, runnable) = Engine::new(Parts {
+            store: Arc::new(store.clone()),
+            spec: config.fleet.clone(),
+            presence: presence.clone(),
+            executor,
+            metrics: metrics.clone(),
+            list_first: true,
+        })
+        .await?;
+        let service = Service {
+            config,
+            store,
+            engine,
+            presence,
+            authority,
+            metrics,
+            logs,
+            surveys: Surveys::default(),
+            versions: RunnerVersions::default(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        // As above.
+        let _ = leading.set(service.engine.clone());
+        lead.runs(tokio::spawn(runnable.run(stop.child_token())));
+        lead.reports(service.listen(sockets, tls, aws).await?);
+        tasks
+            .short()
+            .spawn(reach::tell(providers.clone(), stop.clone()));
+        service.look_after(&github, providers);
+        if let Some(path) = &service.config.listen.ports_file {
+            wiring::write_addresses(path, &addresses)?;
+        }
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            web = %addresses.web,
+            enroll = %addresses.enroll,
+            agents = %addresses.agents,
+            operators = %addresses.operators,
+            "coordinator is up"
+        );
+        Err(lead.lost().await)
     };
-    // As above.
-    let _ = leading.set(service.engine.clone());
-    lead.runs(tokio::spawn(runnable.run(stop.child_token())));
-    lead.reports(service.listen(sockets, tls, aws).await?);
-    tasks
-        .short()
-        .spawn(reach::tell(providers.clone(), stop.clone()));
-    service.look_after(&github, providers);
-    if let Some(path) = &service.config.listen.ports_file {
-        wiring::write_addresses(path, &addresses)?;
-    }
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        web = %addresses.web,
-        enroll = %addresses.enroll,
-        agents = %addresses.agents,
-        operators = %addresses.operators,
-        "coordinator is up"
-    );
-    Err(lead.lost().await)
+    let ended = lost.run_until_cancelled(leads).await;
+    ended.unwrap_or_else(|| Err(ending::no_lead()))
 }
 
 impl Service {

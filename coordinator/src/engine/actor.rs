@@ -38,6 +38,8 @@ pub(super) struct Actor {
     messages: Messages,
     executor: Executor,
     in_flight: InFlight,
+    /// Effects of an earlier process, which are begun once this one runs.
+    pending: Vec<Effect>,
     /// What effects under way are held up by.
     held_up: mpsc::Receiver<Event>,
     metrics: Metrics,
@@ -81,12 +83,13 @@ impl Actor {
         );
         let messages = Messages::new(parts.presence, parts.executor.vault());
         let (tell_held_up, held_up) = mpsc::channel(BATCH);
-        let mut actor = Self {
+        let actor = Self {
             fleet,
             store: parts.store,
             messages,
             executor: parts.executor,
             in_flight: InFlight::new(tell_held_up),
+            pending,
             held_up,
             metrics: parts.metrics,
             entries,
@@ -95,9 +98,6 @@ impl Actor {
             counted_at: Instant::now(),
             uncounted: true,
         };
-        for effect in pending {
-            actor.in_flight.start(&actor.executor, effect);
-        }
         // Deliveries that were answered and not processed when the process ended.
         actor.inbox.notify_one();
         Ok(actor)
@@ -108,6 +108,9 @@ impl Actor {
         mut commands: mpsc::Receiver<Command>,
         stop: CancellationToken,
     ) -> Result<(), EngineError> {
+        for effect in std::mem::take(&mut self.pending) {
+            self.in_flight.start(&self.executor, effect);
+        }
         let mut tick_at = Instant::now();
         loop {
             let mut round = Round::default();

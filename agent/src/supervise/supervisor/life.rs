@@ -27,6 +27,8 @@ pub(super) struct Life {
     looked_at: Instant,
     age: Duration,
     ends: Instant,
+    /// Whether those who end the host otherwise know of it.
+    is_told: bool,
 }
 
 impl Life {
@@ -36,6 +38,7 @@ impl Life {
             looked_at: now,
             age,
             ends: now + limit.saturating_sub(age),
+            is_told: true,
         }
     }
 
@@ -66,21 +69,27 @@ impl Supervisor {
     /// The pool gives its instances this long. What is shorter than the host's own limit changes nothing: the
     /// coordinator sees to that.
     pub(super) fn extend_life(&mut self, lifetime: Duration) {
-        if !self.life.extend(lifetime + MARGIN) {
+        if self.life.extend(lifetime + MARGIN) {
+            self.known.lifetime = Some(lifetime);
+            self.life.is_told = false;
+            tracing::info!(
+                ?lifetime,
+                "the pool's instances live longer than the image says"
+            );
+        }
+        // What could not be written is tried again each time that the coordinator says it.
+        if self.life.is_told {
             return;
         }
-        self.known.lifetime = Some(lifetime);
-        tracing::info!(
-            ?lifetime,
-            "the pool's instances live longer than the image says"
-        );
         if matches!(self.config.mode, Mode::Unit(_)) {
             let left = self.life.ends().saturating_duration_since(Instant::now());
             let until = since_boot() + left + UNIT_MARGIN;
             if let Err(error) = write(&self.config.work_dir, until) {
                 tracing::warn!(%error, "the host will be off when the image says");
+                return;
             }
         }
+        self.life.is_told = true;
     }
 }
 

@@ -49,7 +49,9 @@ fn a_stopped_canary_takes_none() {
 #[case::over_the_margin((17, 3), (100, 0), true)]
 #[case::over_the_margin_beside_one_that_fails((13, 7), (75, 25), false)]
 #[case::well_over_it((12, 8), (75, 25), true)]
-#[case::nothing_to_compare_with((17, 3), (0, 0), true)]
+#[case::nothing_to_compare_with((17, 3), (19, 0), false)]
+#[case::enough_to_compare_with((17, 3), (20, 0), true)]
+#[case::nothing_ever_worked((0, 20), (0, 0), true)]
 #[case::better((20, 0), (50, 50), false)]
 fn a_canary_that_fails_more_often_by_more_than_the_margin_is_stopped(
     #[case] canary: (u32, u32),

@@ -41,11 +41,19 @@ struct Balance {
     supply: u32,
     /// Busy runners whose job is most likely still counted as queued.
     unnamed: u32,
+    /// Of those that are wanted, those that no job waits for.
+    idle: u32,
 }
 
 impl Balance {
     fn missing(self) -> u32 {
         self.wanted.saturating_sub(self.supply)
+    }
+
+    /// Without those that no job waits for.
+    fn missing_for_jobs(self) -> u32 {
+        let wanted = self.wanted.saturating_sub(self.idle);
+        wanted.saturating_sub(self.supply)
     }
 }
 
@@ -157,11 +165,13 @@ impl Fleet {
             balance.wanted = balance.wanted.saturating_sub(balance.unnamed);
             if *shape == Shape::default() {
                 balance.wanted += pool.min_idle;
+                balance.idle = pool.min_idle;
             }
         }
         if pool.min_idle > 0 {
             balances.entry(Shape::default()).or_insert(Balance {
                 wanted: pool.min_idle,
+                idle: pool.min_idle,
                 ..Balance::default()
             });
         }
@@ -231,7 +241,12 @@ impl Fleet {
             .into_iter()
             .partition(|(shape, _)| self.held(pool, shape, now).is_some());
         let full = self.full(pool, free.iter().map(|(_, missing)| missing).sum());
-        figures.exhausted = figures.queued_jobs > 0 && full.is_some();
+        let for_jobs = self.balances(pool, now).into_iter();
+        let for_jobs = for_jobs
+            .filter(|(shape, _)| self.held(pool, shape, now).is_none())
+            .map(|(_, balance)| balance.missing_for_jobs())
+            .sum();
+        figures.exhausted = self.full(pool, for_jobs).is_some();
         figures.limited_by = if held.is_empty() && free.is_empty() {
             None
         } else {

@@ -16,7 +16,7 @@ mod time;
 mod trials;
 mod turn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -74,6 +74,8 @@ pub struct Fleet {
     unlisted: BTreeMap<AccountName, Option<String>>,
     /// The jobs by their runs.
     runs: Runs,
+    /// Pools whose images were told since the start: a stored canary may be none any more.
+    images_told: BTreeSet<PoolName>,
 }
 
 impl Fleet {
@@ -97,6 +99,7 @@ impl Fleet {
             runs: Runs::of(jobs.values()),
             left_runners: BTreeMap::new(),
             unlisted: BTreeMap::new(),
+            images_told: BTreeSet::new(),
             spec,
             ids: LaunchIds::new(seed),
             jobs,

@@ -4,6 +4,7 @@ use super::Fleet;
 use super::turn::Turn;
 use crate::canary::{Sign, Stopped, Tally, Trial, Trialed};
 use crate::ids::{ImageId, LaunchId, PoolName};
+use crate::runner::Runner;
 
 impl Fleet {
     /// A pool's images are known. Another canary than before begins anew; one that is the pool's own image by now
@@ -24,6 +25,7 @@ impl Fleet {
             turn.refuse(format!("there is no pool {pool} with a canary"));
             return;
         };
+        self.images_told.insert(pool.clone());
         let state = self.pools.entry(pool.clone()).or_default();
         let on_trial = state.trial.as_ref().map(|trial| &trial.image);
         if own.as_ref() == Some(canary) {
@@ -62,13 +64,17 @@ impl Fleet {
         }
     }
 
-    /// The part of a new launch of a pool in its trial, and the image it takes if that is the canary.
+    /// The part of a new launch of a pool in its trial, and the image it takes if that is the canary. None has a part
+    /// before somebody has told since the start that this is the canary still.
     pub(super) fn take_part(
         &mut self,
         pool: usize,
         turn: &mut Turn,
     ) -> (Option<Trialed>, Option<ImageId>) {
         let pool = &self.spec.pools[pool];
+        if !self.images_told.contains(&pool.name) {
+            return (None, None);
+        }
         let trial = self.pools.get_mut(&pool.name);
         let trial = trial.and_then(|state| state.trial.as_mut());
         let (Some(rules), Some(trial)) = (pool.canary, trial) else {
@@ -93,6 +99,16 @@ impl Fleet {
             .collect();
         for (launch, sign) in signs {
             self.take_sign(&launch, sign, turn);
+        }
+    }
+
+    /// Takes back the launches of a pool's canary that have no instance yet: others take the pool's own image.
+    fn withdraw_canaries(&mut self, pool: &PoolName, turn: &mut Turn) {
+        let launches: Vec<LaunchId> = self.current.launches_of(pool).cloned().collect();
+        for launch in launches {
+            if self.runners.get(&launch).is_some_and(Runner::is_canary) {
+                self.withdraw(&launch, turn);
+            }
         }
     }
 
@@ -130,6 +146,8 @@ impl Fleet {
             });
             turn.tell_pool(spec, "canary stopped", reason);
             turn.changes.stopped_canaries.push(spec.name.clone());
+            let pool = spec.name.clone();
+            self.withdraw_canaries(&pool, turn);
         }
     }
 }

@@ -101,6 +101,19 @@ fn a_pool_is_exhausted_while_jobs_wait_for_want_of_room_and_only_then() {
     }
     assert!(!figures(&fleet, 4).exhausted);
 
+    // A host comes for the job, and only the idle floor has no room.
+    let spec = FleetSpec {
+        pools: vec![PoolSpec {
+            min_idle: 2,
+            ..linux.clone()
+        }],
+        accounts: [("local".into(), 9)].into(),
+    };
+    let mut fleet = Fleet::restore(spec, Stored::default(), 1);
+    queue(&mut fleet, 1, &[], 0);
+    assert!(figures(&fleet, 1).limited_by.is_some());
+    assert!(!figures(&fleet, 1).exhausted);
+
     let spec = FleetSpec {
         pools: vec![linux],
         accounts: [("local".into(), 1)].into(),

@@ -74,6 +74,14 @@ def embedded(root):
             yield f"{path.name}: embed-policies would change it"
 
 
+def kept(root):
+    """Nothing is kept of a stack that fails while it is made: names would be in the way of the next try."""
+    for name, template in all_templates(root).items():
+        for key, one in template["Resources"].items():
+            if one.get("DeletionPolicy") == "Retain":
+                yield f"{name}: {key} is kept when the stack can't be made; RetainExceptOnCreate keeps it later only"
+
+
 def reference(root):
     """Actions, resources and condition keys of the stacks' policies exist."""
     known = runpy.run_path(str(HERE.parent / "moto/reference.py"), run_name="reference")
@@ -296,7 +304,7 @@ def methods(root):
                     yield f"{name}: {requests[method]} has no {field}"
 
 
-CHECKS = [lint, policies, embedded, reference, alarms, metrics, documented, links, configuration, commands, methods]
+CHECKS = [lint, policies, embedded, kept, reference, alarms, metrics, documented, links, configuration, commands, methods]
 
 
 def main(root):

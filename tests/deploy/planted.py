@@ -27,6 +27,7 @@ FAULTS = [
     (checks.embedded, f"{CFN}/sts-endpoint.yaml", '"sts:GetCallerIdentity"', '"sts:GetSessionToken"'),
     (checks.reference, "coordinator/deploy/iam/stacks/execution.json", "ecr:BatchGetImage", "ecr:BatchGetImages"),
     (checks.reference, "coordinator/deploy/iam/stacks/file-system.json", "elasticfilesystem:AccessPointArn", "elasticfilesystem:AccessPoint"),
+    (checks.kept, f"{CFN}/base.yaml", "DeletionPolicy: RetainExceptOnCreate", "DeletionPolicy: Retain"),
     (checks.alarms, "docs/RUNBOOK.md", "## no-capacity", "## no-room"),
     (checks.alarms, "docs/RUNBOOK.md", "**Mend**: what it names.", "What it names."),
     (checks.alarms, f"{CFN}/alarms.yaml", "${CoordinatorName}-quota-reached", "${CoordinatorName}-quota"),

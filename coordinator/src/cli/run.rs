@@ -206,7 +206,7 @@ async fn live(
         );
         Err(lead.lost().await)
     };
-    let ended = lost.run_until_cancelled(leads).await;
+    let ended = lost.run_until_cancelled(Box::pin(leads)).await;
     ended.unwrap_or_else(|| Err(ending::no_lead()))
 }
 

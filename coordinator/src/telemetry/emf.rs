@@ -6,7 +6,7 @@
 //! `JobEventsQueued`. The only dimension is `Pool`. Gauges are told as they are, counters as what was
 //! added since the last time, times as the seconds until then, waits one by one.
 //!
-//! Of several coordinators all tell into the same metrics. So those that don't lead tell only [`OF_ALL`]: what adds
+//! Of several coordinators all tell into the same metrics. So those that don't lead tell only `OF_ALL`: what adds
 //! up (webhooks), and gauges of which the least or the greatest of all coordinators means something. A gauge
 //! of the leader's, such as the agents that are connected, would be spoilt by their zeros.
 

@@ -7,10 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use muster_tests::swarm::{Fault, Plan, Siege, besiege};
-
-/// The longest list of what is wrong.
-const SHOWN: usize = 100;
+use muster_tests::swarm::{Fault, Plan, Siege, besiege, verdict};
 
 /// Kills the leader of two coordinators again and again, while a swarm of agents has jobs, and networks,
 /// PostgreSQL and its disk fail in between.
@@ -61,7 +58,7 @@ fn main() -> ExitCode {
         store: arguments.store,
     };
     let gate = Duration::from_secs(arguments.gate);
-    let wrong = match besiege(&siege, say) {
+    let wrong: Vec<String> = match besiege(&siege, say) {
         Ok(held) => {
             let late = held.takeovers.iter().filter(|took| **took > gate);
             let late = late.map(|took| format!("nobody served for {took:.1?} after a kill"));
@@ -69,13 +66,5 @@ fn main() -> ExitCode {
         }
         Err(error) => vec![format!("{error:#}")],
     };
-    if wrong.is_empty() {
-        println!("all is right");
-        return ExitCode::SUCCESS;
-    }
-    println!("{} things are wrong:", wrong.len());
-    for line in wrong.iter().take(SHOWN) {
-        println!("  {line}");
-    }
-    ExitCode::FAILURE
+    verdict(&wrong, |line| println!("{line}"))
 }

@@ -7,11 +7,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use muster_tests::swarm::{self, Habits, Plan};
+use muster_tests::swarm::{self, Habits, Plan, verdict};
 use muster_tests::world::build;
-
-/// The longest list of what is wrong.
-const SHOWN: usize = 100;
 
 /// Has many agents enrol with the real coordinator over mutual TLS, hold their streams, misbehave and come
 /// back, kills the coordinator under them, and judges what it says afterwards.
@@ -85,15 +82,7 @@ fn main() -> ExitCode {
         Ok(wrong) => wrong,
         Err(error) => vec![format!("{error:#}")],
     };
-    if wrong.is_empty() {
-        println!("all is right");
-        return ExitCode::SUCCESS;
-    }
-    println!("{} things are wrong:", wrong.len());
-    for line in wrong.iter().take(SHOWN) {
-        println!("  {line}");
-    }
-    ExitCode::FAILURE
+    verdict(&wrong, |line| println!("{line}"))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<Vec<String>> {

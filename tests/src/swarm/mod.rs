@@ -38,3 +38,4 @@ pub use self::faults::Fault;
 pub use self::plan::{Habit, Habits, Plan};
 pub use self::play::{Outcome, play};
 pub use self::siege::{Held, Siege, besiege};
+pub use self::verdict::verdict;

@@ -1,6 +1,7 @@
 //! What is wrong: the coordinator's word against what agents did, and against the fakes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
 
 use futures::stream::{self, StreamExt as _};
 use muster_proto::v1::{Runner, RunnerPhase, RunnerState, TimelineEntry};
@@ -20,6 +21,22 @@ const ONCE: [&str; 5] = [
     "assigned",
     "listening",
 ];
+
+/// The longest list of what is wrong that is told.
+const SHOWN: usize = 100;
+
+/// Tells what is wrong in the end, and what the process ends with: 0 if that is nothing, 1 otherwise.
+pub fn verdict(wrong: &[String], say: impl Fn(&str)) -> ExitCode {
+    if wrong.is_empty() {
+        say("all is right");
+        return ExitCode::SUCCESS;
+    }
+    say(&format!("{} things are wrong:", wrong.len()));
+    for line in wrong.iter().take(SHOWN) {
+        say(&format!("  {line}"));
+    }
+    ExitCode::FAILURE
+}
 
 /// What is wrong with the present, if anything. All agents must be connected.
 pub(super) fn now(ground: &Ground, picture: &Picture) -> Vec<String> {

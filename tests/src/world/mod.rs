@@ -4,6 +4,7 @@
 mod authority;
 pub mod build;
 mod cloud;
+mod config;
 mod coordinator;
 mod leftovers;
 mod operator;
@@ -155,7 +156,7 @@ impl World {
             }
         };
         install_runner(&dir.path().join("runner"))?;
-        let config = coordinator::Config {
+        let config = config::Config {
             dir: dir.path(),
             github: &github,
             metadata_endpoint: &imds.endpoint("{instance_id}"),

@@ -164,8 +164,8 @@ pub enum Event {
         pool: PoolName,
         /// Its own image; none if the launch template has it.
         own: Option<ImageId>,
-        /// Its canary.
-        canary: ImageId,
+        /// Its canary; none once what names it is gone.
+        canary: Option<ImageId>,
     },
 
     /// An instance proved its identity.

@@ -31,7 +31,7 @@ fn known(own: &str, canary: &str) -> Event {
     Event::ImagesKnown {
         pool: "linux".into(),
         own: Some(own.into()),
-        canary: canary.into(),
+        canary: Some(canary.into()),
     }
 }
 
@@ -121,6 +121,37 @@ fn the_share_is_counted_across_launches_and_restarts() {
 }
 
 #[test]
+fn a_canary_that_nothing_names_any_more_takes_no_launch_until_it_is_named_again() {
+    let mut tester = on_trial(RULES);
+    let gone = || Event::ImagesKnown {
+        pool: "linux".into(),
+        own: Some("ami-old".into()),
+        canary: None,
+    };
+    assert_eq!(images(&tester.tell(webhook(report(1)))), [None]);
+    let changes = tester.tell(webhook(report(2)));
+    assert_eq!(images(&changes), [Some("ami-new".into())]);
+    // Its launch has no instance yet: it is taken back.
+    let changes = tester.tell(gone());
+    assert_eq!(told(&changes)[0], "canary withdrawn");
+    let withdrawn = |effect: &Effect| matches!(effect, Effect::Withdraw { .. });
+    assert!(
+        changes.effects.iter().any(withdrawn),
+        "{:?}",
+        changes.effects
+    );
+    assert!(tester.tell(gone()).is_empty());
+    for id in 3..=6 {
+        assert_eq!(images(&tester.tell(webhook(report(id)))), [None]);
+    }
+    assert_eq!(tallies(&tester)[0], (1, 0, 0), "what was counted is kept");
+    tester.tell(known("ami-old", "ami-new"));
+    assert_eq!(images(&tester.tell(webhook(report(7)))), [None]);
+    let changes = tester.tell(webhook(report(8)));
+    assert_eq!(images(&changes), [Some("ami-new".into())]);
+}
+
+#[test]
 fn no_launch_takes_an_image_that_is_not_known() {
     let mut tester = Tester::new(vec![spec(Some(RULES)), spec_named("big")]);
     for id in 1..=4 {
@@ -129,7 +160,7 @@ fn no_launch_takes_an_image_that_is_not_known() {
     let other = Event::ImagesKnown {
         pool: "big".into(),
         own: None,
-        canary: "ami-new".into(),
+        canary: Some("ami-new".into()),
     };
     assert_eq!(tester.tell(other).refused.len(), 1, "it has no canary");
 }

@@ -17,17 +17,16 @@ pub async fn images(engine: Engine, provider: Provider, stop: CancellationToken)
     loop {
         let pools = images.borrow_and_update().pools.clone();
         for (pool, images) in pools {
-            let Some(canary) = images.canary else {
-                continue;
-            };
-            let known = (images.own.clone(), canary.clone());
-            if told.get(&pool) == Some(&known) {
+            let known = (images.own.clone(), images.canary.clone());
+            // Until one is known there is nothing to tell; one that is gone is to be told.
+            let last = told.get(&pool);
+            if last == Some(&known) || (last.is_none() && images.canary.is_none()) {
                 continue;
             }
             let event = Event::ImagesKnown {
                 pool: pool.clone(),
                 own: images.own,
-                canary,
+                canary: images.canary,
             };
             if engine.submit(event).await.is_err() {
                 return;

@@ -209,7 +209,7 @@ impl Fleet {
                 self.instances_listed(&account, absence, &alive, turn);
             }
             Event::ImagesKnown { pool, own, canary } => {
-                self.images_known(&pool, own, &canary, turn);
+                self.images_known(&pool, own, canary, turn);
             }
             Event::Enrolled { launch, instance } => self.enrolled(&launch, &instance, turn),
             Event::Distrusted { launch, reason } => self.distrusted(&launch, &reason, turn),

@@ -8,12 +8,12 @@ use crate::runner::Runner;
 
 impl Fleet {
     /// A pool's images are known. Another canary than before begins anew; one that is the pool's own image by now
-    /// is none.
+    /// is none. Without one the trial rests, with what it has counted.
     pub(super) fn images_known(
         &mut self,
         pool: &PoolName,
         own: Option<ImageId>,
-        canary: &ImageId,
+        canary: Option<ImageId>,
         turn: &mut Turn,
     ) {
         let Some(spec) = self
@@ -25,17 +25,25 @@ impl Fleet {
             turn.refuse(format!("there is no pool {pool} with a canary"));
             return;
         };
+        let Some(canary) = canary else {
+            if self.images_told.remove(pool) {
+                let detail = "what named its image is gone";
+                turn.tell_pool(spec, "canary withdrawn", detail);
+                self.withdraw_canaries(pool, turn);
+            }
+            return;
+        };
         self.images_told.insert(pool.clone());
         let state = self.pools.entry(pool.clone()).or_default();
         let on_trial = state.trial.as_ref().map(|trial| &trial.image);
-        if own.as_ref() == Some(canary) {
+        if own.as_ref() == Some(&canary) {
             if on_trial.is_none() {
                 return;
             }
             let detail = format!("{canary} is the pool's own image now");
             turn.tell_pool(spec, "canary adopted", detail);
             state.trial = None;
-        } else if on_trial == Some(canary) {
+        } else if on_trial == Some(&canary) {
             let Some(trial) = state.trial.as_mut().filter(|trial| trial.own_image != own) else {
                 return;
             };
@@ -45,7 +53,7 @@ impl Fleet {
             trial.own_image = own;
         } else {
             turn.tell_pool(spec, "canary begun", canary.as_str());
-            state.trial = Some(Trial::new(canary.clone(), own, state.tallies));
+            state.trial = Some(Trial::new(canary, own, state.tallies));
             state.tallies = state.tallies.wrapping_add(2);
         }
         turn.changes.pools.insert(pool.clone());

@@ -394,7 +394,7 @@ impl World {
             Step::Images(own, canary) => self.apply(Event::ImagesKnown {
                 pool: "linux".into(),
                 own: (own > 0).then(|| ImageId::new(format!("ami-{own}"))),
-                canary: ImageId::new(format!("ami-{canary}")),
+                canary: (canary > 0).then(|| ImageId::new(format!("ami-{canary}"))),
             }),
             Step::List => self.list(),
             Step::Tick(seconds) => {

@@ -174,10 +174,24 @@ impl Learner {
 
     /// Learns the images of those parameters that have one.
     async fn learn_images(&self) {
-        let Read { images, troubles } = read_images(&self.settings, &self.clients).await;
+        let Read {
+            images,
+            troubles,
+            gone,
+        } = read_images(&self.settings, &self.clients).await;
+        let pools = self.settings.pools.values();
+        let needed: BTreeSet<&String> = pools.filter_map(|pool| pool.image.parameter()).collect();
         self.known.send_if_modified(|known| {
             let mut changed = known.troubles != troubles;
             known.troubles = troubles;
+            // Without its parameter a canary is over; a pool goes on with the last image that it had.
+            for parameter in gone.iter().filter(|name| !needed.contains(name)) {
+                if known.images.remove(parameter).is_some() {
+                    let account = self.settings.name.as_str();
+                    tracing::info!(account, parameter, "a canary's parameter is gone");
+                    changed = true;
+                }
+            }
             for (parameter, image) in images {
                 if known.images.get(&parameter) != Some(&image) {
                     let account = self.settings.name.as_str();
@@ -257,6 +271,8 @@ struct Read {
     images: BTreeMap<String, String>,
     /// Why the others have none.
     troubles: BTreeMap<String, String>,
+    /// Those that SSM doesn't have.
+    gone: Vec<String>,
 }
 
 async fn read_images(settings: &Ec2Settings, clients: &Clients) -> Read {
@@ -264,10 +280,7 @@ async fn read_images(settings: &Ec2Settings, clients: &Clients) -> Read {
         .pools
         .values()
         .flat_map(|pool| std::iter::once(&pool.image).chain(&pool.canary))
-        .filter_map(|image| match image {
-            ImageSource::Parameter(name) => Some(name),
-            ImageSource::Template | ImageSource::Id(_) => None,
-        })
+        .filter_map(ImageSource::parameter)
         .collect();
     let parameters = Vec::from_iter(parameters);
     let mut asks: Vec<&[&String]> = parameters.chunks(PARAMETERS).collect();
@@ -298,6 +311,7 @@ impl Read {
         for name in output.invalid_parameters() {
             let trouble = format!("SSM has no parameter {name}");
             self.troubles.insert(name.clone(), trouble);
+            self.gone.push(name.clone());
         }
         for parameter in output.parameters() {
             let name = parameter.name().unwrap_or_default();

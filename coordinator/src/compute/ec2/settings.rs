@@ -88,6 +88,16 @@ pub enum ImageSource {
     Parameter(String),
 }
 
+impl ImageSource {
+    /// The name of the parameter, if it is one.
+    pub(super) fn parameter(&self) -> Option<&String> {
+        match self {
+            Self::Parameter(name) => Some(name),
+            Self::Template | Self::Id(_) => None,
+        }
+    }
+}
+
 /// How EC2 chooses among Spot offerings
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-fleet-allocation-strategy.html>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,6 +17,9 @@ const BACKOFF_CAP: Duration = Duration::from_secs(5);
 /// Wait after the coordinator has refused the instance while its job runs.
 const DENIED_WAIT: Duration = Duration::from_secs(30);
 
+/// Wait after a successor that was not answered: its hello has kept events waiting, which go on meanwhile.
+const UNANSWERED_WAIT: Duration = Duration::from_secs(5);
+
 /// The state of the connection.
 ///
 /// One link at most is present: what it brings counts, and events are sent on it. While it is, there may be
@@ -205,6 +208,7 @@ impl Keeper {
         }
         let wait = match why {
             Closed::Denied(_) => backoff::around(DENIED_WAIT),
+            Closed::NoAnswer if role == Role::Successor => backoff::around(UNANSWERED_WAIT),
             // Two that take each other's place must not do it all the time.
             Closed::Superseded(_) => backoff::up_to(BACKOFF_CAP),
             _ => self.backoff.next(),
@@ -332,7 +336,7 @@ mod tests {
         for _ in 0..20 {
             let (_, role, successor) = begin(&mut keeper);
             keeper.greet(role).unwrap();
-            let After::Wait(wait) = keeper.closed(role, &Closed::NoAnswer, now) else {
+            let After::Wait(wait) = keeper.closed(role, &Closed::Ended, now) else {
                 panic!("the successor was taken for the present link")
             };
             longest = longest.max(wait);
@@ -344,6 +348,20 @@ mod tests {
             keeper.heard();
         }
         assert!(longest > BACKOFF_BASE, "{longest:?}");
+    }
+
+    #[test]
+    fn events_have_a_while_after_a_successor_that_kept_them_waiting_in_vain() {
+        let now = Instant::now();
+        let (mut keeper, _old) = renewing(now);
+        for _ in 0..3 {
+            let (_, role, _cancel) = begin(&mut keeper);
+            keeper.greet(role).unwrap();
+            let After::Wait(wait) = keeper.closed(role, &Closed::NoAnswer, now) else {
+                panic!("the successor was taken for the present link")
+            };
+            assert!(wait >= Duration::from_secs(4), "{wait:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use muster_proto::v1::session_response::Message;
 use muster_proto::v1::{RenewCertificateRequest, SessionRequest};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -20,6 +20,8 @@ use crate::tls::{self, TlsError};
 
 /// Longest time for the coordinator to answer a call with its first byte.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time from the hello of a successor to the coordinator's first message. Meanwhile events wait.
+const SUCCESSION: Duration = Duration::from_secs(3);
 /// Waits between two tries to renew the certificate.
 const RENEW_BASE: Duration = Duration::from_secs(1);
 /// The longest of them.
@@ -47,7 +49,7 @@ pub(crate) enum Closed {
     #[error("{0}")]
     NoConnection(#[from] TlsError),
     /// No answer in time.
-    #[error("no answer within {CALL_TIMEOUT:?}")]
+    #[error("no answer in time")]
     NoAnswer,
     /// The coordinator closed it.
     #[error("the coordinator ended the stream")]
@@ -123,8 +125,14 @@ impl Link {
         let channel = tls::connect(&self.remote, self.identity.tls.clone()).await?;
         let mut client = AgentServiceClient::new(channel.clone());
         self.tell(events, LinkEvent::Connected).await;
+        let answer_due = sleep(if self.succeeds {
+            SUCCESSION
+        } else {
+            CALL_TIMEOUT
+        });
+        tokio::pin!(answer_due);
         let call = client.session(ReceiverStream::new(requests));
-        let answer = timeout(CALL_TIMEOUT, call)
+        let answer = timeout_at(answer_due.deadline(), call)
             .await
             .map_err(|_| Closed::NoAnswer)?;
         let mut messages = answer?.into_inner();
@@ -132,8 +140,6 @@ impl Link {
         let renewal = self.renew(channel);
         tokio::pin!(renewal);
         let mut renewed = false;
-        let answer_due = sleep(CALL_TIMEOUT);
-        tokio::pin!(answer_due);
         let mut waits = self.succeeds;
         loop {
             tokio::select! {

@@ -1,5 +1,6 @@
 //! The instance metadata service, version 2, for any number of instances: each has its own path
-//! prefix, `/{instance_id}/latest/…`, in place of its own link-local address.
+//! prefix, `/{instance_id}/latest/…`, in place of its own link-local address. Where there is but one, `/latest/…` is
+//! its too, as on EC2.
 //!
 //! It can be told to misbehave, for all of an instance's paths or for one, and its clock can be moved.
 //!
@@ -113,6 +114,8 @@ impl FakeImds {
         let router = Router::new()
             .route("/{instance}/latest/api/token", put(token))
             .route("/{instance}/latest/{*path}", get(value))
+            .route("/latest/api/token", put(only_token))
+            .route("/latest/{*path}", get(only_value))
             .with_state(Arc::clone(&instances));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let stopped = stop.clone();
@@ -390,4 +393,28 @@ async fn value(
         }
     })
     .await
+}
+
+/// The id of the only instance; of no instance if there are more.
+fn only(instances: &Instances) -> String {
+    let all = instances.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ids = all.keys();
+    match (ids.next(), ids.next()) {
+        (Some(id), None) => id.clone(),
+        _ => String::new(),
+    }
+}
+
+async fn only_token(State(instances): State<Instances>, headers: HeaderMap) -> Response {
+    let instance = only(&instances);
+    token(State(instances), Path(instance), headers).await
+}
+
+async fn only_value(
+    State(instances): State<Instances>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let instance = only(&instances);
+    value(State(instances), Path((instance, path)), headers).await
 }

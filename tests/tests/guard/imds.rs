@@ -4,6 +4,8 @@ use muster_tests::network::Namespace;
 
 use crate::machine::{IPV4, IPV6, Machine, RULES, failed};
 
+const BUILD_HOST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ami/image/build-host");
+
 #[test]
 fn the_agent_is_answered_and_the_job_refused_at_once() {
     let machine = Machine::new();
@@ -113,4 +115,52 @@ fn loading_again_leaves_one_table_and_failing_to_leaves_the_old() {
     );
     let rules = machine.run(&["nft", "list", "table", "inet", "muster_imds_guard"]);
     assert!(rules.status.success(), "{rules:?}");
+}
+
+/// The shipped look at who has launched the host: what it says, and whether it left its mark.
+fn build_host(machine: &Machine) -> (String, bool) {
+    let script = "mount -t tmpfs none /run; mount -t tmpfs none /etc; mkdir /etc/muster; \
+        echo muster-image-builder >/etc/muster/image-builder-role; \
+        bash \"$0\"; test ! -e /run/muster-image-build || echo marked";
+    let output = machine.run(&["sh", "-ec", script, BUILD_HOST]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (said, marked) = match said.strip_suffix("marked\n") {
+        Some(said) => (said, true),
+        None => (&*said, false),
+    };
+    (said.trim_end().to_owned(), marked)
+}
+
+/// What keeps silent of the service's addresses.
+fn silent(machine: &Machine, destination: &str) {
+    let rules = format!(
+        "table inet silence {{\n chain out {{\n type filter hook output priority 0;\n \
+         {destination} drop\n }}\n}}\n"
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), rules).unwrap();
+    let loaded = machine.load(file.path().to_str().unwrap());
+    assert!(loaded.status.success(), "{loaded:?}");
+}
+
+#[rstest::rstest]
+#[case::both("ip daddr 192.0.2.1")]
+#[case::ipv6_only("ip daddr 169.254.169.254")]
+#[case::ipv4_only("ip6 daddr fd00:ec2::254")]
+fn what_has_launched_the_host_is_asked_on_either_address(#[case] unanswered: &str) {
+    let machine = Machine::new();
+    // To connect to an address that keeps silent takes minutes: the other one is not to wait for it.
+    silent(&machine, unanswered);
+    let runner = "no instance profile: a runner".to_owned();
+    assert_eq!(build_host(&machine), (runner, false));
+    let roles = "meta-data/iam/security-credentials/";
+    machine.imds.set("i-1", roles, "a-role");
+    let runner = "the instance profile is not Image Builder's: a runner".to_owned();
+    assert_eq!(build_host(&machine), (runner, false));
+    machine
+        .imds
+        .set("i-1", roles, "a-role\nmuster-image-builder");
+    let builder = "the instance profile is Image Builder's: this host is left alone".to_owned();
+    assert_eq!(build_host(&machine), (builder, true));
 }

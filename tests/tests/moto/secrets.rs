@@ -92,6 +92,7 @@ async fn the_policy_for_secrets_allows_them_and_no_more_than_is_read() {
     );
     let all: Vec<_> = decisions.iter().collect();
     all_of_it_was_used("coordinator-secrets.json", ACCOUNT, &all);
+    all_of_it_was_used("coordinator-database.json", ACCOUNT, &all);
 }
 
 #[rstest]

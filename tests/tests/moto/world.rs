@@ -82,6 +82,7 @@ impl World {
                         "account": filled("account.json", ACCOUNT, REGION),
                         "accounts": filled("coordinator-accounts.json", ACCOUNT, REGION),
                         "secrets": filled("coordinator-secrets.json", ACCOUNT, REGION),
+                        "database": filled("coordinator-database.json", ACCOUNT, REGION),
                         "instance-role": filled("pass-instance-role.json", ACCOUNT, REGION),
                     },
                 },

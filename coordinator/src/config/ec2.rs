@@ -233,7 +233,7 @@ pub(super) fn pool(mut section: Section<'_>) -> Option<(Ec2Pool, Option<CanaryRu
     let version =
         section.default(
             "launch_template_version",
-            "$Default".to_owned(),
+            "$Latest".to_owned(),
             |value| match value.text()? {
                 text @ ("$Default" | "$Latest") => Some(text.to_owned()),
                 text if is_word(text, 9, |c| c.is_ascii_digit()) => Some(text.to_owned()),

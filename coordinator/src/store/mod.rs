@@ -6,6 +6,7 @@
 mod backup;
 mod batches;
 mod change;
+mod checkpoint;
 mod codec;
 mod database;
 mod deliveries;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::change::{Change, Pending, Queued};
+use super::checkpoint::Checkpoints;
 use super::database::{Connection, Database, statement};
 use super::lease::Fence;
 use super::{Delivery, StoreError, deliveries, inbox};
@@ -49,6 +50,7 @@ impl Writer {
         let task = Task {
             changes,
             stop: stop.clone(),
+            checkpoints: Checkpoints::start(&database),
             database,
             fence,
             db: Some(db),
@@ -96,6 +98,7 @@ impl Writer {
 struct Task {
     changes: mpsc::Receiver<Box<dyn Queued>>,
     stop: CancellationToken,
+    checkpoints: Checkpoints,
     database: Database,
     fence: Arc<Fence>,
     /// None after a failure, until the next change.
@@ -139,6 +142,7 @@ impl Task {
                 Next::End => break,
             }
         }
+        self.checkpoints.close().await;
         if let Some(db) = self.db.take()
             && let Err(error) = db.close().await
         {
@@ -242,6 +246,9 @@ impl Task {
                 Err(error)
             }
         };
+        if done.is_ok() {
+            self.checkpoints.written(group.len());
+        }
         let done = match done {
             Err(error) if self.committing => Err(error.of_commit()),
             done => done,

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::Fleet;
+use super::time::NOT_LISTENED;
 use super::turn::Turn;
 use crate::effect::Effect;
 use crate::event::Outcome;
@@ -127,22 +128,31 @@ impl Fleet {
 
     /// A registration is gone while the runner may still be at work.
     pub(super) fn registration_gone(&mut self, launch: &LaunchId, turn: &mut Turn) {
+        let late = self.is_late_to_listen(launch, turn.now);
         let Some(runner) = self.runners.get_mut(launch) else {
             return;
         };
+        let unasked = if late {
+            NOT_LISTENED
+        } else {
+            "its registration is gone"
+        };
         match runner.work {
             Work::Booting | Work::Enrolled | Work::Assigning => {
-                let reason = runner.drain.as_ref().map_or_else(
-                    || "its registration is gone".to_owned(),
-                    |drain| drain.reason.clone(),
+                let reason = runner.drain.as_ref().map(|drain| drain.reason.clone());
+                let outcome = late.then_some(Outcome::StartFailed);
+                self.end(
+                    launch,
+                    outcome,
+                    reason.unwrap_or_else(|| unasked.to_owned()),
+                    turn,
                 );
-                self.end(launch, None, reason, turn);
             }
             Work::Starting | Work::Idle => {
                 // 204 is no proof that no job was given: the host looks again before it stops.
                 let now = turn.now;
                 let drain = runner.drain.get_or_insert_with(|| Drain {
-                    reason: "its registration is gone".to_owned(),
+                    reason: unasked.to_owned(),
                     since: now,
                     deadline: None,
                     asked_at: now,

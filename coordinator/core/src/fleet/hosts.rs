@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::Fleet;
+use super::time::NOT_LISTENED;
 use super::turn::Turn;
 use crate::effect::Effect;
 use crate::event::{Event, HostPhase, Interruption, Outcome};
@@ -246,13 +247,18 @@ impl Fleet {
         if self.runners.get(launch).is_none_or(Runner::is_over) {
             return;
         }
-        let reason = outcome.explained(reason);
+        let mut reason = outcome.explained(reason);
         match outcome {
             Outcome::Interrupted => self.cut_short(launch, Cause::Stopped, turn),
             Outcome::Abandoned => self.cut_short(launch, Cause::Abandoned, turn),
             _ => {}
         }
-        self.end(launch, Some(outcome), reason.clone(), turn);
+        let mut ended = outcome;
+        if outcome == Outcome::Unused && self.is_late_to_listen(launch, turn.now) {
+            // Its host was asked only because of that.
+            (ended, reason) = (Outcome::StartFailed, NOT_LISTENED.to_owned());
+        }
+        self.end(launch, Some(ended), reason.clone(), turn);
         if outcome.is_broken() {
             self.failed_by(launch, false, &reason, turn);
         }

@@ -23,6 +23,10 @@ const WITHDRAW_AGAIN: Duration = Duration::from_secs(60);
 const DEREGISTER_AGAIN: Duration = Duration::from_secs(60);
 /// After this long an agent that didn't answer is asked to drain again.
 const DRAIN_AGAIN: Duration = Duration::from_secs(10);
+/// An agent whose runner's registration is gone has this long to say whether a job came before that.
+const RETIRES_WITHIN: Duration = Duration::from_secs(30);
+/// Why a runner ends that is late to listen.
+pub(super) const NOT_LISTENED: &str = "its runner did not listen in time";
 /// An interrupted instance that is still there this long after its time is ended by us.
 const AFTER_DEADLINE: Duration = Duration::from_secs(30);
 /// A runner whose job GitHub calls completed has this long to end by itself.
@@ -111,6 +115,12 @@ impl Fleet {
             .map(|pool| pool.limits)
             .unwrap_or_default();
         if let Some((outcome, reason)) = self.overdue(runner, &limits, turn.now) {
+            if outcome == Outcome::StartFailed && self.leaves_first(launch, turn) {
+                return;
+            }
+            let Some(runner) = self.runners.get(launch) else {
+                return;
+            };
             let silent = runner.silent_since.is_some();
             // What was announced has come, whether or not the host is there to tell.
             let taken = runner.notice.is_some() && outlived(runner, turn.now);
@@ -167,16 +177,8 @@ impl Fleet {
         if launched_at.is_some_and(|at| since(at) >= limits.boot) {
             return Some((Outcome::StartFailed, "it did not enrol in time".to_owned()));
         }
-        let starts = matches!(
-            runner.work,
-            Work::Enrolled | Work::Assigning | Work::Starting
-        );
-        let enrolled_at = runner.marks.enrolled_at.unwrap_or(runner.marks.created_at);
-        if starts && since(enrolled_at) >= limits.start {
-            return Some((
-                Outcome::StartFailed,
-                "its runner did not listen in time".to_owned(),
-            ));
+        if starts_too_long(runner, limits, now) {
+            return Some((Outcome::StartFailed, NOT_LISTENED.to_owned()));
         }
         if let Some(drain) = &runner.drain {
             if outlived(runner, now) {
@@ -228,6 +230,36 @@ impl Fleet {
     }
 
     /// Repeats what was asked for a runner whose work is over and that is still there.
+    /// A runner that is not known to listen may do so, and have a job that nobody has told of yet. Only GitHub can
+    /// say so, by refusing to delete its registration, and after that its host. Whether that is still to be waited for.
+    fn leaves_first(&mut self, launch: &LaunchId, turn: &mut Turn) -> bool {
+        let Some(runner) = self.runners.get(launch) else {
+            return false;
+        };
+        if !matches!(runner.work, Work::Assigning | Work::Starting) {
+            return false;
+        }
+        match runner.registration {
+            Registration::Exists { .. } => {
+                self.deregister(launch, turn);
+                true
+            }
+            Registration::Deleting { .. } => true,
+            _ => {
+                let retired = runner.drain.as_ref().filter(|drain| drain.retired);
+                retired.is_some_and(|drain| elapsed(drain.asked_at, turn.now) < RETIRES_WITHIN)
+            }
+        }
+    }
+
+    /// Whether a runner has not listened for longer than its pool allows.
+    pub(super) fn is_late_to_listen(&self, launch: &LaunchId, now: Timestamp) -> bool {
+        self.runners.get(launch).is_some_and(|runner| {
+            let limits = self.pool(&runner.pool).map(|pool| pool.limits);
+            starts_too_long(runner, &limits.unwrap_or_default(), now)
+        })
+    }
+
     fn ask_again(&mut self, launch: &LaunchId, turn: &mut Turn) {
         let Some(runner) = self.runners.get_mut(launch) else {
             return;
@@ -302,6 +334,16 @@ impl Fleet {
 }
 
 /// Whether a runner is still there although its instance was to go.
+/// Whether a runner has not listened for longer than its pool allows.
+fn starts_too_long(runner: &Runner, limits: &TimeLimits, now: Timestamp) -> bool {
+    let starts = matches!(
+        runner.work,
+        Work::Enrolled | Work::Assigning | Work::Starting
+    );
+    let enrolled_at = runner.marks.enrolled_at.unwrap_or(runner.marks.created_at);
+    starts && elapsed(enrolled_at, now) >= limits.start
+}
+
 fn outlived(runner: &Runner, now: Timestamp) -> bool {
     let deadline = runner.drain.as_ref().and_then(|drain| drain.deadline);
     deadline.is_some_and(|at| elapsed(at, now) >= AFTER_DEADLINE)

@@ -70,6 +70,9 @@ pub struct Connection {
     turn: Turn,
 }
 
+/// A message on its way. On the heap, as a channel has places for 32 of them, full or not.
+type Message = Box<SessionResponse>;
+
 /// The right to tell the core of the streams of one launch. It is held while a stream tells that it
 /// opened or ended, so that the core hears both in the order in which they happened.
 pub type Turn = Arc<tokio::sync::Mutex<()>>;
@@ -84,7 +87,7 @@ struct Table {
 struct Agent {
     /// Number of the newest stream; a stream with another number is superseded.
     newest: u64,
-    outbound: Option<mpsc::Sender<SessionResponse>>,
+    outbound: Option<mpsc::Sender<Message>>,
     last_seen: Timestamp,
     sample: Option<Box<Sample>>,
     /// Highest sequence number of its events that is durable; none before the first.
@@ -123,7 +126,7 @@ impl Table {
 impl Presence {
     /// Registers a stream. An older stream of the same launch is ended: its receiver closes. So does
     /// that of the new one at once if the launch was [revoked](Self::revoke).
-    pub fn connect(&self, launch: &LaunchId) -> (Connection, mpsc::Receiver<SessionResponse>) {
+    pub fn connect(&self, launch: &LaunchId) -> (Connection, mpsc::Receiver<Message>) {
         let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
         let now = clock::now();
         let mut shard = self.table.shard(launch);
@@ -161,7 +164,7 @@ impl Presence {
     pub fn send(&self, launch: &LaunchId, message: SessionResponse) -> Result<(), SendError> {
         let sent = self.table.agent(launch, |agent| {
             let outbound = agent.outbound.as_ref().ok_or(SendError::NotConnected)?;
-            outbound.try_send(message).map_err(|error| {
+            outbound.try_send(Box::new(message)).map_err(|error| {
                 agent.outbound = None;
                 match error {
                     mpsc::error::TrySendError::Full(_) => SendError::Stalled,

@@ -116,7 +116,7 @@ impl PerMinute {
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
-            taken: Mutex::new(VecDeque::with_capacity(most)),
+            taken: Mutex::default(),
         }
     }
 

@@ -234,7 +234,8 @@ async fn serve_connection(
     handshake: (Share, Handshake),
 ) {
     let mut following = Following::new(&shared.tls);
-    let Some(tls) = shake(shared, &following, tcp, address).await else {
+    // What most of the time is over, or exists twice while it moves, is on the heap: there are thousands of these.
+    let Some(tls) = Box::pin(shake(shared, &following, tcp, address)).await else {
         return;
     };
     drop(handshake);
@@ -259,11 +260,16 @@ async fn serve_connection(
     });
     let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(address.ip()));
-        answer(shared.role, caller.clone(), shared.routes.clone(), request)
+        Box::pin(answer(
+            shared.role,
+            caller.clone(),
+            shared.routes.clone(),
+            request,
+        ))
     });
     let mut distrusted = std::pin::pin!(following.until_refused(&chain));
     let connection = settings(shared).serve_connection(TokioIo::new(tls), service);
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = Box::pin(connection);
     let mut cut = std::pin::pin!(tokio::time::sleep(cut_after));
     let mut age = std::pin::pin!(tokio::time::sleep(shared.limits.age));
     let (mut leaving, mut trusted) = (false, caller.as_ref());

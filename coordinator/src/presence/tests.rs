@@ -22,7 +22,7 @@ async fn a_newer_stream_ends_the_older_and_survives_its_end() {
     assert_eq!(older.end(), Ended::Superseded);
     assert!(presence.get(&launch()).unwrap().connected);
     presence.send(&launch(), message()).unwrap();
-    assert_eq!(newer_messages.recv().await, Some(message()));
+    assert_eq!(newer_messages.recv().await.as_deref(), Some(&message()));
     assert_eq!(newer.end(), Ended::Last);
     assert!(!presence.get(&launch()).unwrap().connected);
 }

@@ -192,7 +192,7 @@ impl Host {
             tokio::select! {
                 () = link.dead.cancelled() => return None,
                 message = messages.recv() => match message {
-                    Some(message) => self.told(message, &launch),
+                    Some(message) => self.told(*message, &launch),
                     None => self.cut_off(link).await?,
                 },
                 Some(news) = self.news.1.recv() => self.heard(news),

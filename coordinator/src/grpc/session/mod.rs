@@ -7,7 +7,8 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::stream::Map;
+use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use muster_core::LaunchId;
 use muster_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
@@ -30,6 +31,9 @@ use crate::identity::csr::RequestedKey;
 use crate::identity::serving::PresentAuthority;
 use crate::identity::spiffe::AgentId;
 use crate::presence::Presence;
+
+/// What goes down to an agent. On the heap, as a channel has places for 32 of them, full or not.
+type Answer = Box<Result<SessionResponse, Status>>;
 
 /// Messages on their way from a session to its connection.
 const OUT_CAPACITY: usize = 4;
@@ -122,11 +126,7 @@ impl Agents {
     }
 
     /// Starts a session; answers with what it says.
-    fn open(
-        &self,
-        caller: Caller,
-        requests: impl Requests,
-    ) -> mpsc::Receiver<Result<SessionResponse, Status>> {
+    fn open(&self, caller: Caller, requests: impl Requests) -> mpsc::Receiver<Answer> {
         let Caller {
             launch,
             validity,
@@ -154,7 +154,7 @@ impl Agents {
         id: &AgentId,
         validity: Validity,
         requests: impl Requests,
-    ) -> Result<mpsc::Receiver<Result<SessionResponse, Status>>, Status> {
+    ) -> Result<mpsc::Receiver<Answer>, Status> {
         let caller = self.shared.caller(id, validity).await?;
         Ok(self.open(caller, requests))
     }
@@ -170,7 +170,7 @@ impl<S: Stream<Item = Result<SessionRequest, Status>> + Send + Unpin + 'static> 
 
 #[tonic::async_trait]
 impl AgentService for Agents {
-    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+    type SessionStream = Map<ReceiverStream<Answer>, fn(Answer) -> Result<SessionResponse, Status>>;
 
     async fn session(
         &self,
@@ -185,7 +185,8 @@ impl AgentService for Agents {
             ));
         }
         let stream = self.open(caller, request.into_inner());
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let unboxed: fn(Answer) -> _ = |answer| *answer;
+        Ok(Response::new(ReceiverStream::new(stream).map(unboxed)))
     }
 
     async fn renew_certificate(

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 use tracing::{info, warn};
 
-use super::{AgentSettings, Requests, Shared, events, stopping};
+use super::{AgentSettings, Answer, Requests, Shared, events, stopping};
 use crate::clock;
 use crate::engine::Stopped;
 use crate::grpc::authorize::{Refused, Validity};
@@ -44,7 +44,7 @@ pub(super) struct Session {
     pub(super) lifetime: Option<Duration>,
     /// Name of the agent's runner, for the log; empty until it has one.
     pub(super) runner_name: String,
-    pub(super) out: mpsc::Sender<Result<SessionResponse, Status>>,
+    pub(super) out: mpsc::Sender<Answer>,
 }
 
 /// Why a stream ends.
@@ -74,14 +74,17 @@ impl From<Stopped> for End {
 
 impl Session {
     /// Serves the stream until it ends, for whatever reason.
+    ///
+    /// Most streams only wait for the next message, and there are thousands: what is awaited seldom is on the heap
+    /// meanwhile, and not in each of them all the time.
     pub(super) async fn run(mut self, mut requests: impl Requests) {
-        let hello = match self.hello(&mut requests).await {
+        let hello = match Box::pin(self.hello(&mut requests)).await {
             Ok(hello) => hello,
-            Err(end) => return self.close(&end, Ended::Last).await,
+            Err(end) => return Box::pin(self.close(&end, Ended::Last)).await,
         };
         let end;
         let ended;
-        match self.open(&hello).await {
+        match Box::pin(self.open(&hello)).await {
             Err(stopped) => (end, ended) = (stopped, Ended::Last),
             Ok((connection, mut messages)) => {
                 end = match self
@@ -91,10 +94,10 @@ impl Session {
                     Ok(never) => match never {},
                     Err(end) => end,
                 };
-                ended = self.lost(connection, &end).await;
+                ended = Box::pin(self.lost(connection, &end)).await;
             }
         }
-        self.close(&end, ended).await;
+        Box::pin(self.close(&end, ended)).await;
     }
 
     async fn hello(&self, requests: &mut impl Requests) -> Result<Hello, End> {
@@ -117,7 +120,7 @@ impl Session {
     async fn open(
         &mut self,
         hello: &Hello,
-    ) -> Result<(Connection, mpsc::Receiver<SessionResponse>), End> {
+    ) -> Result<(Connection, mpsc::Receiver<Box<SessionResponse>>), End> {
         let assignment = events::runner_name(&hello.runner_name);
         if let Some(name) = &assignment {
             name.as_str().clone_into(&mut self.runner_name);
@@ -174,7 +177,7 @@ impl Session {
         &mut self,
         connection: &Connection,
         requests: &mut impl Requests,
-        messages: &mut mpsc::Receiver<SessionResponse>,
+        messages: &mut mpsc::Receiver<Box<SessionResponse>>,
     ) -> Result<std::convert::Infallible, End> {
         let stop = self.shared.stop.clone();
         let out = self.out.clone();
@@ -190,7 +193,7 @@ impl Session {
                 () = &mut over, if is_over => return Err(End::Over),
                 message = messages.recv(), if !is_over => {
                     match message.and_then(|response| response.message) {
-                        Some(message) => self.tell(message).await?,
+                        Some(message) => Box::pin(self.tell(message)).await?,
                         None if connection.is_revoked() => {
                             is_over = true;
                             over.as_mut().reset(Instant::now() + LAST_REPORTS);
@@ -205,7 +208,7 @@ impl Session {
                     self.validity
                         .check(Timestamp::now())
                         .map_err(End::Invalid)?;
-                    self.heard(connection, request, clock::now()).await?;
+                    Box::pin(self.heard(connection, request, clock::now())).await?;
                 }
             }
         }
@@ -300,7 +303,7 @@ impl Session {
         let response = SessionResponse {
             message: Some(message),
         };
-        match self.out.send_timeout(Ok(response), SEND).await {
+        match self.out.send_timeout(Box::new(Ok(response)), SEND).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::Stalled),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::Left),
@@ -327,7 +330,12 @@ impl Session {
             })),
         });
         for last in reconnect.map(Ok).into_iter().chain([Err(status)]) {
-            if self.out.send_timeout(last, LAST_WORDS).await.is_err() {
+            if self
+                .out
+                .send_timeout(Box::new(last), LAST_WORDS)
+                .await
+                .is_err()
+            {
                 return;
             }
         }

@@ -40,7 +40,7 @@ const LINGER_UNHEARD: Duration = Duration::from_secs(120);
 /// A stream to the coordinator.
 struct Stream {
     say: mpsc::Sender<Result<SessionRequest, Status>>,
-    hear: mpsc::Receiver<Result<SessionResponse, Status>>,
+    hear: mpsc::Receiver<Box<Result<SessionResponse, Status>>>,
     /// The process that it goes to.
     life: u64,
 }
@@ -151,8 +151,10 @@ impl Agent {
     fn disconnected(&mut self) {
         if let Some(mut stream) = self.stream.take() {
             // What was on its way is lost, and counts as sent.
-            while let Ok(Ok(response)) = stream.hear.try_recv() {
-                if let Some(Told::Assignment(assignment)) = response.message {
+            while let Ok(told) = stream.hear.try_recv() {
+                if let Ok(response) = *told
+                    && let Some(Told::Assignment(assignment)) = response.message
+                {
                     let config = &assignment.encoded_jit_config;
                     self.world.lock().judge.assigned(&self.instance, config);
                 }
@@ -467,7 +469,7 @@ impl Agent {
 
 async fn hear(stream: &mut Option<Stream>) -> Option<Result<SessionResponse, Status>> {
     match stream {
-        Some(stream) => stream.hear.recv().await,
+        Some(stream) => stream.hear.recv().await.map(|told| *told),
         None => std::future::pending().await,
     }
 }

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::time::Instant;
 
-use super::{Metrics, gauge};
+use super::Metrics;
+use super::series::gauge;
 
 /// One of GitHub's hourly limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -21,6 +21,10 @@ enum Command {
         /// The configuration.
         #[arg(long, env = "MUSTER_CONFIG", default_value = "muster.toml")]
         config: PathBuf,
+        /// Refuses a configuration with another store than this. Coordinators that should share a database and
+        /// don't would all lead, and end each other's hosts.
+        #[arg(long, env = "MUSTER_STORE")]
+        store: Option<cli::StoreKind>,
     },
     /// Checks a configuration and the files that it names: all errors at once, with line and column.
     CheckConfig {
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Run { config } => cli::run(&config),
+        Command::Run { config, store } => cli::run(&config, store),
         Command::CheckConfig { config } => cli::check_config(&config),
         Command::Healthcheck(arguments) => cli::healthcheck(&arguments),
         Command::Backup(arguments) => cli::backup(&arguments),

@@ -117,6 +117,11 @@ def _create_fleet(call):
         template, data = _of_template(call, config["LaunchTemplateSpecification"])
         keys = _resource_tags(call, template)
         yield call.need(fleet, call.arn("launch-template", template), keys=keys)
+        # AWS's reference has no such resources of CreateFleet; the policies of Karpenter and of ECS's managed instances do.
+        for kind in ("network-interface", "snapshot", *(["spot-instances-request"] if spot else [])):
+            yield call.need(fleet, call.arn(kind))
+        for group in data.get("SecurityGroupIds") or ["*"]:
+            yield call.need(fleet, call.arn("security-group", group))
         for override in config.get("Overrides") or [{}]:
             spec = {**data, **override}
             yield call.need(fleet, call.arn("image", spec["ImageId"]))

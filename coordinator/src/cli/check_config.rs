@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::USAGE;
-use crate::config::{Config, is_known_region, verify_files};
+use crate::config::{Config, UrlSource, is_known_region, verify_files};
 
 /// Checks a configuration file and the files that it names. Errors go to standard error, with exit code
 /// 64; a summary goes to standard output, with exit code 0.
@@ -39,6 +39,7 @@ fn summary(path: &Path, config: &Config) -> String {
     let mut lines = vec![
         format!("{} is good", path.display()),
         format!("data in {}", config.coordinator.data_dir.display()),
+        store(config),
         format!(
             "webhooks on {}, enrolment on {}, agents on {}, operators on {}",
             config.listen.web, config.listen.enroll, config.listen.agents, config.listen.operators
@@ -71,9 +72,20 @@ fn summary(path: &Path, config: &Config) -> String {
     lines.join("\n")
 }
 
+fn store(config: &Config) -> String {
+    match &config.store.postgres {
+        None => "store: SQLite, in a file there, for one coordinator".to_owned(),
+        Some(postgres) => match &postgres.url {
+            UrlSource::Plain(url) => format!("store: PostgreSQL at {url}"),
+            UrlSource::Secret(source) => format!("store: PostgreSQL, by the URL in {source}"),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::StoreKind;
 
     const GOOD: &str = r#"
 [github]
@@ -115,11 +127,31 @@ max = 4
         ];
         let directory = directory(&files);
         let summary = check(&directory.path().join("muster.toml")).unwrap();
+        assert!(summary.contains("store: SQLite, in a file there"));
         assert!(summary.contains("GitHub app Iv1.0123456789abcdef at https://api.github.com/"));
         assert!(summary.contains(
             "pool linux: repository octo-org/octo-repo, 0 to 4 instances in local, \
              labels self-hosted"
         ));
+    }
+
+    #[test]
+    fn another_store_than_is_expected_is_refused() {
+        let load = |file: &str| {
+            let directory = directory(&[("muster.toml", file)]);
+            Config::load(&directory.path().join("muster.toml")).unwrap()
+        };
+        let file = load(GOOD);
+        let shared = "[identity]\nca_certificate_file = \"ca.pem\"\nca_key_file = \"ca.key\"\n\
+                      [store]\nurl = \"postgres://db/muster\"\n[github]";
+        let shared = load(&GOOD.replace("[github]", shared));
+        assert_eq!(StoreKind::Sqlite.refuses(&file), None);
+        assert_eq!(StoreKind::Postgres.refuses(&shared), None);
+        let missing = StoreKind::Postgres.refuses(&file).unwrap();
+        assert!(missing.starts_with("PostgreSQL is expected"), "{missing}");
+        let other = StoreKind::Sqlite.refuses(&shared).unwrap();
+        assert!(other.starts_with("SQLite is expected"), "{other}");
+        assert!(store(&shared).contains("postgres://db/muster"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod healthcheck;
 mod operator_cert;
 mod reach;
 mod run;
+mod sockets;
 mod wiring;
 
 use std::io::Write as _;
@@ -52,13 +53,49 @@ pub struct OperatorCertArguments {
     pub force: bool,
 }
 
-/// Runs the service with a configuration file.
+/// Where a coordinator keeps what it must not forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    /// A file of its own.
+    Sqlite,
+    /// A database that several coordinators share.
+    Postgres,
+}
+
+impl StoreKind {
+    /// What a configuration has.
+    fn of(config: &Config) -> Self {
+        match config.store.postgres {
+            Some(_) => Self::Postgres,
+            None => Self::Sqlite,
+        }
+    }
+
+    /// Why this configuration is refused where such a store is expected; none if it is not.
+    fn refuses(self, config: &Config) -> Option<&'static str> {
+        match (self, Self::of(config)) {
+            (Self::Postgres, Self::Sqlite) => Some(
+                "PostgreSQL is expected (--store), and [store] names none: \
+                 url, url_file or url_parameter is missing",
+            ),
+            (Self::Sqlite, Self::Postgres) => {
+                Some("SQLite is expected (--store), and [store] names a PostgreSQL database")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Runs the service with a configuration file; refuses one with another store than is expected.
 #[must_use]
-pub fn run(path: &Path) -> ExitCode {
+pub fn run(path: &Path, expected: Option<StoreKind>) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(errors) => return fail(USAGE, &errors.to_string()),
     };
+    if let Some(refused) = expected.and_then(|expected| expected.refuses(&config)) {
+        return fail(USAGE, &format!("{}: {refused}", path.display()));
+    }
     if let Err(errors) = verify_files(&config) {
         let lines: Vec<_> = errors
             .iter()

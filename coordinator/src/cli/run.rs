@@ -12,7 +12,8 @@ use tonic_health::server::HealthReporter;
 
 use super::ending::{self, Lead, Signals};
 use super::reach;
-use super::wiring::{self, Listening, Sockets};
+use super::sockets::{self, Listening, Sockets};
+use super::wiring;
 use crate::aws::Given;
 use crate::config::Config;
 use crate::engine::{self, Engine, Executor, Parts};
@@ -92,7 +93,7 @@ async fn live(
     let stop = tasks.stop();
     let metrics = Metrics::new()?;
     // Who looks whether the process lives must find it while it waits for its secrets.
-    let web = wiring::bind_web(&config)?;
+    let web = sockets::bind_web(&config)?;
     let web_address = web.local_addr()?;
     let routes = Arc::new(OnceLock::new());
     let front = web::front(Arc::clone(&routes));
@@ -107,7 +108,7 @@ async fn live(
 
     // Who can't lead must not look as if it could: a rolling deploy would replace those who can.
     let sockets = Sockets::bind(&config)?;
-    let addresses = sockets.addresses(web_address)?;
+    let addresses = sockets.addresses(web_address);
     let given = Given {
         metrics: Some(metrics.clone()),
         ..Given::default()
@@ -152,7 +153,7 @@ async fn live(
     // A lead that is lost before all of it is up is lost all the same.
     let lost = lead.is_lost();
     let leads = async {
-        let sockets = sockets.listen()?;
+        let sockets = sockets.listen().await?;
         let providers =
             wiring::providers(&config, &store, &authority, &metrics, &addresses, tasks).await?;
         let aws = wiring::aws_enrollment(&config, &providers, &metrics)?;
@@ -194,7 +195,7 @@ async fn live(
             .spawn(reach::tell(providers.clone(), stop.clone()));
         service.look_after(&github, providers);
         if let Some(path) = &service.config.listen.ports_file {
-            wiring::write_addresses(path, &addresses)?;
+            sockets::write_addresses(path, &addresses)?;
         }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

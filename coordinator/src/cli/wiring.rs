@@ -1,17 +1,15 @@
 //! Builds the parts from the checked configuration, and connects them.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use muster_core::AccountName;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Serialize;
-use tokio::net::{TcpListener, TcpSocket};
 
+use super::sockets::Addresses;
 use crate::backoff::Backoff;
 use crate::compute::ec2::Given;
 use crate::compute::local::{LocalProvider, LocalSettings};
@@ -21,7 +19,6 @@ use crate::github::{GithubClient, Settings};
 use crate::grpc::enrollment::{AwsEnrollment, Describe};
 use crate::identity::attest::{AttestAccount, AttestSettings, Attestor};
 use crate::identity::ca::Authority;
-use crate::identity::files;
 use crate::identity::serving::{PresentAuthority, Serving};
 use crate::secrets::{CaPair, Reader, Secrets};
 use crate::store::{Leadership, PostgresSettings, Store, StoreError};
@@ -30,114 +27,6 @@ use crate::telemetry::Metrics;
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "muster.db";
-/// Connections that may wait to be accepted. With fewer, agents that come back at once lose a second or more to a
-/// repeated SYN. With more, they wait longer than the five seconds that an agent has for TCP and TLS together,
-/// and handshakes are spent on those who have left.
-const BACKLOG: u32 = 1_024;
-
-/// The sockets beside that of the web, bound. Nobody can connect to them before they listen, by which a load
-/// balancer finds the coordinator that leads.
-#[derive(Debug)]
-pub(super) struct Sockets {
-    enroll: Bound,
-    agents: Bound,
-    operators: Bound,
-}
-
-/// The same once they listen.
-#[derive(Debug)]
-pub(super) struct Listening {
-    pub(super) enroll: TcpListener,
-    pub(super) agents: TcpListener,
-    pub(super) operators: TcpListener,
-}
-
-/// A socket that has its address.
-#[derive(Debug)]
-struct Bound {
-    name: &'static str,
-    socket: TcpSocket,
-}
-
-/// Where the four sockets are; written for those who start us with port 0.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Addresses {
-    pub(super) web: SocketAddr,
-    pub(super) enroll: SocketAddr,
-    pub(super) agents: SocketAddr,
-    pub(super) operators: SocketAddr,
-}
-
-/// Opens the web's socket.
-pub(super) fn bind_web(config: &Config) -> anyhow::Result<TcpListener> {
-    Bound::to("web", config.listen.web, false)?.listen()
-}
-
-impl Sockets {
-    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
-        let listen = &config.listen;
-        // Where one machine has several coordinators for trying them out, the one that leads listens.
-        let shared = config.coordinator.development && config.store.postgres.is_some();
-        Ok(Self {
-            enroll: Bound::to("enroll", listen.enroll, shared)?,
-            agents: Bound::to("agents", listen.agents, shared)?,
-            operators: Bound::to("operators", listen.operators, shared)?,
-        })
-    }
-
-    pub(super) fn addresses(&self, web: SocketAddr) -> anyhow::Result<Addresses> {
-        Ok(Addresses {
-            web,
-            enroll: self.enroll.socket.local_addr()?,
-            agents: self.agents.socket.local_addr()?,
-            operators: self.operators.socket.local_addr()?,
-        })
-    }
-
-    /// Lets everybody in.
-    pub(super) fn listen(self) -> anyhow::Result<Listening> {
-        Ok(Listening {
-            enroll: self.enroll.listen()?,
-            agents: self.agents.listen()?,
-            operators: self.operators.listen()?,
-        })
-    }
-}
-
-impl Bound {
-    /// Takes an address; `shared` with others who do so, too.
-    fn to(name: &'static str, address: SocketAddr, shared: bool) -> anyhow::Result<Self> {
-        let bind = || {
-            let socket = if address.is_ipv4() {
-                TcpSocket::new_v4()
-            } else {
-                TcpSocket::new_v6()
-            }?;
-            // A start after an end finds the port taken by closed connections otherwise.
-            socket.set_reuseaddr(true)?;
-            socket.set_reuseport(shared)?;
-            socket.bind(address)?;
-            Ok::<_, std::io::Error>(socket)
-        };
-        let socket = bind().with_context(|| format!("listen.{name}: can't listen on {address}"))?;
-        Ok(Self { name, socket })
-    }
-
-    fn listen(self) -> anyhow::Result<TcpListener> {
-        let Self { name, socket } = self;
-        let address = socket.local_addr()?;
-        let listening = socket.listen(BACKLOG);
-        listening.with_context(|| format!("listen.{name}: can't listen on {address}"))
-    }
-}
-
-/// Writes the addresses; whoever reads the file finds all of it.
-pub(super) fn write_addresses(path: &Path, addresses: &Addresses) -> anyhow::Result<()> {
-    let text = serde_json::to_vec(addresses)?;
-    files::write_atomically(path, &text, files::PUBLIC)
-        .with_context(|| format!("listen.ports_file: can't write {}", path.display()))
-}
-
 /// Reads the secrets; waits as long as what keeps them out of reach may pass by itself.
 pub(super) async fn secrets(reader: &Reader) -> anyhow::Result<Secrets> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
@@ -351,42 +240,4 @@ pub(super) fn aws_enrollment(
         attestor,
         describe: Describe::by(providers.clone()),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, TcpStream};
-
-    use super::*;
-
-    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-    #[tokio::test]
-    async fn nobody_can_connect_before_the_lead_and_the_address_is_taken_all_the_same() {
-        let bound = Bound::to("agents", ANY, false).unwrap();
-        let address = bound.socket.local_addr().unwrap();
-        assert!(TcpStream::connect(address).is_err());
-        let listening = bound.listen().unwrap();
-        assert_eq!(listening.local_addr().unwrap(), address);
-        TcpStream::connect(address).unwrap();
-        let taken = Bound::to("agents", address, false).unwrap_err();
-        let told = format!("{taken:#}");
-        assert!(
-            told.starts_with("listen.agents: can't listen on 127.0.0.1:"),
-            "{told}"
-        );
-    }
-
-    #[tokio::test]
-    async fn of_those_who_share_an_address_the_one_that_listens_is_found() {
-        let leader = Bound::to("agents", ANY, true).unwrap();
-        let address = leader.socket.local_addr().unwrap();
-        let leader = leader.listen().unwrap();
-        let follower = Bound::to("agents", address, true).unwrap();
-        TcpStream::connect(address).unwrap();
-        drop(leader);
-        assert!(TcpStream::connect(address).is_err());
-        let _leader = follower.listen().unwrap();
-        TcpStream::connect(address).unwrap();
-    }
 }

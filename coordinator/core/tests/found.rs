@@ -10,7 +10,7 @@ use std::time::Duration;
 use kit::{Tester, at, ended, finished, launched, look, pool, report, started, told, webhook};
 use muster_core::{
     Changes, DeregisterAnswer, Effect, Event, GithubRunnerId, HostPhase, JobId, LaunchId, Marked,
-    Origin, Outcome, PoolSpec, Registered, Registration, RunnerName, Stage,
+    MintFailure, Origin, Outcome, PoolSpec, Registered, Registration, RunnerName, Stage,
 };
 use rstest::rstest;
 
@@ -272,4 +272,56 @@ fn one_that_is_drained_before_its_agent_comes_is_asked_once_it_has() {
     assert_eq!(tester.tell(drain).effects, []);
     let changes = hello(&mut tester, &launch, HostPhase::Running, Some(NAME));
     assert_eq!(names(&changes), ["drain"]);
+}
+
+/// A ledger that was put back to a time before it gave a host its assignment.
+fn put_back(enrolled: bool) -> (Tester, LaunchId, RunnerName) {
+    let mut tester = Tester::new(vec![pool("linux")]);
+    tester.tell(webhook(report(1)));
+    let launch = tester.launches("linux").remove(0);
+    let instance = Tester::instance(&launch);
+    tester.tell(Event::Launched {
+        launch: launch.clone(),
+        instance: instance.clone(),
+        offering: None,
+    });
+    if enrolled {
+        let launch = launch.clone();
+        tester.tell(Event::Enrolled { launch, instance });
+    }
+    let name = tester.name(&launch);
+    (tester, launch, name)
+}
+
+#[rstest]
+fn a_host_that_the_ledger_has_not_assigned_yet_goes_on_with_its_job(
+    #[values(false, true)] enrolled: bool,
+    #[values("", "-2")] attempt: &str,
+) {
+    let (mut tester, launch, name) = put_back(enrolled);
+    let name = format!("{name}{attempt}");
+    let changes = hello(&mut tester, &launch, HostPhase::Running, Some(&name));
+    assert_eq!(stage(&tester, &launch), Stage::Busy, "{changes:?}");
+    assert!(!names(&changes).contains(&"terminate".to_owned()));
+    tester.tell(look(started(1, &name, 0)));
+    assert_eq!(tester.job(1).taken_by, Some(launch.clone()));
+    // Nobody waits any more for what was asked of GitHub then.
+    let changes = tester.tell(Event::MintFailed {
+        launch: launch.clone(),
+        name: name.as_str().into(),
+        failure: MintFailure::NameTaken,
+        detail: "a runner of this name exists".into(),
+    });
+    assert_eq!(names(&changes), [""; 0]);
+    tester.tell(finished(&launch, Outcome::Succeeded));
+    assert_eq!(stage(&tester, &launch), Stage::Ending);
+}
+
+#[rstest]
+#[case::of_another_launch("muster-linux-abcdefghijkl")]
+#[case::of_another_pool("muster-windows-abcdefghijkl")]
+fn a_host_that_claims_what_can_not_be_its_own_is_ended(#[case] claim: &str) {
+    let (mut tester, launch, _) = put_back(true);
+    let changes = hello(&mut tester, &launch, HostPhase::Running, Some(claim));
+    assert!(names(&changes).contains(&"terminate".to_owned()));
 }

@@ -85,8 +85,13 @@ impl Fleet {
             let step = runner.set_work(Work::Enrolled, turn.now);
             turn.stepped(runner, step);
         }
-        let found = runner.work == Work::Found;
-        if found && !self.adopt(launch, assignment, turn) {
+        // What knows of no assignment was lost, or put back to a time before it.
+        let adopts = match runner.work {
+            Work::Found => true,
+            Work::Enrolled => assignment.is_some(),
+            _ => false,
+        };
+        if adopts && !self.adopt(launch, assignment, turn) {
             return;
         }
         let Some(runner) = self.runners.get(launch) else {
@@ -122,7 +127,7 @@ impl Fleet {
         {
             self.ask_to_drain(launch, turn);
         }
-        if let Some(name) = assignment.filter(|_| found) {
+        if let Some(name) = assignment.filter(|_| adopts) {
             self.attribute_to(name, turn);
         }
     }

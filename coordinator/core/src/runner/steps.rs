@@ -76,15 +76,25 @@ impl Runner {
         }
     }
 
-    /// Whether it may have been given this name.
+    /// Whether it may have been given this name. Of one that was found nobody knows its launch.
     pub(crate) fn may_be_called(&self, name: &RunnerName) -> bool {
-        let prefix = format!("muster-{}-", self.pool);
+        let prefix = match self.work {
+            Work::Found => format!("muster-{}-", self.pool),
+            _ => {
+                let first = runner_name(&self.pool, &self.launch, 1);
+                if *name == first {
+                    return true;
+                }
+                format!("{first}-")
+            }
+        };
         name.as_str().starts_with(&prefix)
     }
 
-    /// Makes one that was found the runner that its agent says to be.
+    /// Makes it the runner that its agent says to be: one that was found, or that the ledger takes for one that had no
+    /// assignment yet, as it was put back to that time.
     pub(crate) fn adopt(&mut self, name: RunnerName, now: Timestamp) -> Result<bool, Illegal> {
-        if self.work != Work::Found {
+        if !matches!(self.work, Work::Found | Work::Enrolled) {
             return Err(self.illegal("be adopted"));
         }
         self.change(now, |runner| {

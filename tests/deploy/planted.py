@@ -42,7 +42,7 @@ FAULTS = [
     (checks.metrics, f"{CFN}/alarms.yaml", "own / 86400", "serving / 86400"),
     (checks.metrics, TOLD, "EnrolmentsSecond - ", "EnrolmentsTwice - "),
     (checks.metrics, TOLD, "JobsQueued Pool ", "JobsQueued - "),
-    (checks.documented, "coordinator/src/telemetry/metrics.rs", '"muster_jobs_queued"', '"muster_jobs_waiting"'),
+    (checks.documented, "coordinator/src/telemetry/metrics/series.rs", '"muster_jobs_queued"', '"muster_jobs_waiting"'),
     (checks.documented, "docs/OPERATIONS.md", "| `muster_hosts_lost_total", "| `muster_lost_hosts_total"),
     (checks.links, "docs/INSTALL.md", "](#ipv6-only)", "](#ipv6)"),
     (checks.links, "docs/COSTS.md", "# What it costs\n", "# What it costs\n[rates](PRICES.md)\n"),

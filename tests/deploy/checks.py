@@ -33,8 +33,10 @@ def all_templates(root):
 
 
 def plain(value):
-    """A policy of a template as its file has it: Fn::Sub is its text."""
+    """A policy of a template as its file has it: Fn::Sub is its text, and a list that is a parameter is its placeholder."""
     if isinstance(value, dict):
+        if set(value) == {"Ref"}:
+            return "${%s}" % value["Ref"]
         if "Fn::Sub" in value:
             text = value["Fn::Sub"]
             return text if isinstance(text, str) else text[0]

@@ -21,6 +21,7 @@ FAULTS = [
     (checks.policies, f"{CFN}/runners.yaml", '"ec2:TerminateInstances"', '"ec2:*"'),
     (checks.policies, f"{CFN}/base.yaml", 'parameter/muster/ca/*"', 'parameter/*"'),
     (checks.policies, f"{CFN}/job-role.yaml", '"aws:SourceVpc": !Sub "${VpcId}"', '"aws:SourceVpce": !Sub "${VpcId}"'),
+    (checks.policies, f"{CFN}/sts-endpoint.yaml", "Resource: !Ref FurtherRoleArns", 'Resource: "*"'),
     (checks.policies, f"{CFN}/base.yaml", "      Policies:\n", "      ManagedPolicyArns: [arn:aws:iam::aws:policy/AdministratorAccess]\n      Policies:\n"),
     (checks.policies, "coordinator/deploy/iam/coordinator-accounts.json", '"sts:TagSession"', '"sts:SetSourceIdentity"'),
     (checks.embedded, "coordinator/deploy/iam/account.json", '"ec2:DescribeSubnets"', '"ec2:DescribeVpcs"'),

@@ -33,6 +33,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const LEAD: Duration = Duration::from_secs(30);
 /// So long before it stops a job, one that ends may be taken for one that was stopped.
 const IN_DOUBT: Duration = Duration::from_secs(75);
+/// From so long on without the coordinator, a job that fails looks like one whose host GitHub has given up, which it does
+/// ten minutes after the host went: nobody can tell the two apart.
+const LOOKS_GIVEN_UP: Duration = Duration::from_secs(8 * 60);
 /// It powers its host off so long after its last event was acknowledged, or wasn't.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_UNHEARD: Duration = Duration::from_secs(120);
@@ -68,6 +71,8 @@ pub(super) struct Agent {
     unheard: VecDeque<AgentEvent>,
     sequence: u64,
     stream: Option<Stream>,
+    /// When it held a stream last, if it holds none.
+    heard_at: Instant,
     /// When it tries to connect.
     connect_at: Due,
     beat_at: Due,
@@ -100,6 +105,7 @@ impl Agent {
             unheard: VecDeque::new(),
             sequence: 0,
             stream: None,
+            heard_at: Instant::now(),
             connect_at: Some(Instant::now()),
             beat_at: None,
             runner_at: None,
@@ -150,6 +156,7 @@ impl Agent {
 
     fn disconnected(&mut self) {
         if let Some(mut stream) = self.stream.take() {
+            self.heard_at = Instant::now();
             // What was on its way is lost, and counts as sent.
             while let Ok(told) = stream.hear.try_recv() {
                 if let Ok(response) = *told
@@ -336,9 +343,12 @@ impl Agent {
             }
             Runner::Running(job) => {
                 let ends = {
-                    let late = self
+                    let stops = self
                         .stop_at
                         .is_some_and(|at| Instant::now() + IN_DOUBT >= at);
+                    let unheard =
+                        self.stream.is_none() && self.heard_at.elapsed() >= LOOKS_GIVEN_UP;
+                    let late = stops || unheard;
                     let mut state = self.world.lock();
                     let job = state.github.jobs.get_mut(&job);
                     job.map_or("failure", |job| {

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::executor::Executor;
 use super::in_flight::{Ended, InFlight};
 use super::messages::Messages;
-use super::{Command, EngineError, Parts, Question, inbox};
-use crate::backoff::Backoff;
-use crate::store::{Batch, Ledger, StoreError, StoredEntry};
+use super::patience::store_patiently;
+use super::{Command, EngineError, Parts, Question, Trouble, inbox};
+use crate::store::{Batch, Ledger, StoredEntry};
 use crate::telemetry::{Metrics, StrayState};
 use crate::{chance, clock};
 
@@ -24,13 +24,6 @@ use crate::{chance, clock};
 const BATCH: usize = 256;
 /// How old the pools' figures may be: to count them takes longer than to decide.
 const FIGURES: Duration = Duration::from_millis(100);
-/// How long the store may refuse what it will refuse again, before the process gives up and starts anew. An
-/// outage is waited out, however long it is.
-const STORE_PATIENCE: Duration = Duration::from_secs(30);
-/// Waits between tries while the store fails.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
-
 #[derive(Debug)]
 pub(super) struct Actor {
     fleet: Fleet,
@@ -44,6 +37,7 @@ pub(super) struct Actor {
     held_up: mpsc::Receiver<Event>,
     metrics: Metrics,
     entries: broadcast::Sender<StoredEntry>,
+    trouble: Trouble,
     inbox: Arc<Notify>,
     /// Events that follow from what was just done.
     own: VecDeque<Event>,
@@ -66,15 +60,17 @@ impl Actor {
     pub(super) async fn load(
         parts: Parts,
         entries: broadcast::Sender<StoredEntry>,
+        trouble: Trouble,
         inbox: Arc<Notify>,
     ) -> Result<Self, EngineError> {
-        let stored = parts.store.load().await?;
+        let stored = parts.store.load().await.map_err(EngineError::Load)?;
         let seed = chance::seed().ok_or(EngineError::Random)?;
         let mut fleet = Fleet::restore(parts.spec, stored, seed);
         if parts.list_first {
             fleet.list_first();
         }
-        let pending = parts.store.pending_effects().await?;
+        let pending = parts.store.pending_effects().await;
+        let pending = pending.map_err(EngineError::Load)?;
         tracing::info!(
             jobs = fleet.jobs().count(),
             runners = fleet.runners().count(),
@@ -93,6 +89,7 @@ impl Actor {
             held_up,
             metrics: parts.metrics,
             entries,
+            trouble,
             inbox,
             own: VecDeque::from([Event::Restarted]),
             counted_at: Instant::now(),
@@ -264,7 +261,7 @@ impl Actor {
         let entries = if batch.is_empty() {
             Vec::new()
         } else {
-            store_patiently(&*self.store, batch, stop).await?
+            store_patiently(&*self.store, batch, &self.trouble, stop).await?
         };
         for launch in &changes.runners {
             if self.fleet.runner(launch).is_some_and(Runner::is_over) {
@@ -371,46 +368,6 @@ impl Actor {
         for pool in self.fleet.pools() {
             self.metrics
                 .set_pool(&pool.name, &self.fleet.figures(&pool.name, now));
-        }
-    }
-}
-
-/// Stores a batch, again and again: what is in memory is ahead of the store until it is stored, so there is
-/// no going on without it. Meanwhile events wait in their channel, and those who send more wait themselves;
-/// nothing is done, said or answered.
-async fn store_patiently(
-    store: &dyn Ledger,
-    batch: &Batch,
-    stop: &CancellationToken,
-) -> Result<Vec<StoredEntry>, StoreError> {
-    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    let mut refused_since = None;
-    loop {
-        let error = match store.commit(batch.clone()).await {
-            Ok(entries) => {
-                if backoff.tries() > 0 {
-                    tracing::info!(tries = backoff.tries(), "what was decided is stored");
-                }
-                return Ok(entries);
-            }
-            Err(error) => error,
-        };
-        if error.passes() {
-            refused_since = None;
-        } else {
-            let since = *refused_since.get_or_insert_with(Instant::now);
-            if matches!(error, StoreError::NotLeader) || since.elapsed() >= STORE_PATIENCE {
-                return Err(error);
-            }
-        }
-        let wait = backoff.wait();
-        if backoff.tries().is_power_of_two() {
-            tracing::error!(%error, tries = backoff.tries(), "what was decided can't be stored yet");
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(error),
-            () = tokio::time::sleep(wait) => {}
         }
     }
 }

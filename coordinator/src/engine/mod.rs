@@ -7,6 +7,7 @@ mod in_flight;
 mod inbox;
 mod messages;
 mod notices;
+mod patience;
 mod reruns;
 mod sweep;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use muster_core::{Event, Fleet, FleetSpec};
 use thiserror::Error;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::executor::Executor;
@@ -38,8 +39,12 @@ const WATCHED: usize = 1024;
 pub struct Engine {
     commands: mpsc::Sender<Command>,
     entries: broadcast::Sender<StoredEntry>,
+    trouble: watch::Receiver<Option<String>>,
     inbox: Arc<Notify>,
 }
+
+/// Where is said why what was decided can't be stored, while it can't.
+type Trouble = watch::Sender<Option<String>>;
 
 /// The engine has stopped; the process is about to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -49,6 +54,9 @@ pub struct Stopped;
 /// The engine can't go on.
 #[derive(Debug, Error)]
 pub enum EngineError {
+    /// What was stored could not be read.
+    #[error("what is stored can't be read: {0}")]
+    Load(StoreError),
     /// What was decided could not be stored: the store refuses it for good, another coordinator leads, or
     /// this one was told to stop during an outage.
     #[error("what was decided can't be stored: {0}")]
@@ -93,13 +101,15 @@ impl Engine {
     pub async fn new(parts: Parts) -> Result<(Self, Runnable), EngineError> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (entries, _) = broadcast::channel(WATCHED);
+        let (trouble, told) = watch::channel(None);
         let engine = Self {
             commands,
             entries: entries.clone(),
+            trouble: told,
             inbox: Arc::default(),
         };
-        let metrics = parts.metrics.clone();
-        let actor = actor::Actor::load(parts, entries, Arc::clone(&engine.inbox)).await?;
+        let (metrics, inbox) = (parts.metrics.clone(), Arc::clone(&engine.inbox));
+        let actor = actor::Actor::load(parts, entries, trouble, inbox).await?;
         // There is no engine where nobody leads.
         metrics.lead();
         Ok((engine, Runnable { actor, receiver }))
@@ -137,6 +147,18 @@ impl Engine {
             .await
             .map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
+    }
+
+    /// Waits until what was decided can't be stored, and says why. Until it can, nobody is answered.
+    pub async fn held_up(&self) -> String {
+        let mut trouble = self.trouble.clone();
+        let told = trouble.wait_for(Option::is_some).await;
+        let why = told.ok().and_then(|told| told.clone());
+        match why {
+            Some(why) => why,
+            // It has stopped, which whoever waits for an answer hears.
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until a function finds something in the fleet; it is asked again after each entry of the timeline.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use muster_core::{
     Effect, Event, FleetSpec, HostPhase, InstanceId, JobStatus, Marked, Origin, PoolSpec, Scope,
@@ -266,6 +267,9 @@ async fn an_outage_of_the_store_holds_everything_up_and_loses_nothing() {
     // The store tries to come back, more than once.
     timeout(DEADLINE, wire.refuses(5)).await.unwrap();
     assert!(waiting.try_join_next().is_none(), "nothing is answered");
+    // Who needn't wait is told why.
+    let why = timeout(DEADLINE, engine.held_up()).await.unwrap();
+    assert!(!why.is_empty());
     assert!(told.is_empty(), "nothing is said");
     assert!(!running.is_finished());
 
@@ -276,6 +280,7 @@ async fn an_outage_of_the_store_holds_everything_up_and_loses_nothing() {
         }
     };
     timeout(DEADLINE, all).await.unwrap();
+    assert_eq!(engine.held_up().now_or_never(), None);
     let stored = store.load().await.unwrap();
     assert_eq!(stored.jobs.len(), 1_999);
     assert!(!told.is_empty());

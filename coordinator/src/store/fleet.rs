@@ -190,13 +190,20 @@ pub(super) async fn load(database: &Database, db: &Readers) -> Result<Stored, St
     db.spoil();
     db.command(database.begin_snapshot()).await?;
     let (jobs, runners, pools) = read_all(&mut db).await?;
+    let pools = pools.into_iter().map(|(name, text)| {
+        let state = decode(&text, "pool", &name).unwrap_or_else(|error| {
+            tracing::error!(%error, "a pool is paused, as its state is of a newer version, or damaged");
+            PoolState {
+                paused: Some(format!("its stored state can't be read: {error}")),
+                ..PoolState::default()
+            }
+        });
+        (PoolName::new(&name), state)
+    });
     Ok(Stored {
-        jobs: decode_all(jobs, "job")?,
-        runners: decode_all(runners, "runner")?,
-        pools: pools
-            .into_iter()
-            .map(|(name, text)| Ok((PoolName::new(&name), decode(&text, "pool", &name)?)))
-            .collect::<Result<_, StoreError>>()?,
+        jobs: readable(jobs, "job"),
+        runners: readable(runners, "runner"),
+        pools: pools.collect(),
     })
 }
 
@@ -219,13 +226,18 @@ async fn read_all(
     Ok((jobs, runners, pools))
 }
 
-fn decode_all<K: Display, T: DeserializeOwned>(
-    rows: Vec<(K, String)>,
-    kind: &'static str,
-) -> Result<Vec<T>, StoreError> {
-    rows.into_iter()
-        .map(|(key, text)| decode(&text, kind, key))
-        .collect()
+/// The records that can be read. After a roll-back some may be of a newer version; that must not keep all others from being
+/// served. A job that is left aside is found again at GitHub, an instance by its mark and by what its agent says, and an
+/// effect waits for the version that wrote it.
+fn readable<K: Display, T: DeserializeOwned>(rows: Vec<(K, String)>, kind: &'static str) -> Vec<T> {
+    let read = rows.into_iter().map(|(key, text)| decode(&text, kind, key));
+    read.filter_map(|read: Result<T, StoreError>| {
+        read.inspect_err(|error| {
+            tracing::error!(%error, "a record is left aside, as it is of a newer version, or damaged");
+        })
+        .ok()
+    })
+    .collect()
 }
 
 pub(super) async fn pending_effects(db: &Readers) -> Result<Vec<Effect>, StoreError> {
@@ -233,7 +245,7 @@ pub(super) async fn pending_effects(db: &Readers) -> Result<Vec<Effect>, StoreEr
     let rows: Rows<String> = statement("SELECT key, effect FROM outbox ORDER BY sequence")
         .all(&mut db)
         .await?;
-    decode_all(rows, "effect")
+    Ok(readable(rows, "effect"))
 }
 
 pub(super) async fn job(db: &Readers, id: JobId) -> Result<Option<Job>, StoreError> {

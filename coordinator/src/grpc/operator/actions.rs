@@ -5,8 +5,7 @@ use muster_proto::v1;
 use tonic::Status;
 use tracing::info;
 
-use super::{LIST, Shared, convert, limit, near, now, stopping, store_failed};
-use crate::engine::Stopped;
+use super::{LIST, Shared, convert, limit, near, now, store_failed};
 use crate::identity::spiffe::OperatorId;
 use crate::store::OperatorAction;
 
@@ -167,8 +166,7 @@ impl Shared {
     }
 
     async fn submit(&self, event: Event) -> Result<(), Status> {
-        let submitted = self.engine.submit(event).await;
-        submitted.map_err(|Stopped| stopping())
+        self.answered(self.engine.submit(event)).await
     }
 }
 

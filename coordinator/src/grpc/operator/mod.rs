@@ -144,7 +144,23 @@ impl Shared {
         &self,
         read: impl FnOnce(&Fleet) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        self.engine.query(read).await.map_err(|Stopped| stopping())
+        self.answered(self.engine.query(read)).await
+    }
+
+    /// What the engine answers. While the store is out of order it answers nobody: whoever asks is told so, and needn't wait
+    /// for the end of the call's time.
+    async fn answered<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Stopped>>,
+    ) -> Result<T, Status> {
+        tokio::select! {
+            biased;
+            answered = answer => answered.map_err(|Stopped| stopping()),
+            why = self.engine.held_up() => Err(Status::unavailable(format!(
+                "the store can't be written, and until it can nothing is decided or told; what was asked for may \
+                 be done then: {why}"
+            ))),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use futures::future::join_all;
+use muster_core::{JobId, PoolState};
 use rstest::rstest;
 
 use crate::store::change::Change;
@@ -190,16 +191,41 @@ async fn only_the_owner_may_read_the_files() {
 
 #[rstest]
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_named(#[values(Sqlite, Postgres)] on: Backend) {
+async fn a_record_of_a_newer_version_is_left_aside_and_keeps_nothing_else_from_being_served(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
     let home = home(on).await;
     let batch = Batch {
-        jobs: vec![job(77, muster_core::JobStatus::Queued, 1)],
+        jobs: [77, 78]
+            .map(|id| job(id, muster_core::JobStatus::Queued, 1))
+            .into(),
+        runners: vec![runner("l1", 1), runner("l2", 1)],
+        pools: vec![("linux".into(), PoolState::default())],
+        effects: vec![launch("l1"), launch("l2")],
         ..Batch::default()
     };
     home.store.commit(batch).await.unwrap();
     let mut db = home.raw().await;
-    db.command("UPDATE jobs SET record = '{}'").await.unwrap();
-    let error = home.store.load().await.unwrap_err().to_string();
+    for newer in [
+        "UPDATE jobs SET record = '{}' WHERE id = 77",
+        "UPDATE runners SET record = replace(record, '\"state\":\"', '\"state\":\"un') WHERE launch = 'l1'",
+        "UPDATE outbox SET effect = '{\"effect\":\"hibernate\"}' WHERE key = 'launch/l1'",
+        "UPDATE pools SET state = '{\"paused\":3}'",
+    ] {
+        db.command(newer).await.unwrap();
+    }
+    let stored = home.store.load().await.unwrap();
+    let jobs: Vec<i64> = stored.jobs.iter().map(|job| job.id().0).collect();
+    let runners: Vec<&str> = stored.runners.iter().map(|it| it.launch.as_str()).collect();
+    assert_eq!((jobs, runners), (vec![78], vec!["l2"]));
+    let paused = stored.pools[&"linux".into()].paused.clone().unwrap();
+    assert!(
+        paused.starts_with("its stored state can't be read: stored pool linux can't be read: "),
+        "{paused}"
+    );
+    assert_eq!(home.store.pending_effects().await.unwrap(), [launch("l2")]);
+    // What is asked for by its name is not passed over in silence.
+    let error = home.store.job(JobId(77)).await.unwrap_err().to_string();
     assert!(
         error.starts_with("stored job 77 can't be read: "),
         "{error}"

@@ -12,7 +12,7 @@ use muster_tests::swarm::{Fault, Plan, Siege, besiege, verdict};
 /// Kills the leader of two coordinators again and again, while a swarm of agents has jobs, and networks,
 /// PostgreSQL and its disk fail in between.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Arguments {
     /// Agents that wait idle.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=18_000))]

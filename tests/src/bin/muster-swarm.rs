@@ -13,7 +13,7 @@ use muster_tests::world::build;
 /// Has many agents enrol with the real coordinator over mutual TLS, hold their streams, misbehave and come
 /// back, kills the coordinator under them, and judges what it says afterwards.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Arguments {
     /// Agents that wait idle. Each is a connection on both sides: see `ulimit -n`.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=18_000))]

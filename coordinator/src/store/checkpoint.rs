@@ -30,7 +30,7 @@ impl Checkpoints {
     pub(super) fn start(database: &Database) -> Self {
         let (due, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let task = matches!(database, Database::Sqlite(_)).then(|| {
-            let work = copy(database.clone(), Arc::clone(&due));
+            let work = Box::pin(copy(database.clone(), Arc::clone(&due)));
             let stopped = stop.clone();
             tokio::spawn(async move {
                 stopped.run_until_cancelled(work).await;

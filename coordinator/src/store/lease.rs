@@ -246,12 +246,14 @@ impl Lease {
     ) -> Result<Option<i64>, StoreError> {
         let db = connected(&self.database, db).await?;
         // While a transaction of the leader holds the row it is skipped and not waited for: an attempt that
-        // was given up could take the lease behind its own back.
+        // was given up could take the lease behind its own back. One that lasts longer than any may be (`lease_ttl` is a
+        // minute at most) is of a time before the server's clock was put back.
         let row: Option<(i64,)> = statement(
             "UPDATE leases SET holder = $2, fencing = leases.fencing + 1,
                  expires_at = clock_timestamp() + $3 * INTERVAL '1 microsecond'
              FROM (SELECT name FROM leases
-                   WHERE name = $1 AND expires_at <= clock_timestamp()
+                   WHERE name = $1 AND (expires_at <= clock_timestamp()
+                       OR expires_at > clock_timestamp() + INTERVAL '2 minutes')
                    FOR UPDATE SKIP LOCKED) AS free
              WHERE leases.name = free.name
              RETURNING leases.fencing",

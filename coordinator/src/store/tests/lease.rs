@@ -47,7 +47,7 @@ async fn a_lead_that_is_given_up_passes_to_one_who_waits() {
     );
     // So long that nobody waits until it has run out.
     let long = LeaseTimes {
-        ttl: Duration::from_secs(3_600),
+        ttl: Duration::from_secs(60),
         renew: Duration::from_millis(100),
     };
     let first = a.lead("a", long).await.unwrap();
@@ -70,11 +70,36 @@ async fn a_lead_that_is_given_up_passes_to_one_who_waits() {
 }
 
 #[tokio::test]
+async fn a_lease_of_a_dead_leader_does_not_outlive_a_clock_that_was_put_back() {
+    let settings = in_schema(Cluster::shared()).await;
+    let a = Store::connect(&settings).await.unwrap();
+    let times = LeaseTimes {
+        ttl: Duration::from_secs(60),
+        renew: Duration::from_millis(100),
+    };
+    let first = a.lead("a", times).await.unwrap();
+    first.release().await;
+    let b = Store::connect(&settings).await.unwrap();
+    let mut db = b.inner.database.connect().await.unwrap();
+    // As it was left by one who died before the clock was put back.
+    db.command(
+        "UPDATE leases SET holder = 'dead', expires_at = clock_timestamp() + INTERVAL '1 hour'",
+    )
+    .await
+    .unwrap();
+    let second = timeout(DEADLINE, b.lead("b", times))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(second.fencing(), 2);
+}
+
+#[tokio::test]
 async fn an_old_lead_that_is_dropped_late_does_not_end_a_new_one() {
     let settings = in_schema(Cluster::shared()).await;
     let store = Store::connect(&settings).await.unwrap();
     let times = LeaseTimes {
-        ttl: Duration::from_secs(3_600),
+        ttl: Duration::from_secs(60),
         renew: Duration::from_millis(50),
     };
     let old = store.lead("a", times).await.unwrap();
@@ -240,7 +265,7 @@ async fn the_lead_does_not_change_hands_under_a_transaction() {
 async fn of_many_who_want_it_one_gets_each_number() {
     let settings = in_schema(Cluster::shared()).await;
     let times = LeaseTimes {
-        ttl: Duration::from_secs(3_600),
+        ttl: Duration::from_secs(60),
         renew: Duration::from_millis(20),
     };
     let mut contenders = tokio::task::JoinSet::new();
@@ -301,7 +326,7 @@ async fn contend(settings: PostgresSettings, steps: Vec<Step>) {
         fence: Arc::new(Fence::default()),
         holder: format!("c{who}"),
         times: LeaseTimes {
-            ttl: Duration::from_secs(3_600),
+            ttl: Duration::from_secs(60),
             renew: Duration::from_secs(1),
         },
     };

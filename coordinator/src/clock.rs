@@ -1,5 +1,5 @@
-//! What time it is for all that is decided and stored. Certificates and tokens, which others check, go by
-//! the system's time in any case.
+//! What time it is for all that is decided and stored, and by which certificates are issued and judged. What
+//! others check by their own time goes by the system's: signatures for AWS, and tokens for GitHub.
 //!
 //! The system's clock may jump, and every limit would jump with it: all hosts would have reached their
 //! lifetime, or none for a day. So this clock starts with the system's and goes on by itself; it follows the

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::Timestamp;
 use muster_core::AccountName;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::sockets::Addresses;
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::compute::ec2::Given;
 use crate::compute::local::{LocalProvider, LocalSettings};
 use crate::compute::{Ec2Provider, Provider};
@@ -72,7 +72,7 @@ pub(super) async fn open(
         .with_agent_ttl(config.identity.agent_certificate_ttl);
     let names = config.listen.server_names.iter();
     let names = names.map(|name| name.as_str().into()).collect();
-    let serving = Serving::new(authority, names, Timestamp::now())
+    let serving = Serving::new(authority, names, clock::now())
         .context("listen.server_names: no certificate can be made for them")?;
     Ok((store, serving.told_to(metrics.clone())))
 }
@@ -130,8 +130,8 @@ pub(super) async fn lead(config: &Config, store: &Store) -> anyhow::Result<Leade
 /// Loads the certificate authority, or makes it in the data directory at the first start.
 pub(super) fn load_authority(config: &Config, ca: Option<&CaPair>) -> anyhow::Result<Authority> {
     match ca {
-        Some(ca) => Authority::of(ca.certificate.expose_secret(), &ca.key, Timestamp::now()),
-        None => Authority::load_or_create(&config.coordinator.data_dir, Timestamp::now()),
+        Some(ca) => Authority::of(ca.certificate.expose_secret(), &ca.key, clock::now()),
+        None => Authority::load_or_create(&config.coordinator.data_dir, clock::now()),
     }
     .context("no certificate authority")
 }

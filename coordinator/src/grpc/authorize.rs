@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use super::time::until;
+use crate::clock;
 use crate::identity::peer::Peer;
 use crate::identity::spiffe::{AgentId, OperatorId, SpiffeId};
 
@@ -121,7 +122,7 @@ impl Validity {
 
     /// Waits until the certificate counts no more; tells why.
     pub async fn ended(self) -> Refused {
-        let left = until(self.not_after, Timestamp::now());
+        let left = until(self.not_after, clock::now());
         tokio::select! {
             biased;
             () = self.distrusted.cancelled() => Refused::Distrusted,

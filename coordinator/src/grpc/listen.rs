@@ -11,7 +11,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,6 +28,7 @@ use tracing::{debug, info, warn};
 use super::authorize::{self, Caller, Role};
 use super::per_address::{PerAddress, Share, Turn, Turns};
 use super::time::until;
+use crate::clock;
 use crate::identity::peer::Peer;
 use crate::identity::serving::PresentTls;
 use crate::identity::spiffe::TrustDomain;
@@ -254,7 +254,7 @@ async fn serve_connection(
         },
     };
 
-    let now = Timestamp::now();
+    let now = clock::now();
     let cut_after = caller.as_ref().map_or(shared.limits.anonymous_age, |it| {
         until(it.peer.not_after, now) + EXPIRY_GRACE
     });
@@ -381,7 +381,7 @@ async fn answer(
     mut routes: Routes,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
-    if let Err(refused) = authorize::admit(role, caller.as_ref(), Timestamp::now()) {
+    if let Err(refused) = authorize::admit(role, caller.as_ref(), clock::now()) {
         let id = caller.as_ref().map(|caller| caller.peer.id.to_string());
         warn!(method = request.uri().path(), id, %refused, "a call was refused");
         return Ok(Status::from(refused).into_http());

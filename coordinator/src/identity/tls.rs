@@ -6,16 +6,18 @@
 //! go on: [`Tls::would_take`] tells which of them the new one would not have let in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, ServerConfig, version::TLS13};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use thiserror::Error;
 
 use super::ca::ServerIdentity;
+use crate::clock;
 
 /// Most bytes of plain text that wait in one connection for a peer that doesn't read.
 pub const SEND_BUFFER: usize = 16 * 1024;
@@ -63,7 +65,7 @@ impl Tls {
     /// When key and certificate don't fit, or an authority is unusable.
     pub fn new(identity: &ServerIdentity, clients: Clients<'_>) -> Result<Self, TlsError> {
         let trust = Trust::of(clients)?;
-        let config = server_config(identity, trust.as_ref(), Arc::new(DefaultTimeProvider))?;
+        let config = server_config(identity, trust.as_ref(), Arc::new(SteadyTime))?;
         Ok(Self {
             config: Arc::new(config),
             clients: trust,
@@ -95,12 +97,22 @@ impl Tls {
             (None, _) => true,
             (Some(_), []) => false,
             (Some(trust), [leaf, others @ ..]) => {
-                let taken = trust
-                    .verifier
-                    .verify_client_cert(leaf, others, UnixTime::now());
-                taken.is_ok()
+                let verifier = &trust.verifier;
+                let taken = |now| verifier.verify_client_cert(leaf, others, now).is_ok();
+                SteadyTime.current_time().is_some_and(taken)
             }
         }
+    }
+}
+
+/// The time that certificates are judged by: if the system's clock jumped, all of them would have expired.
+#[derive(Debug)]
+struct SteadyTime;
+
+impl TimeProvider for SteadyTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(clock::now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
 
@@ -149,7 +161,6 @@ fn provider() -> Arc<CryptoProvider> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
 
     use jiff::Timestamp;
     use rustls::server::ServerSessionMemoryCache;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{CaPair, Reader, Secrets};
+use crate::clock;
 use crate::github::GithubClient;
 use crate::identity::serving::Serving;
 
@@ -45,7 +45,7 @@ pub async fn watch(
             tracing::warn!(%error, "a secret can't be read again; the present one stays in use");
         }
         applied.take_up(&mut present, new);
-        applied.serving.renew_if_due(Timestamp::now());
+        applied.serving.renew_if_due(clock::now());
     }
 }
 
@@ -89,10 +89,7 @@ impl Applied {
             return;
         }
         let certificates = new.certificate.expose_secret();
-        match self
-            .serving
-            .take_up(certificates, &new.key, Timestamp::now())
-        {
+        match self.serving.take_up(certificates, &new.key, clock::now()) {
             Ok(()) => *present = new,
             Err(error) => tracing::error!(
                 secret = "identity.ca_key",
@@ -129,7 +126,7 @@ mod tests {
             key.to_owned().into(),
         );
         let github = GithubClient::new(settings).unwrap();
-        let serving = Serving::new(CA.with(&[]), Vec::new(), Timestamp::now()).unwrap();
+        let serving = Serving::new(CA.with(&[]), Vec::new(), clock::now()).unwrap();
         let applied = Applied {
             github,
             webhook,

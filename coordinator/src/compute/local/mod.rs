@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use self::folder::{Folder, Liveness};
 pub use self::settings::LocalSettings;
 use super::{LaunchError, LaunchOrder, Listed, ProviderError};
+use crate::clock;
 use crate::identity::join_token;
 use crate::store::Store;
 
@@ -123,7 +124,7 @@ impl LocalProvider {
         instance: &InstanceId,
         folder: &Folder,
     ) -> Result<(), LaunchError> {
-        let expires_at = Timestamp::now()
+        let expires_at = clock::now()
             .checked_add(TOKEN_LIFE)
             .unwrap_or(Timestamp::MAX);
         let (launch, pool) = (order.launch.clone(), order.pool.clone());

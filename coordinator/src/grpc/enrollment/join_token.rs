@@ -1,11 +1,11 @@
 //! Enrolment by a join token: it names the launch and the instance by itself.
 
-use jiff::Timestamp;
 use muster_core::AccountName;
 use tonic::Status;
 use tracing::warn;
 
 use super::{Admitted, Shared, stopping};
+use crate::clock;
 use crate::identity::join_token;
 use crate::identity::spiffe::AgentId;
 use crate::store::{JoinToken, Redeemed};
@@ -33,7 +33,7 @@ impl Shared {
     }
 
     async fn redeem(&self, token: &str) -> Result<JoinToken, Status> {
-        let redeemed = join_token::redeem(&self.parts.store, token, Timestamp::now())
+        let redeemed = join_token::redeem(&self.parts.store, token, clock::now())
             .await
             .map_err(|error| {
                 warn!(%error, "a join token can't be redeemed");

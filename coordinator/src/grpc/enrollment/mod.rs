@@ -27,6 +27,7 @@ use self::proof::{Means, check_begin, check_proof};
 use super::listen::PeerAddress;
 use super::per_address::PerAddress;
 use super::time::to_wire;
+use crate::clock;
 use crate::engine::Engine;
 use crate::identity::ca::{Authority, Issued};
 use crate::identity::csr::RequestedKey;
@@ -188,6 +189,7 @@ impl Shared {
         };
         check_begin(&begin)?;
         let nonce = nonce()?;
+        // By the system's time: what is signed for STS must be of STS's time.
         let now = Timestamp::now();
         let challenge = EnrollResponse {
             step: Some(Answer::Challenge(EnrollChallenge {
@@ -242,12 +244,10 @@ impl Shared {
     ) -> Result<EnrollIssued, Status> {
         let Admitted { launch, id, .. } = admitted;
         let authority = self.parts.authority.get();
-        let issued = authority
-            .agent(id, key, Timestamp::now())
-            .map_err(|error| {
-                warn!(%launch, %error, "no certificate could be issued");
-                Status::internal("the certificate can't be issued")
-            })?;
+        let issued = authority.agent(id, key, clock::now()).map_err(|error| {
+            warn!(%launch, %error, "no certificate could be issued");
+            Status::internal("the certificate can't be issued")
+        })?;
         let instance = InstanceId::new(id.instance());
         let enrolled = Event::Enrolled {
             launch: launch.clone(),

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use futures::stream::Map;
 use futures::{Stream, StreamExt as _};
-use jiff::Timestamp;
 use muster_core::LaunchId;
 use muster_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use muster_proto::v1::{
@@ -26,6 +25,7 @@ use self::rations::Rations;
 use self::stream::Session;
 use super::authorize::{self, Refused, Validity};
 use super::time::to_wire;
+use crate::clock;
 use crate::engine::{Engine, Stopped};
 use crate::identity::csr::RequestedKey;
 use crate::identity::serving::PresentAuthority;
@@ -204,12 +204,10 @@ impl AgentService for Agents {
         let key = RequestedKey::from_csr(&request.get_ref().csr_der)
             .map_err(|error| Status::invalid_argument(format!("csr_der: {error}")))?;
         let authority = self.shared.authority.get();
-        let issued = authority
-            .agent(&id, &key, Timestamp::now())
-            .map_err(|error| {
-                warn!(%launch, %error, "no certificate could be issued");
-                Status::internal("the certificate can't be issued")
-            })?;
+        let issued = authority.agent(&id, &key, clock::now()).map_err(|error| {
+            warn!(%launch, %error, "no certificate could be issued");
+            Status::internal("the certificate can't be issued")
+        })?;
         let trusted = authority.trust_anchors().len();
         debug!(%launch, issuing = authority.fingerprint(), trusted, "a certificate was renewed");
         Ok(Response::new(RenewCertificateResponse {

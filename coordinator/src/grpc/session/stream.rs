@@ -205,10 +205,9 @@ impl Session {
                     let Ok(Some(request)) = request else {
                         return Err(End::Left);
                     };
-                    self.validity
-                        .check(Timestamp::now())
-                        .map_err(End::Invalid)?;
-                    Box::pin(self.heard(connection, request, clock::now())).await?;
+                    let now = clock::now();
+                    self.validity.check(now).map_err(End::Invalid)?;
+                    Box::pin(self.heard(connection, request, now)).await?;
                 }
             }
         }

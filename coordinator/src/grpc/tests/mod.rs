@@ -3,6 +3,7 @@
 mod attested;
 mod aws;
 mod enrollment;
+mod jumps;
 mod operator;
 mod session;
 mod stream;
@@ -42,6 +43,7 @@ use super::sample::{
     ClientIdentity, INSTANCE, channel, channel_from, operator_identity, pool, runner,
 };
 use super::session::{AgentSettings, Agents};
+use crate::clock;
 use crate::engine::{Engine, Executor, Parts, Vault};
 
 use crate::github::{GithubClient, Settings};
@@ -77,7 +79,7 @@ struct World {
 /// A launch that was decided now, whose instance boots.
 fn booting() -> Runner {
     let mut record = runner(LAUNCH, Work::Booting);
-    let now = Timestamp::now();
+    let now = clock::now();
     record.marks.created_at = now;
     record.marks.stage_since = now;
     record
@@ -195,7 +197,7 @@ impl World {
     }
 
     async fn token(&self, life: Duration) -> SecretString {
-        let expires_at = Timestamp::now() + life;
+        let expires_at = clock::now() + life;
         let (launch, pool) = (LAUNCH.into(), "linux".into());
         join_token::make(&self.store, launch, pool, INSTANCE.into(), expires_at)
             .await

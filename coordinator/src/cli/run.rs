@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -29,7 +28,7 @@ use crate::identity::spiffe::TrustDomain;
 use crate::presence::{self, Presence};
 use crate::runner_versions::{self, RunnerVersions, VersionParts};
 use crate::secrets::{self, Applied, Reader};
-use crate::store::Store;
+use crate::store::{Retention, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::{Logs, Metrics, emf};
 use crate::web::{self, Web};
@@ -38,13 +37,14 @@ use crate::web::{self, Web};
 const JOB_CHECK: Duration = Duration::from_secs(5);
 /// What is older than this is pruned from the store: GitHub lists deliveries for three days.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Time between two prunings.
+/// Time between two prunings, and before the first.
 const PRUNE: Duration = Duration::from_secs(60 * 60);
 
 /// What the tasks of the service share.
 struct Service {
     config: Config,
     store: Store,
+    retention: Retention,
     engine: Engine,
     presence: Presence,
     authority: PresentAuthority,
@@ -156,6 +156,7 @@ async fn live(
         let sockets = sockets.listen().await?;
         let providers =
             wiring::providers(&config, &store, &authority, &metrics, &addresses, tasks).await?;
+        let retention = Retention::begin(store.clone(), RETENTION).await?;
         let aws = wiring::aws_enrollment(&config, &providers, &metrics)?;
         let presence = Presence::default();
         let executor = Executor::new(
@@ -176,6 +177,7 @@ async fn live(
         let service = Service {
             config,
             store,
+            retention,
             engine,
             presence,
             authority,
@@ -386,7 +388,8 @@ impl Service {
                 self.stop.clone(),
             ),
         );
-        tasks.spawn("prune", prune(self.store.clone(), self.stop.clone()));
+        let pruning = self.retention.clone().run(PRUNE, self.stop.clone());
+        tasks.spawn("prune", pruning);
         let (store, engine, stop) = (self.store.clone(), self.engine.clone(), self.stop.clone());
         tasks.spawn("deliveries", async move {
             store
@@ -394,20 +397,4 @@ impl Service {
                 .await;
         });
     }
-}
-
-/// Removes what is old from the store.
-async fn prune(store: Store, stop: CancellationToken) {
-    let pruning = async {
-        loop {
-            if let Ok(before) = Timestamp::now().checked_sub(RETENTION)
-                && let Err(error) = store.prune(before).await
-            {
-                tracing::warn!(%error, "the store can't be pruned");
-            }
-            tokio::time::sleep(PRUNE).await;
-        }
-    };
-    // What was pruned by then stays so.
-    stop.run_until_cancelled(pruning).await;
 }

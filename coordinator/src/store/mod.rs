@@ -20,6 +20,7 @@ mod journal;
 mod lease;
 mod ledger;
 mod prune;
+mod retention;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use database::postgres::{Limits, PostgresSettings};
 pub use error::StoreError;
 pub use lease::{Leadership, LeaseTimes};
 pub use ledger::Ledger;
+pub use retention::{NotPruned, Retention};
 pub use types::{
     Accepted, Batch, BatchId, Claimed, Delivery, Enrolment, JoinToken, LaunchBatch, OperatorAction,
     Pruned, Redeemed, StoredEntry, TimelineQuery,

@@ -1,10 +1,11 @@
 //! Reading the timeline.
 
+use jiff::Timestamp;
 use muster_core::{JobId, LaunchId, PoolName, RunnerName, TimelineEntry};
 use sqlx::FromRow;
 
 use super::codec::timestamp;
-use super::database::{Readers, Statement, Value, built};
+use super::database::{Readers, Statement, Value, built, statement};
 use super::{StoreError, StoredEntry, TimelineQuery};
 
 #[derive(FromRow)]
@@ -50,6 +51,17 @@ pub(super) async fn read(
         entries.reverse();
     }
     Ok(entries)
+}
+
+/// When the newest entry was made.
+pub(super) async fn newest_at(db: &Readers) -> Result<Option<Timestamp>, StoreError> {
+    let mut db = db.acquire().await?;
+    let row: Option<(Option<i64>,)> = statement("SELECT max(at) FROM timeline")
+        .first(&mut db)
+        .await?;
+    row.and_then(|(at,)| at)
+        .map(|at| timestamp(at, "timeline entry", "of the newest time"))
+        .transpose()
 }
 
 fn select(query: &TimelineQuery) -> Statement {

@@ -12,6 +12,7 @@ mod model;
 mod outage;
 mod prune;
 mod refusals;
+mod retention;
 mod schema;
 mod timeline;
 mod tls;

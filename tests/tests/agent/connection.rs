@@ -108,7 +108,7 @@ async fn a_server_of_another_authority_gets_nothing() {
 #[tokio::test]
 async fn the_certificate_is_renewed_at_half_of_its_life() {
     let id = unique_instance_id();
-    let mut coordinator = Coordinator::with(&id, Duration::from_secs(2), []).await;
+    let mut coordinator = Coordinator::with(&id, Duration::from_secs(4), []).await;
     let host = Host::new(&coordinator, "");
     let agent = host.start().await;
     let _first = coordinator.session().await;
@@ -167,7 +167,7 @@ async fn the_old_stream_serves_until_the_one_with_the_new_certificate_is_answere
 #[tokio::test]
 async fn an_old_stream_that_ends_first_is_followed_by_the_new_one() {
     let id = unique_instance_id();
-    let mut coordinator = Coordinator::with(&id, Duration::from_secs(2), []).await;
+    let mut coordinator = Coordinator::with(&id, Duration::from_secs(4), []).await;
     let host = Host::new(&coordinator, "");
     let agent = host.start().await;
     let first = coordinator.session().await;

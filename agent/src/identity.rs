@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -14,9 +15,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::Instant;
+use x509_parser::parse_x509_certificate;
 
+use crate::boot::since_boot;
+use crate::steady::Steady;
 use crate::tls::{self, ClientAuth, TlsError};
-use crate::wire;
+
+/// How long before a certificate is issued its life begins (`coordinator/src/identity/ca.rs`).
+const BACKDATED: SignedDuration = SignedDuration::from_secs(60);
+/// A difference between the host's clock and the coordinator's that is worth a word.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
 /// A key that waits for its certificate.
 pub(crate) struct Request {
@@ -33,6 +41,8 @@ pub(crate) struct Identity {
     pub(crate) anchors: Vec<CertificateDer<'static>>,
     /// When to ask for the next certificate: at half of this one's life.
     pub(crate) renew_at: Instant,
+    /// The time that the coordinator's certificates are judged by.
+    pub(crate) steady: Steady,
     parts: Arc<Parts>,
 }
 
@@ -42,7 +52,8 @@ struct Parts {
     /// PKCS#8, base64.
     key: SecretString,
     certificate: CertificateDer<'static>,
-    not_after: Timestamp,
+    /// When it was accepted, by the clock of this boot.
+    accepted: Duration,
 }
 
 /// An identity as it is kept for the next process of the same agent.
@@ -50,7 +61,8 @@ struct Parts {
 struct Kept {
     instance_id: String,
     enrolled_at: Timestamp,
-    not_after: Timestamp,
+    accepted: Duration,
+    steady: Steady,
     key: String,
     certificate: String,
     anchors: Vec<String>,
@@ -65,8 +77,8 @@ pub(crate) enum IdentityError {
     /// The certificate doesn't parse, isn't for our key, or an authority doesn't parse.
     #[error("use the certificate: {0}")]
     Certificate(#[from] TlsError),
-    /// No end, or one that is past.
-    #[error("the certificate's end is missing or past")]
+    /// It has no life, or none is left.
+    #[error("the certificate's life is over, or can't be read")]
     Expired,
     /// What was kept for this process is not an identity.
     #[error("use the identity that an earlier process left: it is not readable")]
@@ -94,18 +106,17 @@ impl Request {
         certificate: Vec<u8>,
         anchors: Vec<Vec<u8>>,
         present: &[CertificateDer<'static>],
-        not_after: Option<&prost_types::Timestamp>,
+        steady: Steady,
     ) -> Result<Identity, IdentityError> {
         let anchors = if anchors.is_empty() {
             present.to_vec()
         } else {
             anchors.into_iter().map(CertificateDer::from).collect()
         };
-        let not_after = not_after
-            .and_then(wire::time)
-            .ok_or(IdentityError::Expired)?;
         let key = Zeroizing::new(self.key.serialize_der());
-        Identity::new(&key, certificate.into(), anchors, not_after)
+        let identity = Identity::new(&key, certificate.into(), anchors, steady, since_boot())?;
+        warn_of_the_clock(&identity.parts.certificate);
+        Ok(identity)
     }
 }
 
@@ -114,23 +125,29 @@ impl Identity {
         key: &[u8],
         certificate: CertificateDer<'static>,
         anchors: Vec<CertificateDer<'static>>,
-        not_after: Timestamp,
+        steady: Steady,
+        accepted: Duration,
     ) -> Result<Self, IdentityError> {
-        if not_after <= Timestamp::now() {
-            return Err(IdentityError::Expired);
-        }
         let auth = ClientAuth {
             certificate: certificate.clone(),
             key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec())),
         };
+        let tls = tls::client_config(&anchors, Some(auth), Arc::new(steady))?;
+        // The host's clock has no say in it: it may be wrong, and a job may set it.
+        let life = Life::of(&certificate).ok_or(IdentityError::Expired)?.lasts;
+        let lived = since_boot().saturating_sub(accepted);
+        if life <= lived {
+            return Err(IdentityError::Expired);
+        }
         Ok(Self {
-            tls: tls::client_config(&anchors, Some(auth))?,
+            tls,
             anchors,
-            renew_at: Instant::now() + wire::until(not_after) / 2,
+            renew_at: Instant::now() + (life / 2).saturating_sub(lived),
+            steady,
             parts: Arc::new(Parts {
                 key: BASE64_STANDARD.encode(key).into(),
                 certificate,
-                not_after,
+                accepted,
             }),
         })
     }
@@ -145,7 +162,8 @@ impl Identity {
         let kept = Kept {
             instance_id: instance_id.to_owned(),
             enrolled_at,
-            not_after: self.parts.not_after,
+            accepted: self.parts.accepted,
+            steady: self.steady,
             key: self.parts.key.expose_secret().to_owned(),
             certificate: encode(&self.parts.certificate),
             anchors: self.anchors.iter().map(encode).collect(),
@@ -172,70 +190,46 @@ impl Identity {
             &Zeroizing::new(decode(&key)?),
             decode(&kept.certificate)?.into(),
             anchors?,
-            kept.not_after,
+            kept.steady,
+            kept.accepted,
         )?;
         Ok((identity, kept.instance_id, kept.enrolled_at))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
+/// What a certificate says of its life.
+struct Life {
+    issued: Timestamp,
+    lasts: Duration,
+}
 
-    use jiff::Timestamp;
-    use rcgen::{CertificateParams, CertificateSigningRequestParams, Issuer, KeyPair};
-
-    use tokio::time::Instant;
-
-    use super::{IdentityError, Request};
-    use crate::wire;
-
-    fn issue(csr: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::default();
-        let authority = params.self_signed(&key).unwrap();
-        let request = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
-        let issuer = Issuer::new(params, key);
-        let certificate = request.signed_by(&issuer).unwrap();
-        (certificate.der().to_vec(), authority.der().to_vec())
-    }
-
-    #[test]
-    fn a_certificate_for_the_key_is_accepted_and_another_is_not() {
-        let request = Request::new().unwrap();
-        let (certificate, authority) = issue(&request.csr_der());
-        let end = wire::timestamp(Timestamp::now() + Duration::from_secs(3600));
-        let accept = |certificate: &[u8], end| {
-            request.accept(certificate.to_vec(), vec![authority.clone()], &[], end)
-        };
-        let identity = accept(&certificate, Some(&end)).unwrap();
-        let renew_in = identity.renew_at.duration_since(Instant::now());
-        assert!(renew_in <= Duration::from_secs(1800));
-        assert!(renew_in > Duration::from_secs(1790));
-
-        let (other, _) = issue(&Request::new().unwrap().csr_der());
-        assert!(matches!(
-            accept(&other, Some(&end)),
-            Err(IdentityError::Certificate(_))
-        ));
-        assert!(matches!(
-            accept(b"not a certificate", Some(&end)),
-            Err(IdentityError::Certificate(_))
-        ));
-        let text = identity.kept("i-1", Timestamp::UNIX_EPOCH).unwrap();
-        let (again, instance, enrolled_at) = super::Identity::restore(&text).unwrap();
-        assert_eq!(
-            (instance.as_str(), enrolled_at),
-            ("i-1", Timestamp::UNIX_EPOCH)
-        );
-        assert_eq!(again.anchors, identity.anchors);
-        assert!(matches!(
-            super::Identity::restore(b"{\"key\": \"s3cret\"}"),
-            Err(IdentityError::Kept)
-        ));
-        assert!(matches!(
-            accept(&certificate, None),
-            Err(IdentityError::Expired)
-        ));
+impl Life {
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+        let validity = parsed.validity();
+        let begins = Timestamp::from_second(validity.not_before.timestamp()).ok()?;
+        let ends = Timestamp::from_second(validity.not_after.timestamp()).ok()?;
+        let issued = begins.checked_add(BACKDATED).ok()?;
+        Some(Self {
+            issued,
+            lasts: Duration::try_from(ends.duration_since(issued)).ok()?,
+        })
     }
 }
+
+/// Says so if a certificate that was issued now is of another time.
+fn warn_of_the_clock(certificate: &CertificateDer<'_>) {
+    let Some(life) = Life::of(certificate) else {
+        return;
+    };
+    let ahead = Timestamp::now().duration_since(life.issued);
+    if ahead.abs() > CLOCKS_DIFFER {
+        tracing::warn!(
+            seconds = ahead.as_secs(),
+            "this host's clock is ahead of the coordinator's, or behind it if negative; its sessions don't go by it"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ mod selftest;
 mod session;
 mod signals;
 mod start;
+mod steady;
 mod supervise;
 mod systemd;
 mod tls;

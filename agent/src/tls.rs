@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use thiserror::Error;
@@ -71,17 +72,18 @@ pub(crate) struct ClientAuth {
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
-/// Settings that trust `anchors` only, and prove `client` if it is given.
+/// Settings that trust `anchors` only, at the time that `time` tells, and prove `client` if it is given.
 pub(crate) fn client_config(
     anchors: &[CertificateDer<'static>],
     client: Option<ClientAuth>,
+    time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for anchor in anchors {
         roots.add(anchor.clone())?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots);
     let mut config = match client {

@@ -58,7 +58,8 @@ fn several_authorities_are_trusted_while_one_replaces_another() {
     let anchors = &config.network().trust_anchors;
     let expected = [old, new].map(|text| CertificateDer::from_pem_slice(text.as_bytes()).unwrap());
     assert_eq!(*anchors, expected);
-    crate::tls::client_config(anchors, None).unwrap();
+    let time = std::sync::Arc::new(rustls::time_provider::DefaultTimeProvider);
+    crate::tls::client_config(anchors, None, time).unwrap();
     // One that is cut short is no reason to trust the other alone.
     both["trust_anchors_pem"] = format!("{old}{}", &new[..new.len() - 40]).into();
     let error = parse_run(&both.to_string()).unwrap_err().to_string();

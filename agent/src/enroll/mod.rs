@@ -3,6 +3,7 @@
 mod credentials;
 mod signature;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use muster_proto::v1::{
     EnrollBegin, EnrollChallenge, EnrollIssued, EnrollProof, EnrollRequest, EnrollResponse,
     JoinTokenEvidence,
 };
+use rustls::time_provider::DefaultTimeProvider;
 use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -25,6 +27,7 @@ use self::credentials::{CredentialsError, InstanceCredentials, Source};
 use crate::backoff::Backoff;
 use crate::config::{Attestation, NetworkConfig};
 use crate::identity::{Identity, IdentityError, Request};
+use crate::steady::Steady;
 use crate::tls::{self, TlsError};
 
 /// First ceiling of the wait between two tries.
@@ -185,7 +188,9 @@ async fn attempt(
     request: &Request,
     means: &Means<'_>,
 ) -> Result<Enrolled, EnrollError> {
-    let tls = tls::client_config(&config.trust_anchors, None)?;
+    // By the system's time, which is set while a host starts. No job has begun that could set it otherwise.
+    let time = Arc::new(DefaultTimeProvider);
+    let tls = tls::client_config(&config.trust_anchors, None, time)?;
     let channel = tls::connect(&config.enroll, tls).await?;
     let (steps, stream) = mpsc::channel(2);
     send(
@@ -261,7 +266,7 @@ fn accept(
         issued.certificate_der,
         issued.trust_anchors_der,
         &config.trust_anchors,
-        issued.not_after.as_ref(),
+        Steady::start(),
     )?;
     Ok(Enrolled {
         identity,

@@ -189,7 +189,7 @@ impl Link {
             answer.certificate_der,
             answer.trust_anchors_der,
             &self.identity.anchors,
-            answer.not_after.as_ref(),
+            self.identity.steady,
         )?)
     }
 

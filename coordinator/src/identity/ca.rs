@@ -37,8 +37,12 @@ pub const MAX_OPERATOR_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 pub const SERVER_TTL: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 const AUTHORITY_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// How far the clock of a peer may lag behind ours.
+/// How far the clock of a peer may lag behind ours. Agents take it off the life of their certificates
+/// (`agent/src/identity.rs`).
 const BACKDATE: Duration = Duration::from_secs(60);
+/// The same for the coordinator's own certificate: a host with a wrong clock must find it good also when the
+/// coordinator has just started.
+const SERVER_BACKDATE: Duration = Duration::from_secs(24 * 60 * 60);
 /// File names of an authority that this program made.
 const CERTIFICATE_FILE: &str = "ca.crt";
 const KEY_FILE: &str = "ca.key";
@@ -333,7 +337,11 @@ impl Authority {
         if not_after <= now {
             return Err(CaError::Expired(self.not_after));
         }
-        let mut params = params(common_name, now, not_after)?;
+        let backdate = match usage {
+            ExtendedKeyUsagePurpose::ServerAuth => SERVER_BACKDATE,
+            _ => BACKDATE,
+        };
+        let mut params = params(common_name, (now, backdate), not_after)?;
         params.subject_alt_names = names;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -345,7 +353,11 @@ impl Authority {
 
 fn new_authority(now: Timestamp) -> Result<(String, SecretString), CaError> {
     let key = KeyPair::generate()?;
-    let mut params = params("Muster authority", now, later(now, AUTHORITY_TTL))?;
+    let mut params = params(
+        "Muster authority",
+        (now, BACKDATE),
+        later(now, AUTHORITY_TTL),
+    )?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key)?;
@@ -354,7 +366,7 @@ fn new_authority(now: Timestamp) -> Result<(String, SecretString), CaError> {
 
 fn params(
     common_name: &str,
-    now: Timestamp,
+    (now, backdate): (Timestamp, Duration),
     not_after: Timestamp,
 ) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
@@ -364,7 +376,7 @@ fn params(
         .push(DnType::CommonName, common_name);
     params.serial_number = Some(random_serial()?);
     let epoch = date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + since_epoch(now).saturating_sub(BACKDATE);
+    params.not_before = epoch + since_epoch(now).saturating_sub(backdate);
     params.not_after = epoch + since_epoch(not_after);
     Ok(params)
 }

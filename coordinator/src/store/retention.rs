@@ -72,7 +72,6 @@ impl Retention {
             loop {
                 sleep(interval).await;
                 match self.prune(clock::now(), self.since.elapsed()).await {
-                    Ok(_) => {}
                     Err(NotPruned::Store(error)) => {
                         tracing::warn!(%error, "the store can't be pruned");
                     }
@@ -82,7 +81,7 @@ impl Retention {
                         "nothing is pruned from the store, as the system's clock may be wrong; that begins again \
                          when this process has run for as long as things are kept"
                     ),
-                    Err(_) => {}
+                    Ok(_) | Err(_) => {}
                 }
             }
         };

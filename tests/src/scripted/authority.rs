@@ -1,10 +1,11 @@
 //! A certificate authority, and the listeners' TLS.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -13,6 +14,9 @@ use tokio_rustls::TlsAcceptor;
 
 /// The name in the server's certificate.
 pub(crate) const SERVER_NAME: &str = "muster.test";
+
+/// As `coordinator/src/identity/ca.rs` has it.
+const BACKDATED: Duration = Duration::from_secs(60);
 
 pub(crate) struct Authority {
     pub(crate) certificate: Certificate,
@@ -30,9 +34,13 @@ impl Authority {
         }
     }
 
-    /// A client certificate for a request's key, DER.
-    pub(crate) fn sign(&self, csr_der: &[u8]) -> Vec<u8> {
+    /// A client certificate for a request's key, DER, backdated as the coordinator's are.
+    pub(crate) fn sign(&self, csr_der: &[u8], life: Duration) -> Vec<u8> {
         let mut request = CertificateSigningRequestParams::from_der(&csr_der.into()).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs());
+        request.params.not_before = now - BACKDATED;
+        request.params.not_after = now + life;
         request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         request.signed_by(&self.issuer).unwrap().der().to_vec()
     }

@@ -41,6 +41,9 @@ pub const AUDIENCE: &str = "muster.test";
 /// The join token that it expects.
 pub const TOKEN: &str = "one-time-token-of-this-launch";
 
+/// Life of renewed certificates.
+const RENEWED_LIFE: Duration = Duration::from_secs(3600);
+
 /// What it does at enrolment and renewal.
 pub struct Behaviour {
     /// Answers to the first enrolments; those after them succeed.
@@ -49,7 +52,7 @@ pub struct Behaviour {
     pub session_refusals: Mutex<VecDeque<Status>>,
     /// Whether hellos are left without an answer.
     pub silent: AtomicBool,
-    /// The end that it names for each certificate.
+    /// For how long a certificate lives that is not a renewed one.
     pub certificate_life: Duration,
     /// The instance id that it gives.
     pub instance_id: String,
@@ -89,7 +92,7 @@ impl Coordinator {
         Self::with(instance_id, Duration::from_secs(3600), []).await
     }
 
-    /// One that names this end for its certificates and refuses the first enrolments.
+    /// One that lets its first certificates live for so long and refuses the first enrolments.
     pub async fn with(
         instance_id: &str,
         certificate_life: Duration,
@@ -274,7 +277,9 @@ impl EnrollmentService for Service {
                 None => panic!("no evidence"),
             }
             let issued = EnrollIssued {
-                certificate_der: service.authority.sign(&proof.csr_der),
+                certificate_der: service
+                    .authority
+                    .sign(&proof.csr_der, service.behaviour.certificate_life),
                 trust_anchors_der: vec![service.authority.certificate.der().to_vec()],
                 spiffe_id: "spiffe://test/x".into(),
                 not_after: service.not_after(),
@@ -326,9 +331,11 @@ impl AgentService for Service {
     ) -> Result<Response<RenewCertificateResponse>, Status> {
         self.behaviour.renewals.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(RenewCertificateResponse {
-            certificate_der: self.authority.sign(&request.into_inner().csr_der),
+            certificate_der: self
+                .authority
+                .sign(&request.into_inner().csr_der, RENEWED_LIFE),
             trust_anchors_der: Vec::new(),
-            not_after: Some((SystemTime::now() + Duration::from_secs(3600)).into()),
+            not_after: Some((SystemTime::now() + RENEWED_LIFE).into()),
         }))
     }
 }

@@ -64,7 +64,7 @@ async fn survive(compute: Compute, number: u64) {
     let (scene, started) = tokio::join!(demo::play(&world), kill);
     let story = || world.coordinator.log_tail();
     started.unwrap_or_else(|error| panic!("{error:#}"));
-    let scene = scene.unwrap_or_else(|error| panic!("{error:#}"));
+    let scene = scene.unwrap_or_else(|error| panic!("{error:#}\n{}", story()));
     let explained = demo::explain_and_give_up(&world, &scene).await;
     explained.unwrap_or_else(|error| panic!("{error:#}\n{}", story()));
     let counted = all_accounted_for(&world, &scene).await;

@@ -13,7 +13,7 @@ fn policies_name_what_aws_has() {
         .filter(|path| path.extension().is_some_and(|kind| kind == "json"))
         .collect();
     files.sort();
-    assert_eq!(files.len(), 8, "{files:?}");
+    assert_eq!(files.len(), 9, "{files:?}");
     let checked = Command::new(python())
         .arg("-B")
         .arg(script("reference.py"))

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use muster_core::{InstanceId, LaunchId, Origin, PoolName};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::identity::files;
+
 /// Name of the file that holds the launch.
 const LAUNCH: &str = "launch";
 /// Name of the file that holds the pool.
@@ -71,8 +73,13 @@ impl Folder {
             ));
         }
         fs::create_dir_all(&self.path)?;
-        fs::write(self.path.join(POOL), pool.as_str())?;
-        fs::write(self.path.join(LAUNCH), launch.as_str())?;
+        // Whoever lists instances meanwhile must not find one without its launch: it would count as one that the ledger
+        // has lost. So the launch comes first, and each file is there whole or not at all, also where it was before.
+        let write = |name, text: &str| {
+            files::write_atomically(&self.path.join(name), text.as_bytes(), files::PUBLIC)
+        };
+        write(LAUNCH, launch.as_str())?;
+        write(POOL, pool.as_str())?;
         // A copy, never links: a job could write through a link into the next job's runner.
         copy_tree(runner_dir, &self.runner())
     }
@@ -210,6 +217,25 @@ mod tests {
         fs::write(runner.join("bin/Runner.Listener"), "#!").unwrap();
         let folder = Folder::of(&dir.path().join("instances"), &"i-0123456789abcdef0".into());
         (dir, folder, runner)
+    }
+
+    #[test]
+    fn an_instance_that_tells_its_pool_tells_its_launch() {
+        let (_dir, folder, runner) = folder();
+        let prepared = folder.clone();
+        let making = std::thread::spawn(move || {
+            for _ in 0..100 {
+                prepared
+                    .prepare(&"launch".into(), &"linux".into(), &runner)
+                    .unwrap();
+            }
+        });
+        let mut looked = false;
+        while !making.is_finished() || !looked {
+            looked = folder.origin().is_some();
+            assert!(!looked || folder.launch() == Some("launch".into()));
+        }
+        making.join().unwrap();
     }
 
     #[test]

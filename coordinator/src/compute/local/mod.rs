@@ -243,10 +243,12 @@ impl LocalProvider {
                 Liveness::Cleared => self.forget_old(&instance, age).await,
                 Liveness::NotStarted | Liveness::Alive if !dead => {
                     let folder = Folder::of(&self.settings.instances_dir, &instance);
+                    let origin = folder.origin();
                     listed.alive.push(Marked {
                         instance,
-                        launch,
-                        origin: folder.origin(),
+                        // It may have been made since; what has a pool has a launch.
+                        launch: launch.or_else(|| folder.launch()),
+                        origin,
                     });
                 }
                 Liveness::NotStarted | Liveness::Alive | Liveness::Ended => {

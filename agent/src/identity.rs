@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
+use muster_proto::certificate::BACKDATED;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -21,8 +22,6 @@ use crate::boot::since_boot;
 use crate::steady::Steady;
 use crate::tls::{self, ClientAuth, TlsError};
 
-/// How long before a certificate is issued its life begins (`coordinator/src/identity/ca.rs`).
-const BACKDATED: SignedDuration = SignedDuration::from_secs(60);
 /// A difference between the host's clock and the coordinator's that is worth a word.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 

@@ -2,6 +2,7 @@
 //!
 //! The documentation of each message and field is in `proto/muster/v1/*.proto`.
 
+pub mod certificate;
 pub mod codec;
 pub mod sts;
 

@@ -81,6 +81,7 @@ fn one_that_has_a_job_at_github_keeps_it(#[values(false, true)] assigned: bool) 
     assert_eq!(count(&changes, terminates), 0, "{:?}", changes.effects);
     let deregisters = |effect: &Effect| matches!(effect, Effect::Deregister { .. });
     assert_eq!(count(&changes, deregisters), 1);
+    assert_eq!(told(&changes), ["late"]);
     // While GitHub says nothing, nothing is done twice, and nothing is ended.
     assert!(tester.pass(60).effects.is_empty());
     let changes = answered(&mut tester, &launch, DeregisterAnswer::Busy);

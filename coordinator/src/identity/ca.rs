@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use jiff::Timestamp;
+use muster_proto::certificate::BACKDATED;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
@@ -37,10 +38,7 @@ pub const MAX_OPERATOR_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 pub const SERVER_TTL: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 const AUTHORITY_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// How far the clock of a peer may lag behind ours. Agents take it off the life of their certificates
-/// (`agent/src/identity.rs`).
-const BACKDATE: Duration = Duration::from_secs(60);
-/// The same for the coordinator's own certificate: a host with a wrong clock must find it good also when the
+/// How much earlier the coordinator's own certificate begins than it is issued: a host with a wrong clock must find it good also when the
 /// coordinator has just started.
 const SERVER_BACKDATE: Duration = Duration::from_secs(24 * 60 * 60);
 /// File names of an authority that this program made.
@@ -339,7 +337,7 @@ impl Authority {
         }
         let backdate = match usage {
             ExtendedKeyUsagePurpose::ServerAuth => SERVER_BACKDATE,
-            _ => BACKDATE,
+            _ => BACKDATED,
         };
         let mut params = params(common_name, (now, backdate), not_after)?;
         params.subject_alt_names = names;
@@ -355,7 +353,7 @@ fn new_authority(now: Timestamp) -> Result<(String, SecretString), CaError> {
     let key = KeyPair::generate()?;
     let mut params = params(
         "Muster authority",
-        (now, BACKDATE),
+        (now, BACKDATED),
         later(now, AUTHORITY_TTL),
     )?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

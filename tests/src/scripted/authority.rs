@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use muster_proto::certificate::BACKDATED;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
@@ -14,9 +15,6 @@ use tokio_rustls::TlsAcceptor;
 
 /// The name in the server's certificate.
 pub(crate) const SERVER_NAME: &str = "muster.test";
-
-/// As `coordinator/src/identity/ca.rs` has it.
-const BACKDATED: Duration = Duration::from_secs(60);
 
 pub(crate) struct Authority {
     pub(crate) certificate: Certificate,

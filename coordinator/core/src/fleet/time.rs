@@ -229,7 +229,6 @@ impl Fleet {
         }
     }
 
-    /// Repeats what was asked for a runner whose work is over and that is still there.
     /// A runner that is not known to listen may do so, and have a job that nobody has told of yet. Only GitHub can
     /// say so, by refusing to delete its registration, and after that its host. Whether that is still to be waited for.
     fn leaves_first(&mut self, launch: &LaunchId, turn: &mut Turn) -> bool {
@@ -241,6 +240,9 @@ impl Fleet {
         }
         match runner.registration {
             Registration::Exists { .. } => {
+                let detail =
+                    format!("{NOT_LISTENED}; its registration goes first, in case it has a job");
+                turn.tell(runner, "late", detail);
                 self.deregister(launch, turn);
                 true
             }
@@ -260,6 +262,7 @@ impl Fleet {
         })
     }
 
+    /// Repeats what was asked for a runner whose work is over and that is still there.
     fn ask_again(&mut self, launch: &LaunchId, turn: &mut Turn) {
         let Some(runner) = self.runners.get_mut(launch) else {
             return;
@@ -333,7 +336,6 @@ impl Fleet {
     }
 }
 
-/// Whether a runner is still there although its instance was to go.
 /// Whether a runner has not listened for longer than its pool allows.
 fn starts_too_long(runner: &Runner, limits: &TimeLimits, now: Timestamp) -> bool {
     let starts = matches!(
@@ -344,6 +346,7 @@ fn starts_too_long(runner: &Runner, limits: &TimeLimits, now: Timestamp) -> bool
     starts && elapsed(enrolled_at, now) >= limits.start
 }
 
+/// Whether a runner is still there although its instance was to go.
 fn outlived(runner: &Runner, now: Timestamp) -> bool {
     let deadline = runner.drain.as_ref().and_then(|drain| drain.deadline);
     deadline.is_some_and(|at| elapsed(at, now) >= AFTER_DEADLINE)

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{AUTHORITY_TTL, Authority, BACKDATE, IsCa, later, new_authority, params};
+use super::{AUTHORITY_TTL, Authority, BACKDATED, IsCa, later, new_authority, params};
 
 /// An authority in its two texts.
 pub(crate) struct Pair {
@@ -45,7 +45,7 @@ impl Pair {
         change: fn(&mut CertificateParams),
     ) -> String {
         let key = KeyPair::from_pem(self.key.expose_secret()).unwrap();
-        let mut params = params("Muster authority", (from, BACKDATE), later(from, ttl)).unwrap();
+        let mut params = params("Muster authority", (from, BACKDATED), later(from, ttl)).unwrap();
         params.is_ca = IsCa::Ca(super::BasicConstraints::Constrained(0));
         change(&mut params);
         params.self_signed(&key).unwrap().pem()

@@ -2,6 +2,7 @@
 
 mod backup;
 mod batches;
+mod checkpoint;
 mod durability;
 mod enrolments;
 mod fleet;

@@ -73,7 +73,7 @@ struct World {
     agents: SocketAddr,
     operators: SocketAddr,
     stop: CancellationToken,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// A launch that was decided now, whose instance boots.
@@ -183,7 +183,7 @@ impl World {
             serving,
             metrics,
             stop,
-            _directory: directory,
+            directory,
         }
     }
 

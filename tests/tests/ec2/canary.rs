@@ -284,11 +284,11 @@ async fn an_image_that_is_not_there_stops_nothing_but_itself() {
     let pool = up.pool().await;
     let trial = pool.trial.unwrap();
     assert!(trial.stopped.is_some(), "{trial:?}");
-    assert_eq!(
-        (trial.canary.failed, pool.closed_until),
-        (trial.canary.launches, None)
-    );
-    assert_eq!(pool.held, []);
+    // Three failures stop it, and those that were not asked for yet by then are taken back.
+    let failed = 3..=trial.canary.launches;
+    assert!(failed.contains(&trial.canary.failed), "{trial:?}");
+    assert_eq!(trial.canary.good, 0);
+    assert_eq!((pool.closed_until, pool.held), (None, vec![]));
     up.stop().await;
     home.no_violations();
 }

@@ -10,6 +10,7 @@ use muster_core::{
 use tokio_util::sync::CancellationToken;
 
 use super::host::{self, News};
+use super::judge;
 use super::plan::Planted;
 use super::run::{ACCOUNT_MAX, LIFETIME, POOLS};
 use super::world::{Fate, Service, World};
@@ -55,6 +56,12 @@ pub(super) struct Instance {
 struct Waiting {
     notice: Notice,
     hidden_until: Timestamp,
+}
+
+impl Instance {
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        Duration::try_from(now.duration_since(self.born)).unwrap_or_default()
+    }
 }
 
 impl Instances {
@@ -237,7 +244,13 @@ impl Cloud {
             self.world.pause(self.life, "after an end that hangs").await;
             return Ok(false);
         }
+        let mixed_up = self.mixed_up();
+        let instance = mixed_up.as_ref().unwrap_or(instance);
         if !forgotten {
+            let wrong = judge::ends(&self.world.lock(), instance, self.world.now());
+            if let Some(what) = wrong {
+                self.world.violated(&what);
+            }
             end(&self.world, instance, &format!("life {} asked", self.life));
         }
         self.world.pause(self.life, "after an end").await;
@@ -245,6 +258,17 @@ impl Cloud {
             return Err(unreachable());
         }
         Ok(forgotten || self.world.lock().chance(0.5))
+    }
+
+    /// Another instance than was meant, if that fault is planted.
+    fn mixed_up(&self) -> Option<InstanceId> {
+        let mut state = self.world.lock();
+        if state.plan.planted != Some(Planted::WrongEnd) || !state.chance(0.1) {
+            return None;
+        }
+        let alive: Vec<_> = state.cloud.alive().map(|(id, _)| id.clone()).collect();
+        let at = state.below(alive.len());
+        alive.get(at).cloned()
     }
 
     pub(crate) async fn list(&self) -> Result<Listed, ProviderError> {

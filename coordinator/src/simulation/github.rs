@@ -235,6 +235,10 @@ pub(super) fn hand_out(world: &World) {
     }
     for (id, host) in given {
         world.tell(format!("github gives job {id} to {}", host.as_str()));
+        let wrong = super::judge::gets_a_job(&world.lock(), &host);
+        if let Some(what) = wrong {
+            world.violated(&what);
+        }
         super::host::tell(world, &host, News::Job(id));
         hook::tell(world, id);
     }

@@ -1,6 +1,7 @@
 //! A host: an agent that keeps to the protocol, and a runner.
 
 mod agent;
+mod thief;
 
 use std::time::Duration;
 
@@ -38,12 +39,24 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) struct Host {
     news: mpsc::Sender<News>,
+    /// Since when its agent holds a stream, if it does.
+    pub(super) connected_since: Option<Instant>,
+    /// When it was first told that its instance will be taken, or may be.
+    pub(super) noticed_at: Option<Instant>,
+    /// It will be.
+    pub(super) ends_soon: bool,
+    /// Its job has its certificate.
+    pub(super) robbed: bool,
 }
 
 /// Tells a host something, if it is there.
 pub(super) fn tell(world: &World, instance: &InstanceId, news: News) {
-    let state = world.lock();
-    if let Some(host) = state.judge.hosts.get(instance) {
+    let mut state = world.lock();
+    if let Some(host) = state.judge.hosts.get_mut(instance) {
+        if let News::Interrupted(_, deadline) = news {
+            host.noticed_at.get_or_insert_with(Instant::now);
+            host.ends_soon |= deadline.is_some();
+        }
         // It may be off.
         let _ = host.news.try_send(news);
     }
@@ -58,7 +71,13 @@ pub(super) fn boot(
     power: CancellationToken,
 ) {
     let (tell, news) = mpsc::channel(NEWS);
-    let host = Host { news: tell };
+    let host = Host {
+        news: tell,
+        connected_since: None,
+        noticed_at: None,
+        ends_soon: false,
+        robbed: false,
+    };
     world.lock().judge.hosts.insert(instance.clone(), host);
     let (world, instance, launch, pool) = (
         world.clone(),

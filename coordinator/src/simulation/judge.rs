@@ -2,13 +2,18 @@
 //! GitHub and the hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use muster_core::{InstanceId, JobStatus, Work};
 
 use super::github::Job;
 use super::host::Host;
-use super::run::{POOLS, RERUNS};
+use super::run::{LIFETIME, POOLS, RERUNS};
 use super::world::{State, World};
+
+/// The coordinator's clock is wrong by so much at most.
+const STRAYS: Duration = Duration::from_secs(60);
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -73,6 +78,31 @@ impl Judge {
         }
         self.interrupted += 1;
     }
+}
+
+/// A host is given a job by GitHub.
+pub(super) fn gets_a_job(state: &State, instance: &InstanceId) -> Option<String> {
+    let within = state.plan.drains_within?;
+    let host = state.judge.hosts.get(instance)?;
+    let heard = host.noticed_at?.max(host.connected_since?);
+    (heard.elapsed() > within).then(|| {
+        let (who, after) = (instance.as_str(), heard.elapsed());
+        format!("invariant 9: {who} gets a job {after:?} after its notice")
+    })
+}
+
+/// The coordinator ends an instance; nobody may be harmed by it whose host is as it should be.
+pub(super) fn ends(state: &State, instance: &InstanceId, now: Timestamp) -> Option<String> {
+    let mut runners = state.github.runners.values();
+    let runner = runners.find(|runner| runner.host.as_ref() == Some(instance))?;
+    let job = runner.job?;
+    let host = state.judge.hosts.get(instance)?;
+    let too_old = state.cloud.all.get(instance)?.age(now) + STRAYS >= LIFETIME;
+    let fair = host.connected_since.is_some() && !host.ends_soon && !host.robbed && !too_old;
+    fair.then(|| {
+        let who = instance.as_str();
+        format!("invariant 10: {who} runs job {job}, is well, and is ended")
+    })
 }
 
 /// Whether nothing is left to be done.

@@ -33,6 +33,8 @@ pub(super) struct Plan {
     pub(super) cut: f64,
     /// An agent says that its job is another than it is.
     pub(super) lies: f64,
+    /// A job has got hold of its host's certificate.
+    pub(super) stolen: f64,
     /// A job fails by itself.
     pub(super) job_fails: f64,
     /// A job is cancelled.
@@ -43,6 +45,9 @@ pub(super) struct Plan {
     pub(super) disaster_every: Duration,
     /// Longest jump of the coordinator's clock, in seconds.
     pub(super) clock_jump: i64,
+    /// A host that has had a notice, and is connected, gets no job from so long after it on. Only where nothing else
+    /// is slow or fails: a coordinator that is dead tells nobody.
+    pub(super) drains_within: Option<Duration>,
     /// A fault of Muster itself, planted to see that it is found.
     pub(super) planted: Option<Planted>,
 }
@@ -60,6 +65,8 @@ pub(super) enum Planted {
     ForgottenReap,
     /// An effect leaves the outbox before it is done.
     EarlyDone,
+    /// Some ends are of another instance than was meant.
+    WrongEnd,
 }
 
 impl Plan {
@@ -80,11 +87,13 @@ impl Plan {
             end_hangs: 0.02,
             cut: 0.003,
             lies: 0.05,
+            stolen: 0.02,
             job_fails: 0.1,
             job_cancelled: 0.03,
             taken: 0.0,
             disaster_every: Duration::from_secs(90),
             clock_jump: 20,
+            drains_within: None,
             planted: None,
         }
     }
@@ -121,6 +130,16 @@ impl Plan {
         }
     }
 
+    /// Nothing fails but hosts, which are taken all the time: what is said to be done in time must be.
+    pub(super) fn taken_hosts() -> Self {
+        Self {
+            taken: 1.0,
+            disaster_every: Duration::from_secs(4),
+            drains_within: Some(Duration::from_secs(1)),
+            ..Self::harsh().calm()
+        }
+    }
+
     /// The plan of a seed: they take turns.
     pub(super) fn of(seed: u64) -> Self {
         match seed % 3 {
@@ -147,6 +166,7 @@ impl Plan {
             end_hangs: 0.0,
             cut: 0.0,
             lies: 0.0,
+            stolen: 0.0,
             job_fails: 0.0,
             job_cancelled: 0.0,
             ..self.clone()

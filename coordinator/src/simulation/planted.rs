@@ -7,24 +7,26 @@ use super::run::run;
 const LIVES: u64 = 12;
 const JOBS: usize = 120;
 
-/// Finds a planted fault by what it does; tells after how many lives.
+/// Finds a planted fault by what it does.
 fn found(planted: Planted, by: &str) {
+    let plan = Plan {
+        planted: Some(planted),
+        ..Plan::harsh()
+    };
+    found_in(&plan, by);
+}
+
+/// Finds what is wrong with a plan; tells after how many lives.
+fn found_in(plan: &Plan, by: &str) {
     for seed in 1..=LIVES {
-        let plan = Plan {
-            planted: Some(planted),
-            ..Plan::harsh()
-        };
-        let outcome = run(seed, JOBS, plan);
+        let outcome = run(seed, JOBS, plan.clone());
         if let Some(what) = outcome.violations.first() {
-            println!(
-                "{planted:?}: found in life {seed} after {:?}: {what}",
-                outcome.lasted
-            );
+            println!("found in life {seed} after {:?}: {what}", outcome.lasted);
             assert!(what.contains(by), "{what}\n{}", outcome.story);
             return;
         }
     }
-    panic!("{planted:?} was not found in {LIVES} lives");
+    panic!("not found in {LIVES} lives: {plan:?}");
 }
 
 #[test]
@@ -50,4 +52,18 @@ fn an_end_that_was_never_asked_for_is_found() {
 #[test]
 fn an_intent_that_is_not_stored_is_found() {
     found(Planted::EarlyDone, "invariant 2");
+}
+
+#[test]
+fn an_end_of_a_host_whose_job_is_well_is_found() {
+    found(Planted::WrongEnd, "invariant 10");
+}
+
+#[test]
+fn a_drain_that_takes_its_time_is_found() {
+    let plan = Plan {
+        slow: 0.3,
+        ..Plan::taken_hosts()
+    };
+    found_in(&plan, "invariant 9");
 }

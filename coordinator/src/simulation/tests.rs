@@ -33,6 +33,12 @@ fn lives_end_well(
     }
 }
 
+/// Invariant 9, in time: nothing else is slow here.
+#[rstest]
+fn a_host_that_will_be_taken_gets_no_job(#[values(1, 2)] seed: u64) {
+    must_be_right(&run(seed, 400, Plan::taken_hosts()));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let [first, second] = [(); 2].map(|()| run(42, 100, Plan::storm()));

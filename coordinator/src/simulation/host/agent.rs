@@ -1,44 +1,33 @@
 //! The agent: says hello, tells what happens until it is acknowledged, does what it is told.
 
+mod runner;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use muster_core::{InstanceId, Interruption, LaunchId, PoolName};
+use muster_core::{InstanceId, LaunchId, PoolName};
 use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::session_request::Message as Said;
 use muster_proto::v1::session_response::Message as Told;
 use muster_proto::v1::{
-    AgentEvent, Assignment, AssignmentAccepted, DrainReport, Heartbeat, Hello, InterruptionKind,
-    InterruptionNotice, PhaseChanged, RunnerFinished, RunnerOutcome, RunnerPhase, SessionRequest,
-    SessionResponse,
+    AgentEvent, DrainReport, Heartbeat, Hello, PhaseChanged, RunnerOutcome, RunnerPhase,
+    SessionRequest, SessionResponse,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use self::runner::LINGER;
 use super::{Due, News, PATIENCE, due};
 use crate::grpc::authorize::Validity;
-use crate::grpc::time::to_wire;
 use crate::identity::spiffe::{AgentId, TrustDomain};
-use crate::simulation::github;
 use crate::simulation::run::{ACCOUNT, LIFETIME, REGION};
 use crate::simulation::world::World;
 
 /// Messages that its connection takes before it counts as broken.
 const UNREAD: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// An agent stops a job so long before its instance is taken.
-const LEAD: Duration = Duration::from_secs(30);
-/// So long before it stops a job, one that ends may be taken for one that was stopped.
-const IN_DOUBT: Duration = Duration::from_secs(75);
-/// From so long on without the coordinator, a job that fails looks like one whose host GitHub has given up, which it does
-/// ten minutes after the host went: nobody can tell the two apart.
-const LOOKS_GIVEN_UP: Duration = Duration::from_secs(8 * 60);
-/// It powers its host off so long after its last event was acknowledged, or wasn't.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_UNHEARD: Duration = Duration::from_secs(120);
 
 /// A stream to the coordinator.
 struct Stream {
@@ -157,6 +146,7 @@ impl Agent {
     fn disconnected(&mut self) {
         if let Some(mut stream) = self.stream.take() {
             self.heard_at = Instant::now();
+            self.connected(false);
             // What was on its way is lost, and counts as sent.
             while let Ok(told) = stream.hear.try_recv() {
                 if let Ok(response) = *told
@@ -188,17 +178,9 @@ impl Agent {
         let Some((agents, life)) = process else {
             return;
         };
-        let domain = TrustDomain::new("muster.test").unwrap();
-        let id = AgentId::new(
-            &domain,
-            self.pool.as_str(),
-            ACCOUNT,
-            REGION,
-            self.instance.as_str(),
-        );
+        let id = identity(&self.pool, &self.instance);
         let (say, requests) = mpsc::channel(UNREAD);
         let requests = ReceiverStream::new(requests);
-        let id = id.unwrap();
         let opened = agents.simulated(&id, Validity::for_ever(), requests);
         // The coordinator may die while it is asked.
         let Ok(Ok(hear)) = timeout(PATIENCE, opened).await else {
@@ -208,6 +190,7 @@ impl Agent {
             return;
         }
         self.stream = Some(Stream { say, hear, life });
+        self.connected(true);
         self.connect_at = None;
         self.beat_at = Some(Instant::now() + HEARTBEAT);
         self.say(Said::Hello(Hello {
@@ -218,6 +201,13 @@ impl Agent {
         }));
         for event in self.unheard.clone() {
             self.say(Said::Event(event));
+        }
+    }
+
+    fn connected(&self, is: bool) {
+        let mut state = self.world.lock();
+        if let Some(host) = state.judge.hosts.get_mut(&self.instance) {
+            host.connected_since = is.then(Instant::now);
         }
     }
 
@@ -302,179 +292,12 @@ impl Agent {
         let phase = self.phase().into();
         self.event(Kind::DrainReport(DrainReport { idle, phase }));
     }
+}
 
-    fn assigned(&mut self, assignment: &Assignment) {
-        let config = &assignment.encoded_jit_config;
-        self.world.lock().judge.assigned(&self.instance, config);
-        let name = assignment.runner_name.clone();
-        // After a registration whose answer was lost, its name has a number.
-        let ours = name.starts_with(&format!("muster-{}-{}", self.pool, self.launch));
-        if self.runner != Runner::None || !ours {
-            let who = self.instance.as_str();
-            self.world.violated(&format!(
-                "invariant 1 or 8: {who} gets {name} as well: {:?}",
-                self.runner
-            ));
-        }
-        if self.drained {
-            let who = self.instance.as_str();
-            self.world
-                .violated(&format!("invariant 9: {who} is drained and gets {name}"));
-        }
-        self.name = name.clone();
-        let id = config.trim_start_matches("jit-").parse().unwrap_or(0);
-        self.event(Kind::AssignmentAccepted(AssignmentAccepted {
-            runner_name: name,
-        }));
-        self.changed(Runner::Starting(id), String::new());
-        let wait = self.world.lock().between(800, 4_000);
-        self.runner_at = Some(Instant::now() + wait);
-    }
-
-    fn runner_goes_on(&mut self) {
-        self.runner_at = None;
-        match self.runner {
-            Runner::Starting(id) => {
-                if github::comes_online(&self.world, id, &self.instance) {
-                    self.changed(Runner::Listening(id), String::new());
-                } else {
-                    self.finish(RunnerOutcome::StartFailed);
-                }
-            }
-            Runner::Running(job) => {
-                let ends = {
-                    let stops = self
-                        .stop_at
-                        .is_some_and(|at| Instant::now() + IN_DOUBT >= at);
-                    let unheard =
-                        self.stream.is_none() && self.heard_at.elapsed() >= LOOKS_GIVEN_UP;
-                    let late = stops || unheard;
-                    let mut state = self.world.lock();
-                    let job = state.github.jobs.get_mut(&job);
-                    job.map_or("failure", |job| {
-                        job.in_doubt = late;
-                        job.ends
-                    })
-                };
-                github::complete(&self.world, job, ends);
-                self.finish(if ends == "success" {
-                    RunnerOutcome::Succeeded
-                } else {
-                    RunnerOutcome::Failed
-                });
-            }
-            Runner::None | Runner::Listening(_) | Runner::Finished => {}
-        }
-    }
-
-    fn learn(&mut self, news: &News) {
-        match *news {
-            News::Job(job) => {
-                let (lasts, mut name, lies) = {
-                    let mut state = self.world.lock();
-                    let lies = state.plan.lies;
-                    let lies = state.chance(lies);
-                    let known = state.github.jobs.get(&job);
-                    let told = known.map(|job| (job.lasts, job.name.clone()));
-                    let (lasts, name) = told.unwrap_or_default();
-                    (lasts, name, lies)
-                };
-                if lies {
-                    // What the job prints is whatever the job wants.
-                    name = "job-0".to_owned();
-                }
-                if !matches!(self.runner, Runner::Starting(_) | Runner::Listening(_)) {
-                    github::lost_host(&self.world, &self.instance);
-                    return;
-                }
-                self.changed(Runner::Running(job), name);
-                self.runner_at = Some(Instant::now() + lasts);
-            }
-            News::Cancelled(job) => {
-                if self.runner == Runner::Running(job) {
-                    github::complete(&self.world, job, "cancelled");
-                    self.finish(RunnerOutcome::Canceled);
-                } else {
-                    // It learns of the job after this.
-                    github::complete(&self.world, job, "cancelled");
-                }
-            }
-            News::Deregistered => {
-                if matches!(self.runner, Runner::Starting(_) | Runner::Listening(_)) {
-                    self.finish(RunnerOutcome::Unused);
-                }
-            }
-            News::Interrupted(kind, deadline) => {
-                self.taken_at(deadline);
-                let kind = match kind {
-                    Interruption::Spot => InterruptionKind::Spot,
-                    Interruption::Rebalance => InterruptionKind::Rebalance,
-                    Interruption::Maintenance => InterruptionKind::Maintenance,
-                    Interruption::Lifecycle => InterruptionKind::Lifecycle,
-                };
-                self.event(Kind::InterruptionNotice(InterruptionNotice {
-                    kind: kind.into(),
-                    deadline: deadline.map(to_wire),
-                    detail: String::new(),
-                }));
-            }
-            News::CutOff(wait) => {
-                self.cut_off_until = Some(Instant::now() + wait);
-                self.disconnected();
-            }
-        }
-    }
-
-    fn taken_at(&mut self, deadline: Option<Timestamp>) {
-        let Some(deadline) = deadline else { return };
-        let left = deadline.duration_since(self.world.now());
-        let left = Duration::try_from(left).unwrap_or_default();
-        self.stop_at = Some(Instant::now() + left.saturating_sub(LEAD));
-    }
-
-    /// A job is stopped while it still can tell so.
-    fn stop_job(&mut self) {
-        self.stop_at = None;
-        match self.runner {
-            Runner::Running(job) => {
-                {
-                    let mut state = self.world.lock();
-                    if let Some(job) = state.github.jobs.get_mut(&job) {
-                        job.interrupted = true;
-                        job.in_doubt = true;
-                    }
-                }
-                github::complete(&self.world, job, "failure");
-                self.finish(RunnerOutcome::Interrupted);
-            }
-            Runner::None | Runner::Starting(_) | Runner::Listening(_) | Runner::Finished => {}
-        }
-    }
-
-    fn finish(&mut self, outcome: RunnerOutcome) {
-        if self.runner == Runner::Finished {
-            return;
-        }
-        github::lost_host(&self.world, &self.instance);
-        self.runner = Runner::Finished;
-        self.runner_at = None;
-        self.event(Kind::RunnerFinished(RunnerFinished {
-            outcome: outcome.into(),
-            ..RunnerFinished::default()
-        }));
-        self.leave(LINGER_UNHEARD);
-    }
-
-    fn leave(&mut self, after: Duration) {
-        let stays = {
-            let mut state = self.world.lock();
-            let stays = state.plan.stays_on;
-            state.chance(stays)
-        };
-        if !stays {
-            self.off_at = Some(Instant::now() + after);
-        }
-    }
+/// What the certificate of a host says.
+pub(super) fn identity(pool: &PoolName, instance: &InstanceId) -> AgentId {
+    let domain = TrustDomain::new("muster.test").unwrap();
+    AgentId::new(&domain, pool.as_str(), ACCOUNT, REGION, instance.as_str()).unwrap()
 }
 
 async fn hear(stream: &mut Option<Stream>) -> Option<Result<SessionResponse, Status>> {

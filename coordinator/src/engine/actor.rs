@@ -78,12 +78,13 @@ impl Actor {
             "fleet restored"
         );
         let messages = Messages::new(parts.presence, parts.executor.vault());
+        let executor = parts.executor.fenced_by(Arc::clone(&parts.store));
         let (tell_held_up, held_up) = mpsc::channel(BATCH);
         let actor = Self {
             fleet,
             store: parts.store,
             messages,
-            executor: parts.executor,
+            executor,
             in_flight: InFlight::new(tell_held_up),
             pending,
             held_up,

@@ -15,6 +15,7 @@ use super::reruns::{self, Watched};
 use crate::backoff::Backoff;
 use crate::compute::{HeldUp, LaunchError, LaunchOrder, Provider};
 use crate::github::{GithubClient, GithubError, MintError};
+use crate::store::Ledger;
 use crate::telemetry::{Metrics, StrayState};
 
 /// Effects that are under way at once; the others wait in line. GitHub allows 100 requests at once
@@ -35,6 +36,8 @@ pub struct Executor {
     metrics: Metrics,
     turns: Arc<Semaphore>,
     watched: Watched,
+    /// Asked whether this coordinator leads, once there is one.
+    ledger: Option<Arc<dyn Ledger>>,
 }
 
 /// A try that gave no answer: how long the other side asked to wait, and why.
@@ -64,7 +67,28 @@ impl Executor {
             metrics,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             watched: Watched::default(),
+            ledger: None,
         }
+    }
+
+    /// Has what can't be told from what another did wait for this ledger's word that nobody else leads.
+    #[must_use]
+    pub(super) fn fenced_by(self, ledger: Arc<dyn Ledger>) -> Self {
+        Self {
+            ledger: Some(ledger),
+            ..self
+        }
+    }
+
+    async fn leads(&self) -> Result<(), Again> {
+        let Some(ledger) = &self.ledger else {
+            return Ok(());
+        };
+        // One that doesn't lead any more is ended soon, and this with it.
+        ledger.confirm_lead().await.map_err(|error| Again {
+            after: Duration::ZERO,
+            reason: format!("nobody knows whether this coordinator leads still: {error}"),
+        })
     }
 
     /// Where configurations wait for their agents.
@@ -178,7 +202,12 @@ impl Executor {
             Effect::WatchRun { run } => reruns::watch(&self.github, &self.watched, run)
                 .await
                 .map(Some),
-            Effect::Rerun { run, call } => reruns::rerun(&self.github, run, call).await.map(Some),
+            Effect::Rerun { run, call } => {
+                let leads = self.leads();
+                reruns::rerun(&self.github, leads, run, call)
+                    .await
+                    .map(Some)
+            }
             Effect::Terminate {
                 launch,
                 account,

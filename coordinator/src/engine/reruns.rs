@@ -199,9 +199,11 @@ async fn standing(github: &GithubClient, run: &RunAttempt) -> Result<RunStanding
 }
 
 /// Has jobs of a run run again, unless it has a newer attempt: that may be what came of a call whose answer
-/// was lost.
+/// was lost. `leads` is asked after that look: a process that stood still meanwhile may have a successor, whose own
+/// new attempt has completed by now.
 pub(super) async fn rerun(
     github: &GithubClient,
+    leads: impl Future<Output = Result<(), Again>>,
     run: &RunAttempt,
     call: &RerunCall,
 ) -> Result<Event, Again> {
@@ -219,6 +221,7 @@ pub(super) async fn rerun(
     if standing.attempt > run.attempt {
         return answered(RerunAnswer::Newer(standing.attempt));
     }
+    leads.await?;
     match github.rerun(run, call).await {
         Ok(()) => answered(RerunAnswer::Started),
         Err(error) if is_under_way(&error) => Err(Again {
@@ -239,6 +242,7 @@ fn is_under_way(error: &GithubError) -> bool {
 #[cfg(test)]
 mod tests {
     use muster_core::Repository;
+    use rstest::rstest;
     use serde_json::{Value, json};
 
     use super::*;
@@ -336,6 +340,37 @@ mod tests {
         assert!(looks_an_hour < 730.0, "{looks_an_hour}");
         drop(others);
         assert_eq!(one.share(), Duration::ZERO);
+    }
+
+    #[rstest]
+    #[case::leads(true, 1)]
+    #[case::leads_no_more(false, 0)]
+    #[tokio::test]
+    async fn only_a_leader_has_a_run_run_again(#[case] leads: bool, #[case] calls: usize) {
+        let now = Timestamp::now().to_string();
+        let github = Fake::new(move |asked| {
+            let post = asked.line.starts_with("POST");
+            let look = || reply(200, run("completed", &now));
+            let known = asked.line.contains(RUN);
+            known.then(|| if post { reply(201, json!({})) } else { look() })
+        })
+        .await;
+        let lead = async {
+            let again = Again {
+                after: Duration::ZERO,
+                reason: "another leads".to_owned(),
+            };
+            leads.then_some(()).ok_or(again)
+        };
+        let answer = rerun(&github.client(), lead, &attempt(), &RerunCall::FailedJobs).await;
+        let started = Event::RerunAnswered {
+            run: attempt(),
+            answer: RerunAnswer::Started,
+        };
+        assert_eq!(answer.ok(), leads.then_some(started));
+        let asked = github.asked(RUN);
+        let posts = asked.iter().filter(|it| it.line.starts_with("POST"));
+        assert_eq!(posts.count(), calls);
     }
 
     #[test]

@@ -80,6 +80,17 @@ impl Change for Note {
     }
 }
 
+/// Nothing but the look, inside a transaction, whether this coordinator leads.
+pub(super) struct LeadConfirmed;
+
+impl Change for LeadConfirmed {
+    type Output = ();
+
+    async fn apply(&self, _db: &mut Connection) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
 pub(super) async fn note(db: &Readers, name: &str) -> Result<Option<String>, StoreError> {
     let mut db = db.acquire().await?;
     let row: Option<(String,)> = statement("SELECT value FROM notes WHERE name = $1")

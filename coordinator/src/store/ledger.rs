@@ -34,6 +34,8 @@ pub trait Ledger: fmt::Debug + Send + Sync {
         name: &'a str,
         value: &'a str,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// As [`Store::confirm_lead`].
+    fn confirm_lead(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 impl Ledger for Store {
@@ -75,5 +77,9 @@ impl Ledger for Store {
         value: &'a str,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Store::set_note(self, name, value).boxed()
+    }
+
+    fn confirm_lead(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Store::confirm_lead(self).boxed()
     }
 }

@@ -52,7 +52,7 @@ pub use types::{
 
 use database::postgres::Server;
 use database::{Database, Durable, Readers, sqlite};
-use journal::Note;
+use journal::{LeadConfirmed, Note};
 use lease::{Fence, Lease};
 use tokens::Redeem;
 use writer::Writer;
@@ -337,6 +337,15 @@ impl Store {
             value: value.to_owned(),
         };
         self.inner.writer.submit(note).await
+    }
+
+    /// Makes sure that this coordinator leads still: for what is to be done at most once, and can't be told from what
+    /// another did, right before it is done. A file has one leader always.
+    ///
+    /// # Errors
+    /// [`StoreError::NotLeader`] when another leads; others when nobody knows.
+    pub async fn confirm_lead(&self) -> Result<(), StoreError> {
+        self.inner.writer.submit(LeadConfirmed).await
     }
 
     /// Deletes what is older than `before` and not needed: bodies of processed deliveries (their

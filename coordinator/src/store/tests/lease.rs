@@ -62,9 +62,12 @@ async fn a_lead_that_is_given_up_passes_to_one_who_waits() {
     assert!(lost.is_cancelled());
     let refused = a.commit(batch("too late")).await;
     assert!(matches!(refused, Err(StoreError::NotLeader)), "{refused:?}");
+    let refused = a.confirm_lead().await;
+    assert!(matches!(refused, Err(StoreError::NotLeader)), "{refused:?}");
 
     let second = timeout(DEADLINE, waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(second.fencing(), 2);
+    b.confirm_lead().await.unwrap();
     b.commit(batch("by b")).await.unwrap();
     assert_eq!(stored(&b).await, ["by a", "by b"]);
 }

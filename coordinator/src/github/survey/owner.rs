@@ -19,6 +19,9 @@ use crate::engine::Stopped;
 
 /// The statuses of runs in which a job may wait or run.
 const OPEN: [&str; 2] = ["queued", "in_progress"];
+/// A run may be called so while some of its jobs are queued: as others wait for their turn, or for an approval.
+/// <https://github.com/skillberry-ai/cap-evolve/pull/228> saw a pending run with queued jobs.
+const HELD: [&str; 2] = ["pending", "waiting"];
 /// Time between two lists of the repositories for each page that the list has. A repository that nobody has
 /// heard of is noticed so much later.
 const LIST_REPOSITORIES: Duration = Duration::from_secs(10);
@@ -87,6 +90,7 @@ impl Owner {
                 hot: interval,
                 cold: interval,
                 runs: interval,
+                whole: true,
             },
             listed_at: None,
             list_etag: None,
@@ -336,7 +340,13 @@ impl Owner {
     async fn look_at_repository(&mut self, key: &Key) -> Result<u32, Failed> {
         let mut calls = 0;
         let mut unwatched = Vec::new();
-        for status in OPEN {
+        let held = if self.intervals.whole {
+            &HELD[..]
+        } else {
+            let turn = self.place.next_turn(key) % HELD.len();
+            &HELD[turn..=turn]
+        };
+        for status in OPEN.iter().chain(held).copied() {
             let Some(watched) = self.place.repositories.get(key) else {
                 return Ok(calls);
             };

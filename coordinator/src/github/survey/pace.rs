@@ -14,8 +14,10 @@ use super::super::limits::Standing;
 const FASTEST: f64 = 5.0;
 /// Calls in a second at least, so that a tight budget slows the survey and never stops it for good.
 const SLOWEST: f64 = 1.0 / 60.0;
-/// Calls for a look at a repository: its queued runs, and those in progress.
-pub(super) const CALLS_A_REPOSITORY: usize = 2;
+/// Calls for a look at a repository: its runs that are queued, in progress, pending and waiting.
+const WHOLE_LOOK: usize = 4;
+/// Calls for a look at one of many: the last two take turns.
+const SHORT_LOOK: usize = 3;
 /// Longest pause between two looks, whatever they cost: the pace is settled anew long before.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How much the latest call changes what is known of calls.
@@ -37,14 +39,25 @@ pub(super) struct Intervals {
     pub(super) hot: Duration,
     pub(super) cold: Duration,
     pub(super) runs: Duration,
+    /// Whether each look at a repository lists all kinds of its open runs; if not, pending and waiting ones take turns.
+    pub(super) whole: bool,
 }
 
 impl Intervals {
     /// Shares a pace (calls in a second) among the looks, each of which is due once in `interval` at best.
     pub(super) fn of(load: Load, pace: f64, interval: Duration) -> Self {
+        let whole = Self::with(WHOLE_LOOK, load, pace, interval);
+        if [whole.hot, whole.cold, whole.runs] == [interval; 3] {
+            whole
+        } else {
+            Self::with(SHORT_LOOK, load, pace, interval)
+        }
+    }
+
+    fn with(calls_a_repository: usize, load: Load, pace: f64, interval: Duration) -> Self {
         let calls = [
-            count(load.hot * CALLS_A_REPOSITORY),
-            count(load.cold * CALLS_A_REPOSITORY),
+            count(load.hot * calls_a_repository),
+            count(load.cold * calls_a_repository),
             count(load.runs),
         ];
         let shares = shares(calls.map(|calls| calls / interval.as_secs_f64()), pace);
@@ -56,10 +69,12 @@ impl Intervals {
             hot: of(0),
             cold: of(1),
             runs: of(2),
+            whole: calls_a_repository == WHOLE_LOOK,
         }
     }
 
-    /// How long a job may wait unnoticed that no webhook tells of.
+    /// How long a job may wait unnoticed that no webhook tells of. Beside jobs that wait for an approval or for their
+    /// turn it may take an interval more, where looks are not whole.
     pub(super) fn bound(&self) -> Duration {
         self.hot.max(self.cold).max(self.runs) + MARGIN
     }
@@ -142,7 +157,7 @@ pub(super) fn pause(calls: u32, pace: f64, took: Duration) -> Duration {
 pub(super) fn hot_at_most(pace: f64, interval: Duration) -> usize {
     let calls = pace / 3.0 * interval.as_secs_f64();
     (1..10_000)
-        .take_while(|number| count(number * CALLS_A_REPOSITORY) <= calls)
+        .take_while(|number| count(number * SHORT_LOOK) <= calls)
         .last()
         .unwrap_or(1)
 }
@@ -167,8 +182,9 @@ mod tests {
 
     #[rstest]
     #[case::few(load(5, 5, 10), (10, 10, 10), 14)]
-    #[case::many_cold_ones(load(8, 1_000, 0), (10, 588, 10), 592)]
-    #[case::many_of_all(load(8, 1_000, 1_000), (10, 1_176, 588), 1_180)]
+    #[case::some(load(5, 7, 10), (10, 10, 10), 14)]
+    #[case::many_cold_ones(load(5, 1_000, 0), (10, 857, 10), 861)]
+    #[case::many_of_all(load(5, 1_000, 1_000), (10, 1_714, 571), 1_718)]
     #[case::nothing(load(0, 0, 0), (10, 10, 10), 14)]
     fn what_does_not_fit_takes_turns_and_the_bound_says_how_long(
         #[case] load: Load,
@@ -232,7 +248,7 @@ mod tests {
 
     #[test]
     fn hot_repositories_fit_into_their_share() {
-        assert_eq!(hot_at_most(5.0, TEN), 8);
+        assert_eq!(hot_at_most(5.0, TEN), 5);
         assert_eq!(hot_at_most(0.01, TEN), 1);
     }
 
@@ -243,11 +259,13 @@ mod tests {
         ) {
             let intervals = Intervals::of(load(hot, cold, runs), pace, TEN);
             let rate = |calls: usize, interval: Duration| count(calls) / interval.as_secs_f64();
-            let spent = rate(hot * 2, intervals.hot) + rate(cold * 2, intervals.cold)
+            let each = if intervals.whole { WHOLE_LOOK } else { SHORT_LOOK };
+            let spent = rate(hot * each, intervals.hot) + rate(cold * each, intervals.cold)
                 + rate(runs, intervals.runs);
             prop_assert!(spent <= pace * 1.001, "{spent} of {pace}");
             let at_best = [intervals.hot, intervals.cold, intervals.runs].iter().all(|it| *it == TEN);
             prop_assert!(at_best || spent >= pace * 0.999, "{spent} of {pace}");
+            prop_assert!(at_best || !intervals.whole);
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Watched {
     runs: HashMap<&'static str, Vec<i64>>,
     /// Whose turn it is among the runs of a list that aren't watched.
     unwatched: usize,
+    /// Counts the looks at some of its lists only.
+    turn: usize,
 }
 
 /// An open run.
@@ -120,6 +122,7 @@ impl Place {
                         etags: HashMap::new(),
                         runs: HashMap::new(),
                         unwatched: 0,
+                        turn: 0,
                     },
                 );
             }
@@ -188,6 +191,15 @@ impl Place {
                 }
             }
         }
+    }
+
+    /// Which look at some of its lists only this is, for a repository.
+    pub(super) fn next_turn(&mut self, key: &Key) -> usize {
+        let Some(watched) = self.repositories.get_mut(key) else {
+            return 0;
+        };
+        watched.turn = watched.turn.wrapping_add(1);
+        watched.turn
     }
 
     /// Whether there is still what a look was at.

@@ -149,6 +149,8 @@ fn quiet() -> BTreeMap<&'static str, Value> {
         ),
         ("runs?status=queued", json!({ "workflow_runs": [] })),
         ("runs?status=in_progress", json!({ "workflow_runs": [] })),
+        ("runs?status=pending", json!({ "workflow_runs": [] })),
+        ("runs?status=waiting", json!({ "workflow_runs": [] })),
         ("actions/runners?", json!({ "runners": [] })),
     ])
 }
@@ -213,6 +215,21 @@ async fn what_changes_is_noticed_and_what_does_not_is_asked_for_by_its_version()
         (surveyed.repositories, surveyed.held_up.as_deref()),
         (1, None)
     );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_queued_job_beside_one_that_waits_is_noticed(
+    #[values("runs?status=pending", "runs?status=waiting")] list: &'static str,
+) {
+    let mut answers = quiet();
+    answers.insert(list, json!({ "workflow_runs": [{ "id": 5 }] }));
+    let jobs = json!({ "jobs": [job(7, "waiting"), job(8, "queued")] });
+    answers.insert("runs/5/jobs", jobs);
+    let github = Fake::new(move |asked| answer(asked, &answers)).await;
+    let surveying = survey(&github).await;
+    surveying.knows(8, JobStatus::Queued).await;
+    surveying.knows(7, JobStatus::Waiting).await;
 }
 
 #[tokio::test]

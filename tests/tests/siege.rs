@@ -1,15 +1,11 @@
-//! Two coordinators on one PostgreSQL under siege, in short: the leader is killed three times, and the networks,
+//! Two coordinators on one PostgreSQL under siege, in short: the leader is killed four times, and the networks,
 //! PostgreSQL and its disk fail in between. The long form is `tests/benches/replicas`. Needs root.
 
 use std::time::Duration;
 
 use muster_tests::swarm::{Fault, Plan, Siege, besiege};
 
-/// How long it may take until another serves: what is aimed at is measured by the bench, on a machine of its own.
-const GATE: Duration = Duration::from_secs(10);
-
 #[test]
-#[ignore = "a minute and a half on a machine of its own: tests/benches/replicas has the long form"]
 fn nothing_is_lost_or_doubled_while_leaders_are_killed_and_all_else_fails() {
     let siege = Siege {
         plan: Plan {
@@ -29,8 +25,5 @@ fn nothing_is_lost_or_doubled_while_leaders_are_killed_and_all_else_fails() {
     };
     let held = besiege(&siege, |line| println!("{line}")).unwrap();
     assert_eq!(held.wrong, [""; 0], "what is wrong");
-    assert_eq!(held.takeovers.len(), 4);
-    for took in held.takeovers {
-        assert!(took <= GATE, "nobody served for {took:?}");
-    }
+    assert_eq!(held.takeovers.len(), 4, "each time another served");
 }

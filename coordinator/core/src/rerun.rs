@@ -12,12 +12,15 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Interruption, JobReport, JobStatus, Repository};
 use crate::ids::JobId;
 use crate::matching::Market;
-use crate::runner::Runner;
+use crate::runner::{Instance, Runner};
 
 /// GitHub ends no job of a dead runner sooner than this after its last sign of life: the lease of a job lasts ten
 /// minutes and is renewed each minute (actions/runner, `JobDispatcher.cs`). Half a minute is for clocks, and
 /// for silence that is noticed late.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(8 * 60 + 30);
+
+/// By so much may a time of GitHub's differ from one of ours.
+const CLOCKS: Duration = Duration::from_secs(60);
 
 /// An agent stops a job so long before its instance is taken, at most, with what that takes.
 const STOPPED_BEFORE: Duration = Duration::from_secs(60);
@@ -91,7 +94,8 @@ pub struct CutShort {
     pub cause: Cause,
     /// When that was known.
     pub at: Timestamp,
-    /// A failure before this was the job's own. None where the agent itself told of the interruption.
+    /// A failure before this was the job's own, unless it was from `hosts_from` on. None where the agent itself told
+    /// of the interruption.
     #[serde(default)]
     pub own_before: Option<Timestamp>,
     /// A failure from here on was its host's. Between the two nobody knows.
@@ -116,11 +120,16 @@ impl CutShort {
             stopped_from.map_or(given_up, |stopped| stopped.min(given_up))
         };
         let heard_at = runner.heard_at.unwrap_or(silent_since).min(silent_since);
+        // Where there is no instance, no job ends by itself: its silence may have been noticed late, as events wait
+        // while the store is out of order.
+        let dead_by = matches!(runner.instance, Instance::Gone { .. })
+            .then(|| now.saturating_add(CLOCKS).unwrap_or(now));
+        let hosts_from = from(silent_since);
         Self {
             cause,
             at: now,
             own_before: (!told).then(|| from(heard_at)),
-            hosts_from: (!told).then(|| from(silent_since)),
+            hosts_from: (!told).then(|| dead_by.map_or(hosts_from, |dead| dead.min(hosts_from))),
             rerun: None,
         }
     }
@@ -132,8 +141,8 @@ impl CutShort {
             return Some(true);
         };
         match ended_at? {
-            at if at < own_before => Some(false),
             at if at >= hosts_from => Some(true),
+            at if at < own_before => Some(false),
             _ => None,
         }
     }

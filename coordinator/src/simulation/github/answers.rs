@@ -302,7 +302,11 @@ fn status_of_run(github: &Github, id: i64) -> &'static str {
     if is(JobStatus::InProgress) {
         "in_progress"
     } else if is(JobStatus::Queued) {
-        ["queued", "queued", "pending", "waiting"][id.unsigned_abs() as usize % 4]
+        match id % 4 {
+            0 => "pending",
+            1 => "waiting",
+            _ => "queued",
+        }
     } else {
         "completed"
     }

@@ -1,8 +1,10 @@
 //! A small world around the fleet: a provider, GitHub, hosts, a store and an outbox, all of which
 //! lose, double and reorder. It checks at each step what must always hold.
 
+mod checks;
 mod github;
 mod hosts;
+mod losses;
 mod outbox;
 mod settle;
 
@@ -259,61 +261,6 @@ impl World {
         self.check(&told);
     }
 
-    fn check(&self, event: &str) {
-        for runner in self.fleet.runners() {
-            assert_eq!(
-                Some(runner),
-                self.runners.get(&runner.launch),
-                "invariant 10: {event} changed a runner and did not say so"
-            );
-        }
-        for job in self.fleet.jobs() {
-            assert_eq!(
-                Some(job),
-                self.jobs.get(&job.id()),
-                "invariant 10: {event} changed a job"
-            );
-        }
-        for pool in self.fleet.pools() {
-            self.check_trial(&pool.name, event);
-        }
-        let alive = |pool: Option<&PoolSpec>| {
-            self.fleet
-                .runners()
-                .filter(|runner| !runner.instance_is_gone())
-                .filter(|runner| pool.is_none_or(|pool| runner.pool == pool.name))
-                .count()
-        };
-        assert!(
-            alive(None) <= ACCOUNT_MAX as usize,
-            "invariant 6: the account is over its maximum"
-        );
-        for pool in self.fleet.pools() {
-            assert!(
-                alive(Some(pool)) <= pool.max as usize,
-                "invariant 6: {} is over",
-                pool.name
-            );
-        }
-    }
-
-    /// A trial counts what became of each of its launches once, and is stored as it is.
-    fn check_trial(&self, pool: &PoolName, event: &str) {
-        let trial = self.fleet.pool_state(pool).trial;
-        let stored = self.pools.get(pool).and_then(|state| state.trial.clone());
-        assert_eq!(trial, stored, "invariant 10: {event} changed a trial");
-        let Some(trial) = trial else { return };
-        for tally in [trial.canary, trial.own] {
-            let runners = self.trialed.values().filter(|it| it.pool == *pool);
-            let parts = runners.filter_map(|runner| runner.trialed.as_ref());
-            let parts: Vec<_> = parts.filter(|part| part.tally == tally.number).collect();
-            let count = |sign| parts.iter().filter(|part| part.sign == Some(sign)).count();
-            let counted = (parts.len(), count(Sign::Good), count(Sign::Failed));
-            let told = [tally.launches, tally.good, tally.failed].map(|it| it as usize);
-            assert_eq!(told, <[usize; 3]>::from(counted), "{event}: {trial:?}");
-        }
-    }
-
     pub(crate) fn step(&mut self, step: &Step) {
         match *step {
             Step::QueueJob { pool, known } => self.queue_job(pool, known),
@@ -407,70 +354,6 @@ impl World {
             Step::Crash => self.crash(),
             Step::LoseStore => self.lose_store(),
         }
-    }
-
-    fn list(&mut self) {
-        let alive = self
-            .instances
-            .iter()
-            .map(|(id, (launch, born))| {
-                // Some providers mark instances with something that several launches share.
-                let known = self.fleet.runner(launch).and_then(Runner::instance_id) == Some(id);
-                Marked {
-                    instance: id.clone(),
-                    launch: (!known).then(|| launch.clone()),
-                    origin: self.lost.contains(launch).then(|| Origin {
-                        pool: self.tags[launch].clone(),
-                        since: *born,
-                        offering: None,
-                    }),
-                }
-            })
-            .collect();
-        self.apply(Event::InstancesListed {
-            account: "local".into(),
-            absence: Duration::ZERO,
-            alive,
-            gone: Vec::new(),
-        });
-    }
-
-    /// Kills the process at this point and starts it from what was stored.
-    fn crash(&mut self) {
-        self.seed += 1;
-        self.messages.clear();
-        self.vault.clear();
-        // Answers that were not taken are lost, and their effects are carried out again. Agents keep
-        // their events until acknowledged; GitHub does not keep webhooks.
-        self.answers.clear();
-        self.under_way.clear();
-        self.events
-            .retain(|event| !matches!(event, Event::Job(_) | Event::AssignmentLost { .. }));
-        for host in self.hosts.values_mut() {
-            host.connected = false;
-        }
-        let stored = Stored {
-            jobs: self.jobs.values().cloned().collect(),
-            runners: self.runners.values().cloned().collect(),
-            pools: self.pools.clone(),
-        };
-        self.fleet = Fleet::restore(self.spec.clone(), stored, self.seed);
-        self.fleet.list_first();
-        self.apply(Event::Restarted);
-    }
-
-    /// Kills the process at this point, and starts it with an empty store.
-    fn lose_store(&mut self) {
-        self.log.push(format!("{} the store is lost", self.now));
-        self.lost = self.launched.keys().cloned().collect();
-        self.lost_registrations = self.registrations.keys().cloned().collect();
-        (self.jobs, self.runners, self.pools) = Default::default();
-        self.trialed.clear();
-        self.outbox.clear();
-        // What agents had to say they say after their hello; how often a job was run again nobody knows.
-        self.events.clear();
-        self.reruns.clear();
-        self.crash();
     }
 }
 

@@ -189,6 +189,8 @@ pub enum Event {
         launch: LaunchId,
         /// 1 for the agent's first event, then one more for each.
         sequence: u64,
+        /// When it was there for sure: not after it said so, however late that is taken here.
+        heard_at: Timestamp,
         /// What it says.
         event: Box<Event>,
     },
@@ -205,11 +207,15 @@ pub enum Event {
         phase: HostPhase,
         /// The runner that the agent was assigned to be, if it was.
         assignment: Option<RunnerName>,
+        /// When it was there for sure.
+        heard_at: Timestamp,
     },
     /// An agent has not been heard for too long, or its stream ended.
     AgentLost {
         /// The launch.
         launch: LaunchId,
+        /// When it was there for sure, for the last time.
+        heard_at: Timestamp,
     },
     /// An agent took its assignment.
     AssignmentAccepted {

@@ -282,6 +282,7 @@ mod tests {
                 launch: launch.clone(),
                 phase,
                 assignment: None,
+                heard_at: at(3),
             },
             at(3),
         );
@@ -318,6 +319,7 @@ mod tests {
                 launch: launch.clone(),
                 phase,
                 assignment: None,
+                heard_at: at(4),
             },
             at(4),
         );

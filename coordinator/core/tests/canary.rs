@@ -266,14 +266,14 @@ fn as_many_failures_of_both_images_are_not_the_canarys() {
 #[case::runner_did_not_start(|it: &mut Tester, launch: &LaunchId| {
     it.tell(Event::Enrolled { launch: launch.clone(), instance: Tester::instance(launch) });
     let name = it.name(launch);
-    it.tell(Event::AgentConnected { launch: launch.clone(), phase: muster_core::HostPhase::Unassigned, assignment: None });
+    it.tell(Event::AgentConnected { launch: launch.clone(), phase: muster_core::HostPhase::Unassigned, assignment: None, heard_at: at(it.second) });
     it.tell(Event::Minted { launch: launch.clone(), name, id: muster_core::GithubRunnerId(9) });
     it.tell(finished(launch, Outcome::StartFailed));
 }, (0, 1))]
 #[case::github_refused(|it: &mut Tester, launch: &LaunchId| {
     it.tell(Event::Enrolled { launch: launch.clone(), instance: Tester::instance(launch) });
     let name = it.name(launch);
-    it.tell(Event::AgentConnected { launch: launch.clone(), phase: muster_core::HostPhase::Unassigned, assignment: None });
+    it.tell(Event::AgentConnected { launch: launch.clone(), phase: muster_core::HostPhase::Unassigned, assignment: None, heard_at: at(it.second) });
     it.tell(Event::MintFailed { launch: launch.clone(), name, failure: muster_core::MintFailure::Refused, detail: "no".into() });
 }, (0, 0))]
 #[case::no_capacity(|it: &mut Tester, launch: &LaunchId| {

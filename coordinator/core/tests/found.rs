@@ -59,6 +59,7 @@ fn hello(tester: &mut Tester, launch: &LaunchId, phase: HostPhase, name: Option<
         launch: launch.clone(),
         phase,
         assignment: name.map(RunnerName::new),
+        heard_at: at(tester.second),
     })
 }
 

@@ -5,7 +5,7 @@
 
 mod kit;
 
-use kit::{Tester, finished, pool, report, told, webhook};
+use kit::{Tester, at, finished, pool, report, told, webhook};
 use muster_core::{
     Changes, DeregisterAnswer, Effect, Event, GithubRunnerId, HostPhase, LaunchId, Outcome, Stage,
     Work,
@@ -34,6 +34,7 @@ fn starts(assigned: bool) -> (Tester, LaunchId) {
         launch: launch.clone(),
         phase: HostPhase::Unassigned,
         assignment: None,
+        heard_at: at(tester.second),
     });
     let name = tester.name(&launch);
     tester.tell(Event::Minted {

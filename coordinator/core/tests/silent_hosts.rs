@@ -22,7 +22,10 @@ fn an_agent_that_fell_silent_was_an_interruption_only_if_github_gave_its_job_up(
 ) {
     let mut tester = rerunning();
     let (launch, name) = running(&mut tester, 1);
-    tester.tell(Event::AgentLost { launch });
+    tester.tell(Event::AgentLost {
+        launch,
+        heard_at: at(tester.second),
+    });
     tester.second = ended_at;
     let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", ended_at)));
     assert_eq!(watches(&changes), 0, "its agent may come back");
@@ -103,11 +106,35 @@ fn where_an_instance_is_gone_no_job_ends_by_itself(
     tester.second = known_at;
     tester.tell(Event::AgentLost {
         launch: launch.clone(),
+        heard_at: at(tester.second),
     });
     tester.tell(gone(&launch));
     tester.second = ended_at;
     let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", ended_at)));
     assert_eq!((cause(&tester, 1), watches(&changes)), (expected, again));
+}
+
+/// Its agent was there at 5 for the last time, and its silence is noticed at 180.
+#[rstest]
+#[case::it_had_failed_before(500, None, 0)]
+#[case::nobody_knows(600, Some(Cause::AgentSilent), 0)]
+#[case::github_gave_it_up_in_any_case(700, Some(Cause::AgentSilent), 1)]
+fn a_silence_that_is_noticed_late_is_judged_by_both_its_ends(
+    #[case] ended_at: i64,
+    #[case] expected: Option<Cause>,
+    #[case] again: usize,
+) {
+    let mut tester = rerunning();
+    let (launch, name) = running(&mut tester, 1);
+    tester.second = 180;
+    tester.tell(Event::AgentLost {
+        launch,
+        heard_at: at(5),
+    });
+    tester.second = ended_at;
+    tester.tell(webhook(ended(1, name.as_str(), "failure", ended_at)));
+    let again_after = watches(&tester.pass(700));
+    assert_eq!((cause(&tester, 1), again_after), (expected, again));
 }
 
 #[test]

@@ -186,6 +186,7 @@ async fn strays_and_lost_hosts_are_counted_as_they_are_found() {
         launch: "found".into(),
         phase: HostPhase::Running,
         assignment: Some("muster-linux-1".into()),
+        heard_at: Timestamp::now(),
     };
     engine.submit(came_back).await.unwrap();
     let gone = Event::InstanceGone {

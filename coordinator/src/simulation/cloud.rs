@@ -244,9 +244,8 @@ impl Cloud {
             self.world.pause(self.life, "after an end that hangs").await;
             return Ok(false);
         }
-        let mixed_up = self.mixed_up();
-        let instance = mixed_up.as_ref().unwrap_or(instance);
-        if !forgotten {
+        let one_more = self.one_more();
+        for instance in one_more.iter().chain((!forgotten).then_some(instance)) {
             let wrong = judge::ends(&self.world.lock(), instance, self.world.now());
             if let Some(what) = wrong {
                 self.world.violated(&what);
@@ -260,8 +259,8 @@ impl Cloud {
         Ok(forgotten || self.world.lock().chance(0.5))
     }
 
-    /// Another instance than was meant, if that fault is planted.
-    fn mixed_up(&self) -> Option<InstanceId> {
+    /// An instance that was not meant, if that fault is planted.
+    fn one_more(&self) -> Option<InstanceId> {
         let mut state = self.world.lock();
         if state.plan.planted != Some(Planted::WrongEnd) || !state.chance(0.1) {
             return None;

@@ -33,6 +33,8 @@ pub(super) enum News {
     Interrupted(Interruption, Option<Timestamp>),
     /// Its network is cut off from the coordinator for so long.
     CutOff(Duration),
+    /// It hangs: nothing on it goes on, and its connections stay open.
+    Hangs,
 }
 
 /// A host, as the world knows it.

@@ -65,7 +65,7 @@ pub(super) enum Planted {
     ForgottenReap,
     /// An effect leaves the outbox before it is done.
     EarlyDone,
-    /// Some ends are of another instance than was meant.
+    /// Some ends hit another instance, too.
     WrongEnd,
 }
 

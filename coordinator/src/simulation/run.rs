@@ -162,7 +162,9 @@ async fn traffic(world: &World, jobs: usize) {
     }
 }
 
-/// From here on it is hosts that the larger faults are of.
+/// Kinds of larger faults.
+const KINDS: usize = 13;
+/// From here on it is hosts that they are of.
 const HOSTS: usize = 7;
 
 /// Larger faults, one after the other.
@@ -175,8 +177,8 @@ async fn disasters(world: &World) {
             let mut state = world.lock();
             let taken = state.plan.taken;
             let which = match state.chance(taken) {
-                true => HOSTS + state.below(12 - HOSTS),
-                false => state.below(12),
+                true => HOSTS + state.below(KINDS - HOSTS),
+                false => state.below(KINDS),
             };
             (which, state.between(1_000, 120_000))
         };
@@ -212,6 +214,12 @@ async fn disasters(world: &World) {
             10 => {
                 if let Some(id) = some_instance(world) {
                     cloud::interrupt(world, &id, Interruption::Rebalance);
+                }
+            }
+            11 => {
+                if let Some(id) = some_instance(world) {
+                    world.tell(format!("{} hangs", id.as_str()));
+                    host::tell(world, &id, News::Hangs);
                 }
             }
             _ => {

@@ -181,6 +181,7 @@ impl Host {
             launch: launch.clone(),
             phase: self.phase,
             assignment: self.assignment.clone(),
+            heard_at: Timestamp::now(),
         };
         submit(link, hello).await?;
         drop(held);
@@ -368,7 +369,14 @@ impl Host {
         let _held = turn.lock().await;
         if connection.end() == Ended::Last && !link.dead.is_cancelled() {
             // A failure means that the coordinator is dead.
-            let _ = submit(&link, Event::AgentLost { launch }).await;
+            let _ = submit(
+                &link,
+                Event::AgentLost {
+                    launch,
+                    heard_at: Timestamp::now(),
+                },
+            )
+            .await;
         }
     }
 }

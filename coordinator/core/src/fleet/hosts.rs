@@ -72,8 +72,6 @@ impl Fleet {
             turn.refuse(format!("connected: no launch {launch}"));
             return;
         };
-        runner.heard_at = Some(turn.now);
-        turn.touch(runner);
         if runner.silent_since.take().is_some() {
             turn.tell(runner, "agent back", "");
         }
@@ -142,20 +140,35 @@ impl Fleet {
         }
     }
 
-    pub(super) fn agent_lost(&mut self, launch: &LaunchId, turn: &mut Turn) {
+    /// An agent was there then.
+    pub(super) fn heard(&mut self, launch: &LaunchId, at: Timestamp, turn: &mut Turn) {
+        if let Some(runner) = self.runners.get_mut(launch) {
+            runner.heard_at = Some(at.min(turn.now));
+            turn.touch(runner);
+        }
+    }
+
+    pub(super) fn agent_lost(&mut self, launch: &LaunchId, heard_at: Timestamp, turn: &mut Turn) {
         let Some(runner) = self.runners.get_mut(launch) else {
             return;
         };
         if !runner.is_over() && runner.silent_since.is_none() {
             runner.silent_since = Some(turn.now);
-            runner.heard_at = Some(turn.now);
             turn.tell(runner, "agent lost", "its stream ended");
+            self.heard(launch, heard_at, turn);
         }
     }
 
     /// Takes what an agent says, unless it was taken before: it says again whatever it does not know to be
     /// stored, on another stream and to another process of ours.
-    pub(super) fn said(&mut self, launch: &LaunchId, sequence: u64, event: Event, turn: &mut Turn) {
+    pub(super) fn said(
+        &mut self,
+        launch: &LaunchId,
+        sequence: u64,
+        heard_at: Timestamp,
+        event: Event,
+        turn: &mut Turn,
+    ) {
         if let Some(runner) = self.runners.get_mut(launch) {
             if sequence <= runner.heard_through {
                 turn.refuse(format!(
@@ -164,9 +177,8 @@ impl Fleet {
                 return;
             }
             runner.heard_through = sequence;
-            runner.heard_at = Some(turn.now);
-            turn.touch(runner);
         }
+        self.heard(launch, heard_at, turn);
         self.dispatch(event, turn);
     }
 

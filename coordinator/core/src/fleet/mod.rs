@@ -217,15 +217,18 @@ impl Fleet {
                 launch,
                 phase,
                 assignment,
+                heard_at,
             } => {
+                self.heard(&launch, heard_at, turn);
                 self.agent_connected(&launch, phase, assignment.as_ref(), turn);
             }
-            Event::AgentLost { launch } => self.agent_lost(&launch, turn),
+            Event::AgentLost { launch, heard_at } => self.agent_lost(&launch, heard_at, turn),
             Event::Said {
                 launch,
                 sequence,
+                heard_at,
                 event,
-            } => self.said(&launch, sequence, *event, turn),
+            } => self.said(&launch, sequence, heard_at, *event, turn),
             Event::CountsAnew { launch } => self.counts_anew(&launch, turn),
             Event::AssignmentAccepted { launch, name } => {
                 self.assignment_accepted(&launch, &name, turn);

@@ -68,6 +68,7 @@ fn hello(launch: &LaunchId, assignment: &str) -> Event {
         launch: launch.clone(),
         phase: HostPhase::Running,
         assignment: Some(assignment.into()),
+        heard_at: at(0),
     }
 }
 
@@ -110,7 +111,10 @@ fn a_host_that_goes_by_itself_is_another_loss_than_one_that_is_taken() {
 #[test]
 fn a_host_whose_agent_does_not_come_back_is_silent() {
     let (mut fleet, launch) = at_work();
-    let lost = Event::AgentLost { launch };
+    let lost = Event::AgentLost {
+        launch,
+        heard_at: at(9),
+    };
     assert_eq!(losses(&mut fleet, lost, 9), []);
     assert_eq!(losses(&mut fleet, Event::Tick, 900), [Loss::Silent]);
     let (mut fleet, _) = found();

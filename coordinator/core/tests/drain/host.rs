@@ -82,6 +82,7 @@ impl Host {
             launch: self.launch.clone(),
             phase,
             assignment,
+            heard_at: self.now,
         }
     }
 

@@ -133,6 +133,7 @@ fn a_silent_idle_host_is_deregistered_and_goes() {
     let mut host = Host::at(At::Idle);
     host.tell(Event::AgentLost {
         launch: host.launch.clone(),
+        heard_at: host.now,
     });
     assert_eq!(host.pass(59), [""; 0]);
     assert_eq!(host.pass(1), ["deregister"]);
@@ -145,6 +146,7 @@ fn a_silent_busy_host_is_given_github_s_ten_minutes() {
     let mut host = Host::at(At::Busy);
     host.tell(Event::AgentLost {
         launch: host.launch.clone(),
+        heard_at: host.now,
     });
     assert_eq!(host.pass(10 * 60), [""; 0]);
     assert_eq!(host.pass(60), ["terminate", "deregister"]);

@@ -157,6 +157,7 @@ impl Tester {
             launch: launch.clone(),
             phase: HostPhase::Unassigned,
             assignment: None,
+            heard_at: at(self.second),
         });
         self.tell(Event::Minted {
             launch: launch.clone(),

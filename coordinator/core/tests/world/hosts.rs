@@ -82,6 +82,7 @@ impl World {
             launch: launch.clone(),
             phase,
             assignment,
+            heard_at: self.now,
         });
         if let Some(name) = &self.hosts[id].assignment
             && self.fleet.find_runner(name.as_str()).is_some()
@@ -102,7 +103,10 @@ impl World {
         let host = self.hosts.get_mut(id).unwrap();
         if std::mem::take(&mut host.connected) {
             let launch = host.launch.clone();
-            self.apply(Event::AgentLost { launch });
+            self.apply(Event::AgentLost {
+                launch,
+                heard_at: self.now,
+            });
         }
     }
 
@@ -180,6 +184,7 @@ impl World {
             if host.connected {
                 self.apply(Event::AgentLost {
                     launch: host.launch,
+                    heard_at: self.now,
                 });
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::stream::Map;
 use futures::{Stream, StreamExt as _};
+use jiff::Timestamp;
 use muster_core::LaunchId;
 use muster_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use muster_proto::v1::{
@@ -130,6 +131,7 @@ impl Agents {
         let Caller {
             launch,
             validity,
+            heard_at,
             heard_through,
             lifetime,
         } = caller;
@@ -138,6 +140,7 @@ impl Agents {
             shared: Arc::clone(&self.shared),
             launch,
             validity,
+            heard_at,
             heard_through,
             lifetime,
             runner_name: String::new(),
@@ -227,6 +230,8 @@ struct Caller {
     launch: LaunchId,
     /// For how long its certificate counts.
     validity: Validity,
+    /// When it came: whoever calls is there.
+    heard_at: Timestamp,
     /// Number of the last of its agent's events that is stored.
     heard_through: u64,
     /// How long its pool lets it live.
@@ -235,6 +240,7 @@ struct Caller {
 
 impl Shared {
     async fn caller(&self, id: &AgentId, validity: Validity) -> Result<Caller, Status> {
+        let heard_at = clock::now();
         let (name, sought) = (id.to_string(), id.clone());
         let found = self
             .engine
@@ -254,6 +260,7 @@ impl Shared {
         Ok(Caller {
             launch,
             validity,
+            heard_at,
             heard_through,
             lifetime,
         })

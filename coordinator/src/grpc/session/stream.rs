@@ -1,9 +1,11 @@
 //! One stream of one agent, from its hello to its last words.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
+use futures::{FutureExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use muster_core::{Event, LaunchId};
 use muster_proto::v1::session_request::Message as Said;
@@ -38,6 +40,8 @@ pub(super) struct Session {
     pub(super) launch: LaunchId,
     /// For how long the certificate that it was opened with counts.
     pub(super) validity: Validity,
+    /// When the agent was there for sure, for the last time.
+    pub(super) heard_at: Timestamp,
     /// Number of the last of the agent's events that was stored when the stream was opened.
     pub(super) heard_through: u64,
     /// How long its pool lets it live.
@@ -168,6 +172,7 @@ impl Session {
             launch: self.launch.clone(),
             phase,
             assignment,
+            heard_at: self.heard_at,
         };
         connection.unread(self.submit(connected)).await?;
         Ok((connection, messages))
@@ -184,6 +189,7 @@ impl Session {
         let mut invalid = std::pin::pin!(self.validity.clone().ended());
         let mut over = std::pin::pin!(sleep(LAST_REPORTS));
         let mut is_over = false;
+        let mut quiet_at = self.heard_at;
         loop {
             tokio::select! {
                 biased;
@@ -201,10 +207,11 @@ impl Session {
                         None => return Err(End::Cut),
                     }
                 }
-                request = requests.try_next() => {
+                (request, heard_at) = next(requests, &mut quiet_at) => {
                     let Ok(Some(request)) = request else {
                         return Err(End::Left);
                     };
+                    self.heard_at = heard_at;
                     let now = clock::now();
                     self.validity.check(now).map_err(End::Invalid)?;
                     Box::pin(self.heard(connection, request, now)).await?;
@@ -273,6 +280,7 @@ impl Session {
         self.submit(Event::Said {
             launch: self.launch.clone(),
             sequence,
+            heard_at: self.heard_at,
             event: Box::new(event),
         })
         .await
@@ -287,6 +295,7 @@ impl Session {
         if ended == Ended::Last && !matches!(end, End::Stopping) {
             let lost = Event::AgentLost {
                 launch: self.launch.clone(),
+                heard_at: self.heard_at,
             };
             // A failure means that the coordinator stops.
             let _ = self.shared.engine.submit(lost).await;
@@ -341,11 +350,67 @@ impl Session {
     }
 }
 
+/// The next message, and a time at which its agent was there for sure. One that need not be waited for may have come
+/// at any time since `quiet_at`, when the last one came that was: nothing is read while an event waits for the store.
+async fn next(
+    requests: &mut impl Requests,
+    quiet_at: &mut Timestamp,
+) -> (Result<Option<SessionRequest>, Status>, Timestamp) {
+    let mut next = requests.try_next();
+    let mut has_waited = false;
+    poll_fn(|context| match next.poll_unpin(context) {
+        Poll::Ready(next) => {
+            if has_waited {
+                *quiet_at = clock::now();
+            }
+            Poll::Ready((next, *quiet_at))
+        }
+        Poll::Pending => {
+            has_waited = true;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
 fn configure(settings: &AgentSettings, lifetime: Option<Duration>) -> Configure {
     Configure {
         heartbeat_interval: Some(duration(settings.heartbeat_interval)),
         interrupt_lead: Some(duration(settings.interrupt_lead)),
         stop_grace: Some(duration(settings.stop_grace)),
         lifetime: lifetime.map(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_there_already_is_no_later_sign_of_life() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        clock::simulated::start(at(0));
+        let (say, requests) = mpsc::channel(4);
+        let mut requests = ReceiverStream::new(requests);
+        let mut quiet_at = at(0);
+        let anything = || Ok(SessionRequest::default());
+        let speaking = tokio::spawn(async move {
+            sleep(Duration::from_secs(5)).await;
+            for _ in 0..2 {
+                say.send(anything()).await.unwrap();
+            }
+            // It is gone from here on.
+        });
+        let (said, heard_at) = next(&mut requests, &mut quiet_at).await;
+        assert!(matches!((said, heard_at), (Ok(Some(_)), heard) if heard == at(5)));
+        speaking.await.unwrap();
+        // The store was out of order meanwhile.
+        sleep(Duration::from_secs(100)).await;
+        for more in [true, false] {
+            let (said, heard_at) = next(&mut requests, &mut quiet_at).await;
+            assert_eq!((said.unwrap().is_some(), heard_at), (more, at(5)));
+        }
     }
 }

@@ -22,6 +22,7 @@ use self::runner::LINGER;
 use super::{Due, News, PATIENCE, due};
 use crate::grpc::authorize::Validity;
 use crate::identity::spiffe::{AgentId, TrustDomain};
+use crate::simulation::github;
 use crate::simulation::run::{ACCOUNT, LIFETIME, REGION};
 use crate::simulation::world::World;
 
@@ -120,7 +121,10 @@ impl Agent {
                         self.disconnected();
                     }
                 }
-                Some(news) = self.news.recv() => self.learn(&news),
+                Some(news) = self.news.recv() => match news {
+                    News::Hangs => return self.hang().await,
+                    news => self.learn(&news),
+                },
                 message = hear(&mut self.stream) => match message {
                     Some(Ok(response)) => self.told(response),
                     Some(Err(_)) | None => self.disconnected(),
@@ -141,6 +145,13 @@ impl Agent {
 
     fn power_off(&self) {
         super::super::cloud::end(&self.world, &self.instance, "powered itself off");
+    }
+
+    /// Holds all that it has until its instance is ended.
+    async fn hang(self) {
+        self.connected(false);
+        github::lost_host(&self.world, &self.instance);
+        std::future::pending().await
     }
 
     fn disconnected(&mut self) {

@@ -167,6 +167,7 @@ fn what_an_agent_says_again_changes_nothing() {
     let said = |sequence| Event::Said {
         launch: launch.clone(),
         sequence,
+        heard_at: at(0),
         event: Box::new(troubled(&launch, Trouble::Disk)),
     };
     assert_eq!(told(&mut fleet, said(1)).len(), 1);

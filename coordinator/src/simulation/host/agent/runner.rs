@@ -144,6 +144,8 @@ impl Agent {
                     detail: String::new(),
                 }));
             }
+            // Nothing on it goes on: see `Agent::run`.
+            News::Hangs => {}
             News::CutOff(wait) => {
                 self.cut_off_until = Some(Instant::now() + wait);
                 self.disconnected();

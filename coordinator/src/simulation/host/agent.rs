@@ -151,7 +151,7 @@ impl Agent {
     async fn hang(self) {
         self.connected(false);
         github::lost_host(&self.world, &self.instance);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn disconnected(&mut self) {

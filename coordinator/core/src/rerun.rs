@@ -122,8 +122,9 @@ impl CutShort {
         let heard_at = runner.heard_at.unwrap_or(silent_since).min(silent_since);
         // Where there is no instance, no job ends by itself: its silence may have been noticed late, as events wait
         // while the store is out of order.
+        let known_at = runner.marks.instance_gone_at.unwrap_or(now);
         let dead_by = matches!(runner.instance, Instance::Gone { .. })
-            .then(|| now.saturating_add(CLOCKS).unwrap_or(now));
+            .then(|| known_at.saturating_add(CLOCKS).unwrap_or(now));
         let hosts_from = from(silent_since);
         Self {
             cause,

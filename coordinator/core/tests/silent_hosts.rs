@@ -9,7 +9,7 @@ use kit::{
     at, cause, ended, gone, look, report, rerun, rerunning, restart, running, started, told,
     watches, webhook,
 };
-use muster_core::{Cause, Event, Interruption, JobReport};
+use muster_core::{Cause, Event, Interruption, JobReport, TimeLimits};
 use rstest::rstest;
 
 #[rstest]
@@ -174,4 +174,22 @@ fn a_job_of_a_host_that_was_announced_to_go_may_have_failed_before(
     tester.second = ended_at.max(161);
     let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", ended_at)));
     assert_eq!(watches(&changes), again);
+}
+
+/// No coordinator ran for longer than an agent may be silent: its job may be well, and it comes back soon.
+#[test]
+fn an_agent_that_was_lost_before_has_all_its_time_again_after_a_start() {
+    let mut tester = rerunning();
+    let (launch, _) = running(&mut tester, 1);
+    tester.tell(Event::AgentLost {
+        launch: launch.clone(),
+        heard_at: at(0),
+    });
+    tester.second = 3_000;
+    restart(&mut tester);
+    let limit = i64::try_from(TimeLimits::default().silence_busy.as_secs()).unwrap();
+    tester.pass(limit - 1);
+    assert!(!tester.fleet.runner(&launch).unwrap().is_over());
+    tester.pass(1);
+    assert!(tester.fleet.runner(&launch).unwrap().is_over());
 }

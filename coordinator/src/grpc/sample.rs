@@ -159,6 +159,7 @@ pub(super) fn runner(launch: &str, work: Work) -> Runner {
             listening_at: None,
             busy_at: None,
             over_at: None,
+            instance_gone_at: None,
             gone_at: None,
             stage_since: at(100),
         },

@@ -137,6 +137,7 @@ pub(crate) fn runner(launch: &str, salt: u32) -> Runner {
             listening_at: None,
             busy_at: None,
             over_at: None,
+            instance_gone_at: None,
             gone_at: None,
             stage_since: at(2),
         },

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::Fleet;
+use super::demand::elapsed;
 use super::time::NOT_LISTENED;
 use super::turn::Turn;
 use crate::effect::Effect;
@@ -261,11 +262,16 @@ impl Fleet {
         reason: &str,
         turn: &mut Turn,
     ) {
-        if self.runners.get(launch).is_none_or(Runner::is_over) {
+        let Some(runner) = self.runners.get(launch).filter(|it| !it.is_over()) else {
             return;
-        }
+        };
+        // An agent stops a job also when its host is as old as it may become.
+        let limits = self.pool(&runner.pool).map(|pool| pool.limits);
+        let lifetime = limits.unwrap_or_default().lifetime;
+        let aged = elapsed(runner.marks.created_at, turn.now) >= lifetime;
         let mut reason = outcome.explained(reason);
         match outcome {
+            Outcome::Interrupted if aged => {}
             Outcome::Interrupted => self.cut_short(launch, Cause::Stopped, turn),
             Outcome::Abandoned => self.cut_short(launch, Cause::Abandoned, turn),
             _ => {}
@@ -307,7 +313,9 @@ impl Fleet {
             format!("{words}: {detail}")
         };
         warn(runner, "interruption notice", told, turn);
-        let closes = matches!(kind, Interruption::Spot | Interruption::Rebalance);
+        // Whoever has the agent's certificate can't keep the provider busy by it.
+        let closes = matches!(kind, Interruption::Spot | Interruption::Rebalance)
+            && runner.warnings <= WARNINGS_MAX;
         if let Some(offering) = runner.offering.clone().filter(|_| closes) {
             turn.emit(Effect::CloseOffering {
                 account: runner.account.clone(),

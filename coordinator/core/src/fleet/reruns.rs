@@ -228,6 +228,10 @@ impl Fleet {
     pub(super) fn lineage(&self, report: &JobReport) -> Lineage {
         let attempt = report.run_attempt.unwrap_or(1);
         let mut lineage = Lineage::default();
+        // What those ask for that it runs again with; a job of its own name counts before them.
+        let (mut own, mut others) = (None, None);
+        // Whether we asked for this attempt, and how often we had for this job, if it was in the one before.
+        let (mut ours, mut before) = (false, None);
         let earlier = self
             .runs
             .jobs(report.run_id)
@@ -243,13 +247,27 @@ impl Fleet {
                 let count = job.lineage.count + u32::from(asked);
                 lineage.count = lineage.count.max(count);
             }
-            if asked && job.attempt() + 1 == attempt {
+            let just_before = job.attempt() + 1 == attempt;
+            if same && just_before {
+                before = Some(job.lineage.count);
+            }
+            ours |= asked && just_before;
+            if asked && just_before {
                 let policy = self.pool_of(job).and_then(|pool| pool.rerun);
-                lineage.market = policy.and_then(|policy| policy.market);
+                let market = policy.and_then(|policy| policy.market);
                 if same {
                     lineage.of = Some(job.id());
+                    own = Some(market);
+                } else {
+                    // On-demand is more than Spot, and either is more than nothing.
+                    others = others.max(market);
                 }
             }
+        }
+        lineage.market = own.unwrap_or(others);
+        // It may have gone with others that were interrupted: that is once more, too.
+        if let Some(before) = before.filter(|_| ours) {
+            lineage.count = lineage.count.max(before + 1);
         }
         lineage
     }
@@ -289,7 +307,11 @@ impl Fleet {
             .taken_by
             .as_ref()
             .and_then(|launch| self.runners.get(launch));
-        self.pool(taker.map_or(job.pool()?, |runner| &runner.pool))
+        // A job that no pool takes may have come to a runner of ours: GitHub goes by groups, too.
+        match taker {
+            Some(runner) => self.pool(&runner.pool),
+            None => self.pool(job.pool()?),
+        }
     }
 
     fn leave(&mut self, jobs: Vec<JobId>, reason: &str, turn: &mut Turn) {

@@ -46,7 +46,8 @@ const PULSE: Duration = Duration::from_secs(1);
 impl Fleet {
     pub(super) fn restarted(&mut self, turn: &mut Turn) {
         for runner in self.runners.values_mut().filter(|runner| !runner.is_over()) {
-            if runner.silent_since.is_none() && runner.work != Work::Booting {
+            // Nobody listened meanwhile: an agent that was lost before has all its time again to come back.
+            if runner.work != Work::Booting {
                 runner.silent_since = Some(turn.now);
                 turn.touch(runner);
             }

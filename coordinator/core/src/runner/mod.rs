@@ -189,6 +189,9 @@ pub struct Marks {
     pub busy_at: Option<Timestamp>,
     /// Its work was over.
     pub over_at: Option<Timestamp>,
+    /// Its instance was known to be gone.
+    #[serde(default)]
+    pub instance_gone_at: Option<Timestamp>,
     /// Instance and registration were gone.
     pub gone_at: Option<Timestamp>,
     /// It entered its present [`Stage`].

@@ -43,6 +43,7 @@ impl Runner {
                 listening_at: None,
                 busy_at: None,
                 over_at: None,
+                instance_gone_at: None,
                 gone_at: None,
                 stage_since: now,
             },
@@ -155,6 +156,9 @@ impl Runner {
         }
         if matches!(next, Instance::Exists { .. }) {
             self.marks.launched_at = Some(now);
+        }
+        if matches!(next, Instance::Gone { .. }) {
+            self.marks.instance_gone_at = Some(now);
         }
         self.change(now, |runner| runner.instance = next);
         Ok(true)

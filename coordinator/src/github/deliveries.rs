@@ -78,7 +78,14 @@ impl GithubClient {
             let document = reply.json()?;
             let list = Node::document(&document);
             for node in list.elements()? {
-                let attempt = attempt(&node)?;
+                // Others are not lost for it.
+                let attempt = match attempt(&node) {
+                    Ok(attempt) => attempt,
+                    Err(error) => {
+                        tracing::warn!(%error, "an attempt to deliver can't be read");
+                        continue;
+                    }
+                };
                 if attempt.delivered_at < since {
                     return Ok(found);
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::deliveries::{Attempt, Cursor};
+use super::deliveries::{Attempt, Cursor, Deliveries};
 use super::errors::GithubError;
 use super::rest::GithubClient;
 use crate::store::{Ledger, StoreError};
@@ -201,8 +201,7 @@ impl Reconciler {
         let mut began = now;
         let mut unsettled_since = None;
         let mut more = newest.more;
-        if let Some(walk) = self.walk.clone() {
-            let older = self.client.deliveries(since, Some(walk.next)).await?;
+        if let Some((walk, older)) = self.next_part(since).await? {
             attempts.extend(older.attempts);
             began = walk.began;
             unsettled_since = walk.unsettled_since;
@@ -228,6 +227,25 @@ impl Reconciler {
             self.store.set_note(NOTE, &settled.to_string()).await?;
         }
         Ok(())
+    }
+
+    /// The next part of a list that was too long. One that GitHub does not go on with is read anew, from what is new.
+    async fn next_part(
+        &mut self,
+        since: Timestamp,
+    ) -> Result<Option<(Walk, Deliveries)>, GithubError> {
+        let Some(walk) = self.walk.clone() else {
+            return Ok(None);
+        };
+        match self.client.deliveries(since, Some(walk.next.clone())).await {
+            Ok(older) => Ok(Some((walk, older))),
+            Err(error) if error.retry_after().is_some() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the list of deliveries is read anew");
+                self.walk = None;
+                Ok(None)
+            }
+        }
     }
 
     async fn since(&self, now: Timestamp) -> Result<Timestamp, StoreError> {

@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions as _, Connection as _};
 use thiserror::Error;
 
-use super::database::sqlite;
+use super::database::sqlite::{self, directory_of};
 use super::{StoreError, schema};
 
 /// No copy was made or put back.
@@ -225,14 +225,6 @@ fn is_part(database: &Path, path: &Path) -> Result<bool, BackupError> {
             let same_file = inode(&part).is_some_and(|part| inode(path) == Some(part));
             same_file || place(&part).is_some_and(|part| place(path) == Some(part))
         }))
-}
-
-/// The directory that a file is in.
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// A file that is being written beside its place. Removed if it doesn't get there.

@@ -1,8 +1,10 @@
 //! Copies of the SQLite file: made while the coordinator writes, put back while it doesn't run.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+mod rights;
+
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -12,6 +14,7 @@ use thiserror::Error;
 
 use super::database::sqlite::{self, directory_of};
 use super::{StoreError, schema};
+use rights::Rights;
 
 /// No copy was made or put back.
 #[derive(Debug, Error)]
@@ -41,6 +44,18 @@ pub enum BackupError {
     File {
         /// The file.
         path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What was put back can't be made its owner's, who could not open it then.
+    #[error("{} can't be given to its owner, {user}:{group}: {source}", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// The number of the user.
+        user: u32,
+        /// The number of the group.
+        group: u32,
         /// Why not.
         source: io::Error,
     },
@@ -90,7 +105,8 @@ pub struct Restored {
     pub aside: Option<PathBuf>,
 }
 
-/// Puts a copy in the place of the database. What was there is kept beside it. Nothing is made, moved or locked
+/// Puts a copy in the place of the database, with its owner and mode, or that of the directory if root does it and
+/// there is none. What was there is kept beside it. Nothing is made, moved or locked
 /// before the copy was found to be good.
 ///
 /// # Errors
@@ -108,7 +124,6 @@ pub async fn restore(
     if database.exists() && is_part(database, from)? {
         return Err(BackupError::Live(from.to_owned()));
     }
-    let directory = directory_of(database);
     let mut beside = Beside::above(database)?;
     let mut copied = File::open(from).map_err(file(from))?;
     io::copy(&mut copied, &mut beside.file).map_err(file(&beside.path))?;
@@ -119,12 +134,13 @@ pub async fn restore(
         },
         other => other,
     })?;
-    let private = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory);
-    private.map_err(file(directory))?;
-    let _lock = sqlite::lock(database)?;
+    rights::make_directory(directory_of(database))?;
+    let lock = sqlite::lock(database)?;
+    let rights = Rights::at(database)?;
+    if lock.is_new {
+        rights.give_owner(&lock.file, &lock.path)?;
+    }
+    rights.give(&beside.file, database)?;
     let aside = match database.exists() {
         true => Some(keep_aside(database, now).await?),
         false => None,

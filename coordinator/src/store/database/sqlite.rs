@@ -75,7 +75,12 @@ pub(in crate::store) fn create_private(path: &Path) -> Result<(), StoreError> {
 /// What keeps another coordinator out of a database, until it is dropped or the process ends.
 #[derive(Debug)]
 pub(in crate::store) struct Lock {
-    _file: File,
+    /// The file beside the database.
+    pub(in crate::store) file: File,
+    /// Where that is.
+    pub(in crate::store) path: PathBuf,
+    /// Whether it was made just now.
+    pub(in crate::store) is_new: bool,
     _directory: File,
 }
 
@@ -90,19 +95,24 @@ pub(in crate::store) fn lock(path: &Path) -> Result<Lock, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&name)
-        .map_err(at(&name))?;
+    let mut how = OpenOptions::new();
+    how.append(true).mode(0o600);
+    let (file, is_new) = match how.create_new(true).open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            (how.create_new(false).create(true).open(&name), false)
+        }
+        made => (made, true),
+    };
+    let file = file.map_err(at(&name))?;
     hold(&file, &name)?;
     let resolved = fs::canonicalize(path);
     let directory = directory_of(resolved.as_deref().unwrap_or(path));
     let opened = File::open(directory).map_err(at(directory))?;
     hold(&opened, directory)?;
     Ok(Lock {
-        _file: file,
+        file,
+        path: name,
+        is_new,
         _directory: opened,
     })
 }

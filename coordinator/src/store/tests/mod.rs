@@ -11,6 +11,7 @@ mod inbox;
 mod lease;
 mod model;
 mod outage;
+mod owners;
 mod prune;
 mod refusals;
 mod retention;

@@ -158,8 +158,7 @@ async fn keep_aside(database: &Path, now: Timestamp) -> Result<PathBuf, BackupEr
         drop(flushed.execute(&mut db).await);
         drop(db.close().await);
     }
-    let aside = with_suffix(database, &format!(".before-{}", now.as_second()));
-    fs::hard_link(database, &aside).map_err(file(&aside))?;
+    let aside = link_aside(database, now)?;
     let log = with_suffix(database, "-wal");
     if log.exists() {
         fs::rename(&log, with_suffix(&aside, "-wal")).map_err(file(&log))?;
@@ -169,6 +168,28 @@ async fn keep_aside(database: &Path, now: Timestamp) -> Result<PathBuf, BackupEr
         fs::remove_file(&index).map_err(file(&index))?;
     }
     Ok(aside)
+}
+
+/// The other name, that has the second of it. Where that is taken, a number follows.
+fn link_aside(database: &Path, now: Timestamp) -> Result<PathBuf, BackupError> {
+    let name = with_suffix(database, &format!(".before-{}", now.as_second()));
+    let mut aside = name.clone();
+    let mut number = 2_u32;
+    loop {
+        // A log of that name would be taken for the log of this one.
+        let linked = match with_suffix(&aside, "-wal").exists() {
+            true => Err(io::ErrorKind::AlreadyExists.into()),
+            false => fs::hard_link(database, &aside),
+        };
+        match linked {
+            Ok(()) => return Ok(aside),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(file(&aside)(error));
+            }
+            Err(_) => aside = with_suffix(&name, &format!("-{number}")),
+        }
+        number += 1;
+    }
 }
 
 /// Whether a file is a whole database of ours, for this program.

@@ -320,3 +320,24 @@ async fn a_copy_is_put_where_nothing_was() {
     assert_eq!(guids(&store).await, ["a"]);
     store.close().await;
 }
+
+#[tokio::test]
+async fn each_of_many_restores_in_one_second_keeps_what_it_replaces() {
+    let (directory, database, copy) = paths();
+    let now = jiff::Timestamp::from_second(7).unwrap();
+    some_store(&database, "first").await;
+    backup(&database, &copy, false).await.unwrap();
+    for name in ["muster.db.before-7", "muster.db.before-7-2"] {
+        let restored = restore(&copy, &database, now).await.unwrap();
+        assert_eq!(restored.aside, Some(directory.path().join(name)));
+    }
+    // Of one that somebody moved away.
+    let log = directory.path().join("muster.db.before-7-3-wal");
+    std::fs::write(log, "of another").unwrap();
+    let restored = restore(&copy, &database, now).await.unwrap();
+    let aside = restored.aside.unwrap();
+    assert_eq!(aside, directory.path().join("muster.db.before-7-4"));
+    let store = Store::open(&aside).await.unwrap();
+    assert_eq!(guids(&store).await, ["first"]);
+    store.close().await;
+}

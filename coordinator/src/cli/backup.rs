@@ -17,7 +17,7 @@ pub struct BackupArguments {
     /// The file for the copy.
     #[arg(long)]
     pub to: PathBuf,
-    /// Replace a file that exists.
+    /// Replace a file that exists. A device, a pipe, a directory or a symbolic link is never replaced.
     #[arg(long)]
     pub force: bool,
 }

@@ -25,6 +25,9 @@ pub enum BackupError {
     /// Something is there already.
     #[error("{} exists; --force replaces it", .0.display())]
     Exists(PathBuf),
+    /// A device, a pipe, a directory or a link is there, which nothing of ours replaces.
+    #[error("{} is no regular file; nothing replaces it, --force neither", .0.display())]
+    NoFile(PathBuf),
     /// The copy would replace what it is made of.
     #[error("{} is a part of the database itself; the copy needs a place of its own", .0.display())]
     Itself(PathBuf),
@@ -75,8 +78,8 @@ impl From<sqlx::Error> for BackupError {
 /// there, checked and on disk, when this returns; before, there is none of its name, or the old one.
 ///
 /// # Errors
-/// When there is no database, the file exists and may not be replaced or is the database itself, or either can't
-/// be read or written.
+/// When there is no database, the file exists and may not be replaced, is the database itself or is no regular
+/// file (a link is none), or either can't be read or written.
 pub async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
     if !database.is_file() {
         return Err(BackupError::NoDatabase(database.to_owned()));
@@ -84,9 +87,7 @@ pub async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), Bac
     if is_part(database, to)? {
         return Err(BackupError::Itself(to.to_owned()));
     }
-    if !replace && to.exists() {
-        return Err(BackupError::Exists(to.to_owned()));
-    }
+    replaceable(to, replace)?;
     let beside = Beside::of(to)?;
     let mut db = open(database).await?;
     sqlx::query("VACUUM INTO $1")
@@ -95,7 +96,20 @@ pub async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), Bac
         .await?;
     db.close().await?;
     check(&beside.path).await?;
+    // Much may have happened meanwhile.
+    replaceable(to, replace)?;
     beside.become_file(to, replace)
+}
+
+/// Refuses a place that a copy can't have. A link is refused, too, wherever it leads: of the link and of what it
+/// leads to, one would be replaced that nobody named.
+fn replaceable(place: &Path, replace: bool) -> Result<(), BackupError> {
+    match fs::symlink_metadata(place) {
+        Ok(there) if !there.is_file() => Err(BackupError::NoFile(place.to_owned())),
+        Ok(_) if !replace => Err(BackupError::Exists(place.to_owned())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(place)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// What was put back.
@@ -119,6 +133,9 @@ pub async fn restore(
 ) -> Result<Restored, BackupError> {
     if !from.is_file() {
         return Err(BackupError::NoDatabase(from.to_owned()));
+    }
+    if database.exists() && !database.is_file() {
+        return Err(BackupError::NoFile(database.to_owned()));
     }
     // The log that belongs to it would be put aside: what is only there would be lost.
     if database.exists() && is_part(database, from)? {

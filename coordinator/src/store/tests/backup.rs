@@ -135,6 +135,45 @@ async fn a_copy_replaces_nothing_unless_told_so() {
 }
 
 #[tokio::test]
+async fn a_copy_replaces_regular_files_only() {
+    let (directory, database, copy) = paths();
+    some_store(&database, "a").await;
+    let at = |name: &str| directory.path().join(name);
+    // Never a device: what this test is about would replace it.
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir(at("directory")).unwrap();
+    std::fs::write(at("file"), "precious").unwrap();
+    for (name, leads) in [
+        ("to-pipe", "pipe"),
+        ("to-file", "file"),
+        ("to-none", "none"),
+    ] {
+        std::os::unix::fs::symlink(at(leads), at(name)).unwrap();
+    }
+    let kind = |name| std::fs::symlink_metadata(at(name)).unwrap().file_type();
+    for name in ["pipe", "directory", "to-pipe", "to-file", "to-none"] {
+        let was = kind(name);
+        for force in [false, true] {
+            let refused = backup(&database, &at(name), force).await;
+            assert!(
+                matches!(refused, Err(BackupError::NoFile(_))),
+                "{name}: {refused:?}"
+            );
+            assert_eq!(kind(name), was, "{name}");
+        }
+    }
+    assert_eq!(std::fs::read(at("file")).unwrap(), b"precious");
+    assert!(!at("none").exists());
+
+    backup(&database, &copy, false).await.unwrap();
+    let refused = restore(&copy, &at("pipe"), second(0)).await;
+    assert!(
+        matches!(refused, Err(BackupError::NoFile(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn the_database_is_no_place_for_its_own_copy() {
     let (directory, database, copy) = paths();
     let store = Store::open(&database).await.unwrap();

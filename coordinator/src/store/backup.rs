@@ -1,10 +1,12 @@
 //! Copies of the SQLite file: made while the coordinator writes, put back while it doesn't run.
 
+mod beside;
 mod rights;
+mod stop;
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -14,7 +16,12 @@ use thiserror::Error;
 
 use super::database::sqlite::{self, directory_of};
 use super::{StoreError, schema};
+use beside::Beside;
 use rights::Rights;
+pub use stop::Stop;
+
+/// Bytes that are copied between two looks whether to stop.
+const PORTION: usize = 1 << 20;
 
 /// No copy was made or put back.
 #[derive(Debug, Error)]
@@ -62,6 +69,9 @@ pub enum BackupError {
         /// Why not.
         source: io::Error,
     },
+    /// It was asked to stop by the signal of this number.
+    #[error("interrupted by signal {0}: nothing was made or replaced")]
+    Interrupted(u8),
     /// The database refuses, or a coordinator runs.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -80,7 +90,12 @@ impl From<sqlx::Error> for BackupError {
 /// # Errors
 /// When there is no database, the file exists and may not be replaced, is the database itself or is no regular
 /// file (a link is none), or either can't be read or written.
-pub async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
+pub async fn backup(
+    database: &Path,
+    to: &Path,
+    replace: bool,
+    stop: &Stop,
+) -> Result<(), BackupError> {
     if !database.is_file() {
         return Err(BackupError::NoDatabase(database.to_owned()));
     }
@@ -90,12 +105,16 @@ pub async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), Bac
     replaceable(to, replace)?;
     let beside = Beside::of(to)?;
     let mut db = open(database).await?;
-    sqlx::query("VACUUM INTO $1")
+    stop.ends(&mut db).await?;
+    let copied = sqlx::query("VACUUM INTO $1")
         .bind(text(&beside.path)?)
         .execute(&mut db)
-        .await?;
+        .await;
+    // Before the copy is removed, which it may be writing still.
     db.close().await?;
-    check(&beside.path).await?;
+    copied.map_err(|error| stop.meant(error.into()))?;
+    check(&beside.path, stop).await?;
+    stop.check()?;
     // Much may have happened meanwhile.
     replaceable(to, replace)?;
     beside.become_file(to, replace)
@@ -124,12 +143,13 @@ pub struct Restored {
 /// before the copy was found to be good.
 ///
 /// # Errors
-/// When a coordinator runs, the copy is damaged, for a newer program or the database itself, or a file can't be
-/// written; then the database is as it was.
+/// When a coordinator runs, the copy is damaged, for a newer program or the database itself, a file can't be
+/// written, or it was asked to stop; then the database is as it was.
 pub async fn restore(
     from: &Path,
     database: &Path,
     now: Timestamp,
+    stop: &Stop,
 ) -> Result<Restored, BackupError> {
     if !from.is_file() {
         return Err(BackupError::NoDatabase(from.to_owned()));
@@ -143,14 +163,18 @@ pub async fn restore(
     }
     let mut beside = Beside::above(database)?;
     let mut copied = File::open(from).map_err(file(from))?;
-    io::copy(&mut copied, &mut beside.file).map_err(file(&beside.path))?;
-    check(&beside.path).await.map_err(|error| match error {
-        BackupError::Damaged { problem, .. } => BackupError::Damaged {
-            path: from.to_owned(),
-            problem,
-        },
-        other => other,
-    })?;
+    copy(&mut copied, &mut beside, stop).await?;
+    check(&beside.path, stop)
+        .await
+        .map_err(|error| match error {
+            BackupError::Damaged { problem, .. } => BackupError::Damaged {
+                path: from.to_owned(),
+                problem,
+            },
+            other => other,
+        })?;
+    // From here on it is done in a moment, and wholly.
+    stop.check()?;
     rights::make_directory(directory_of(database))?;
     let lock = sqlite::lock(database)?;
     let rights = Rights::at(database)?;
@@ -164,6 +188,21 @@ pub async fn restore(
     };
     beside.become_file(database, true)?;
     Ok(Restored { aside })
+}
+
+/// Copies a file, and lets who may ask to stop have a turn after each portion.
+async fn copy(from: &mut File, to: &mut Beside, stop: &Stop) -> Result<(), BackupError> {
+    let mut portion = vec![0; PORTION];
+    loop {
+        tokio::task::yield_now().await;
+        stop.check()?;
+        let bytes = from.read(&mut portion).map_err(file(&to.path))?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let written = to.file.write_all(portion.get(..bytes).unwrap_or_default());
+        written.map_err(file(&to.path))?;
+    }
 }
 
 /// Gives the present database another name, too: at no moment there is none in its place, from which a
@@ -210,14 +249,17 @@ fn link_aside(database: &Path, now: Timestamp) -> Result<PathBuf, BackupError> {
 }
 
 /// Whether a file is a whole database of ours, for this program.
-async fn check(path: &Path) -> Result<(), BackupError> {
-    let damaged = |problem: String| BackupError::Damaged {
-        path: path.to_owned(),
-        problem,
+async fn check(path: &Path, stop: &Stop) -> Result<(), BackupError> {
+    let damaged = |problem: String| {
+        stop.meant(BackupError::Damaged {
+            path: path.to_owned(),
+            problem,
+        })
     };
     let mut db = open(path)
         .await
         .map_err(|error| damaged(error.to_string()))?;
+    stop.ends(&mut db).await?;
     let told: Result<Vec<(String,)>, _> = sqlx::query_as("PRAGMA integrity_check(3)")
         .fetch_all(&mut db)
         .await;
@@ -279,73 +321,4 @@ fn is_part(database: &Path, path: &Path) -> Result<bool, BackupError> {
             let same_file = inode(&part).is_some_and(|part| inode(path) == Some(part));
             same_file || place(&part).is_some_and(|part| place(path) == Some(part))
         }))
-}
-
-/// A file that is being written beside its place. Removed if it doesn't get there.
-struct Beside {
-    path: PathBuf,
-    file: File,
-}
-
-impl Beside {
-    /// An empty file that only its owner may read.
-    fn of(place: &Path) -> Result<Self, BackupError> {
-        Self::made(with_suffix(place, &format!(".{}.new", std::process::id())))
-    }
-
-    /// The same for a place whose directory may have yet to be made: in the nearest one above that is there,
-    /// and so in the file system of what will be made in it.
-    fn above(place: &Path) -> Result<Self, BackupError> {
-        let there = directory_of(place)
-            .ancestors()
-            .map(|above| match above.as_os_str().is_empty() {
-                true => Path::new("."),
-                false => above,
-            })
-            .find(|above| above.is_dir());
-        match (there, place.file_name()) {
-            (Some(there), Some(name)) => Self::of(&there.join(name)),
-            _ => Self::of(place),
-        }
-    }
-
-    fn made(path: PathBuf) -> Result<Self, BackupError> {
-        // A left-over of a process with the same id that was killed.
-        drop(fs::remove_file(&path));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(file(&path))?;
-        Ok(Self { path, file })
-    }
-
-    /// Moves it to its place, on disk before it is seen there.
-    fn become_file(self, place: &Path, replace: bool) -> Result<(), BackupError> {
-        let synced = File::open(&self.path).and_then(|file| file.sync_all());
-        synced.map_err(file(&self.path))?;
-        let moved = if replace {
-            fs::rename(&self.path, place)
-        } else {
-            // Unlike a rename it replaces nothing.
-            fs::hard_link(&self.path, place)
-        };
-        moved.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => BackupError::Exists(place.to_owned()),
-            _ => file(place)(error),
-        })?;
-        let directory = directory_of(place);
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(file(directory))
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        // Checking it may have made these.
-        for suffix in ["", "-wal", "-shm"] {
-            drop(fs::remove_file(with_suffix(&self.path, suffix)));
-        }
-    }
 }

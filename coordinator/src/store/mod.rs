@@ -38,7 +38,7 @@ use muster_core::{AccountName, Effect, Job, JobId, Runner, Stored};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use backup::{BackupError, Restored, backup, restore};
+pub use backup::{BackupError, Restored, Stop, backup, restore};
 pub use database::postgres::{Limits, PostgresSettings};
 pub use error::StoreError;
 pub use lease::{Leadership, LeaseTimes};

@@ -10,7 +10,21 @@ use muster_core::JobStatus;
 use rstest::rstest;
 
 use crate::store::fixtures::{at, delivery, entry, job, launch, runner};
-use crate::store::{BackupError, Batch, Store, StoreError, TimelineQuery, backup, restore};
+use crate::store::{self, BackupError, Batch, Restored, Stop, Store, StoreError, TimelineQuery};
+
+/// A backup that nobody stops.
+pub(super) async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
+    store::backup(database, to, replace, &Stop::default()).await
+}
+
+/// A restore that nobody stops.
+pub(super) async fn restore(
+    from: &Path,
+    database: &Path,
+    now: jiff::Timestamp,
+) -> Result<Restored, BackupError> {
+    store::restore(from, database, now, &Stop::default()).await
+}
 
 fn paths() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let directory = tempfile::tempdir().unwrap();

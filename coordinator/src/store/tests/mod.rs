@@ -8,6 +8,7 @@ mod enrolments;
 mod fleet;
 mod followers;
 mod inbox;
+mod interrupted;
 mod lease;
 mod model;
 mod outage;

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use nix::unistd::Uid;
 
+use super::backup::{backup, restore};
+use crate::store::Store;
 use crate::store::fixtures::{at, delivery};
-use crate::store::{Store, backup, restore};
 
 /// The coordinator's user in the shipped image.
 const COORDINATOR: u32 = 65_534;

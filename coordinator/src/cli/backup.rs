@@ -1,12 +1,14 @@
 //! `backup` and `restore`: copies of the store.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use jiff::Timestamp;
 
+use super::ending::Signals;
 use super::wiring;
 use crate::config::Config;
-use crate::store::{BackupError, backup, restore};
+use crate::store::{BackupError, Stop, StoreError, backup, restore};
 
 /// What `backup` is told.
 #[derive(Debug, clap::Args)]
@@ -17,7 +19,7 @@ pub struct BackupArguments {
     /// The file for the copy.
     #[arg(long)]
     pub to: PathBuf,
-    /// Replace a file that exists.
+    /// Replace a file that exists. A device, a pipe, a directory or a symbolic link is never replaced.
     #[arg(long)]
     pub force: bool,
 }
@@ -40,10 +42,32 @@ Elsewhere, with the URL of store.url in DATABASE_URL:
   pg_dump --format=custom --file=muster.dump \"$DATABASE_URL\"
   pg_restore --clean --if-exists --single-transaction --dbname=\"$DATABASE_URL\" muster.dump   # no coordinator runs";
 
+/// Runs one thing to its end; SIGTERM and SIGINT ask it to stop.
+fn until_signal<T>(
+    stop: &Stop,
+    work: impl Future<Output = Result<T, BackupError>>,
+) -> Result<T, BackupError> {
+    super::alone(async {
+        let signals = Signals::new();
+        let mut signals =
+            signals.map_err(|error| BackupError::Store(StoreError::Unavailable(error.into())))?;
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                ended = &mut work => return ended,
+                signal = signals.either() => {
+                    stop.ask(u8::try_from(signal.as_raw_value()).unwrap_or(u8::MAX));
+                }
+            }
+        }
+    })
+}
+
 /// Copies the store; says where to.
 pub(super) fn make(config: &Config, to: &Path, force: bool) -> Result<String, BackupError> {
     let database = wiring::database_file(config);
-    super::alone(backup(&database, to, force))?;
+    let stop = Stop::default();
+    until_signal(&stop, backup(&database, to, force, &stop))?;
     Ok(format!(
         "{} is a copy of {}",
         to.display(),
@@ -54,7 +78,8 @@ pub(super) fn make(config: &Config, to: &Path, force: bool) -> Result<String, Ba
 /// Puts a copy back; says what became of the old one.
 pub(super) fn put_back(config: &Config, from: &Path) -> Result<String, BackupError> {
     let database = wiring::database_file(config);
-    let restored = super::alone(restore(from, &database, Timestamp::now()))?;
+    let stop = Stop::default();
+    let restored = until_signal(&stop, restore(from, &database, Timestamp::now(), &stop))?;
     let place = database.display();
     Ok(match restored.aside {
         Some(aside) => format!(
@@ -128,6 +153,23 @@ max = 4
         let aside = told.rsplit(' ').next().unwrap();
         assert_eq!(note(&database, None).as_deref(), Some("then"));
         assert_eq!(note(Path::new(aside), None).as_deref(), Some("now"));
+    }
+
+    #[test]
+    fn a_signal_stops_it_and_the_exit_code_says_which() {
+        use nix::sys::signal::{Signal, raise};
+        for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+            let stop = Stop::default();
+            let work = async {
+                raise(signal).unwrap();
+                while stop.asked().is_none() {
+                    tokio::task::yield_now().await;
+                }
+                Err::<(), _>(BackupError::Interrupted(stop.asked().unwrap()))
+            };
+            let error = until_signal(&stop, work).unwrap_err();
+            assert_eq!(super::super::code_of(&error), code, "{error}");
+        }
     }
 
     #[test]

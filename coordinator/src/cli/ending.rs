@@ -35,11 +35,11 @@ impl Signals {
         })
     }
 
-    /// Waits for either.
-    pub(super) async fn either(&mut self) {
+    /// Waits for either; says which it was.
+    pub(super) async fn either(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The command line: what `main` hands over to. Exit codes: 0 ok, 1 failed, 64 wrong command line or
-//! configuration.
+//! configuration, 130 and 143 a copy that SIGINT or SIGTERM stopped.
 
 mod backup;
 mod check_config;
@@ -181,7 +181,15 @@ fn on_file(path: &Path, work: impl FnOnce(&Config) -> Result<String, BackupError
             let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::SUCCESS
         }
-        Err(error) => fail(1, &error.to_string()),
+        Err(error) => fail(code_of(&error), &error.to_string()),
+    }
+}
+
+/// As shells have it for one that a signal ended: 128 and its number.
+fn code_of(error: &BackupError) -> u8 {
+    match error {
+        BackupError::Interrupted(signal) => signal.saturating_add(128),
+        _ => 1,
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         biased;
         failed = live(config, logs, readiness, &tasks, &mut lead) => failed.map(|never| match never {}),
         failed = tasks.failed() => Err(failed.into()),
-        () = signals.either() => Ok(()),
+        _ = signals.either() => Ok(()),
     };
     ending::end(why, &tasks, &ready, lead).await
 }

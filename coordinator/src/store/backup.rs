@@ -1,8 +1,12 @@
 //! Copies of the SQLite file: made while the coordinator writes, put back while it doesn't run.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+mod beside;
+mod rights;
+mod stop;
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -10,8 +14,14 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions as _, Connection as _};
 use thiserror::Error;
 
-use super::database::sqlite;
+use super::database::sqlite::{self, directory_of};
 use super::{StoreError, schema};
+use beside::Beside;
+use rights::Rights;
+pub use stop::Stop;
+
+/// Bytes that are copied between two looks whether to stop.
+const PORTION: usize = 1 << 20;
 
 /// No copy was made or put back.
 #[derive(Debug, Error)]
@@ -22,6 +32,9 @@ pub enum BackupError {
     /// Something is there already.
     #[error("{} exists; --force replaces it", .0.display())]
     Exists(PathBuf),
+    /// A device, a pipe, a directory or a link is there, which nothing of ours replaces.
+    #[error("{} is no regular file; nothing replaces it, --force neither", .0.display())]
+    NoFile(PathBuf),
     /// The copy would replace what it is made of.
     #[error("{} is a part of the database itself; the copy needs a place of its own", .0.display())]
     Itself(PathBuf),
@@ -44,6 +57,21 @@ pub enum BackupError {
         /// Why not.
         source: io::Error,
     },
+    /// What was put back can't be made its owner's, who could not open it then.
+    #[error("{} can't be given to its owner, {user}:{group}: {source}", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// The number of the user.
+        user: u32,
+        /// The number of the group.
+        group: u32,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It was asked to stop by the signal of this number.
+    #[error("interrupted by signal {0}: nothing was made or replaced")]
+    Interrupted(u8),
     /// The database refuses, or a coordinator runs.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,27 +88,47 @@ impl From<sqlx::Error> for BackupError {
 /// there, checked and on disk, when this returns; before, there is none of its name, or the old one.
 ///
 /// # Errors
-/// When there is no database, the file exists and may not be replaced or is the database itself, or either can't
-/// be read or written.
-pub async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
+/// When there is no database, the file exists and may not be replaced, is the database itself or is no regular
+/// file (a link is none), or either can't be read or written.
+pub async fn backup(
+    database: &Path,
+    to: &Path,
+    replace: bool,
+    stop: &Stop,
+) -> Result<(), BackupError> {
     if !database.is_file() {
         return Err(BackupError::NoDatabase(database.to_owned()));
     }
     if is_part(database, to)? {
         return Err(BackupError::Itself(to.to_owned()));
     }
-    if !replace && to.exists() {
-        return Err(BackupError::Exists(to.to_owned()));
-    }
+    replaceable(to, replace)?;
     let beside = Beside::of(to)?;
     let mut db = open(database).await?;
-    sqlx::query("VACUUM INTO $1")
+    stop.ends(&mut db).await?;
+    let copied = sqlx::query("VACUUM INTO $1")
         .bind(text(&beside.path)?)
         .execute(&mut db)
-        .await?;
+        .await;
+    // Before the copy is removed, which it may be writing still.
     db.close().await?;
-    check(&beside.path).await?;
+    copied.map_err(|error| stop.meant(error.into()))?;
+    check(&beside.path, stop).await?;
+    stop.check()?;
+    // Much may have happened meanwhile.
+    replaceable(to, replace)?;
     beside.become_file(to, replace)
+}
+
+/// Refuses a place that a copy can't have. A link is refused, too, wherever it leads: of the link and of what it
+/// leads to, one would be replaced that nobody named.
+fn replaceable(place: &Path, replace: bool) -> Result<(), BackupError> {
+    match fs::symlink_metadata(place) {
+        Ok(there) if !there.is_file() => Err(BackupError::NoFile(place.to_owned())),
+        Ok(_) if !replace => Err(BackupError::Exists(place.to_owned())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(place)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// What was put back.
@@ -90,47 +138,71 @@ pub struct Restored {
     pub aside: Option<PathBuf>,
 }
 
-/// Puts a copy in the place of the database. What was there is kept beside it. Nothing is made, moved or locked
+/// Puts a copy in the place of the database, with its owner and mode, or that of the directory if root does it and
+/// there is none. What was there is kept beside it. Nothing is made, moved or locked
 /// before the copy was found to be good.
 ///
 /// # Errors
-/// When a coordinator runs, the copy is damaged, for a newer program or the database itself, or a file can't be
-/// written; then the database is as it was.
+/// When a coordinator runs, the copy is damaged, for a newer program or the database itself, a file can't be
+/// written, or it was asked to stop; then the database is as it was.
 pub async fn restore(
     from: &Path,
     database: &Path,
     now: Timestamp,
+    stop: &Stop,
 ) -> Result<Restored, BackupError> {
     if !from.is_file() {
         return Err(BackupError::NoDatabase(from.to_owned()));
+    }
+    if database.exists() && !database.is_file() {
+        return Err(BackupError::NoFile(database.to_owned()));
     }
     // The log that belongs to it would be put aside: what is only there would be lost.
     if database.exists() && is_part(database, from)? {
         return Err(BackupError::Live(from.to_owned()));
     }
-    let directory = directory_of(database);
     let mut beside = Beside::above(database)?;
     let mut copied = File::open(from).map_err(file(from))?;
-    io::copy(&mut copied, &mut beside.file).map_err(file(&beside.path))?;
-    check(&beside.path).await.map_err(|error| match error {
-        BackupError::Damaged { problem, .. } => BackupError::Damaged {
-            path: from.to_owned(),
-            problem,
-        },
-        other => other,
-    })?;
-    let private = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory);
-    private.map_err(file(directory))?;
-    let _lock = sqlite::lock(database)?;
+    copy(&mut copied, &mut beside, stop).await?;
+    check(&beside.path, stop)
+        .await
+        .map_err(|error| match error {
+            BackupError::Damaged { problem, .. } => BackupError::Damaged {
+                path: from.to_owned(),
+                problem,
+            },
+            other => other,
+        })?;
+    // From here on it is done in a moment, and wholly.
+    stop.check()?;
+    rights::make_directory(directory_of(database))?;
+    let lock = sqlite::lock(database)?;
+    let rights = Rights::at(database)?;
+    if lock.is_new {
+        rights.give_owner(&lock.file, &lock.path)?;
+    }
+    rights.give(&beside.file, database)?;
     let aside = match database.exists() {
         true => Some(keep_aside(database, now).await?),
         false => None,
     };
     beside.become_file(database, true)?;
     Ok(Restored { aside })
+}
+
+/// Copies a file, and lets who may ask to stop have a turn after each portion.
+async fn copy(from: &mut File, to: &mut Beside, stop: &Stop) -> Result<(), BackupError> {
+    let mut portion = vec![0; PORTION];
+    loop {
+        tokio::task::yield_now().await;
+        stop.check()?;
+        let bytes = from.read(&mut portion).map_err(file(&to.path))?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let written = to.file.write_all(portion.get(..bytes).unwrap_or_default());
+        written.map_err(file(&to.path))?;
+    }
 }
 
 /// Gives the present database another name, too: at no moment there is none in its place, from which a
@@ -142,8 +214,7 @@ async fn keep_aside(database: &Path, now: Timestamp) -> Result<PathBuf, BackupEr
         drop(flushed.execute(&mut db).await);
         drop(db.close().await);
     }
-    let aside = with_suffix(database, &format!(".before-{}", now.as_second()));
-    fs::hard_link(database, &aside).map_err(file(&aside))?;
+    let aside = link_aside(database, now)?;
     let log = with_suffix(database, "-wal");
     if log.exists() {
         fs::rename(&log, with_suffix(&aside, "-wal")).map_err(file(&log))?;
@@ -155,15 +226,40 @@ async fn keep_aside(database: &Path, now: Timestamp) -> Result<PathBuf, BackupEr
     Ok(aside)
 }
 
+/// The other name, that has the second of it. Where that is taken, a number follows.
+fn link_aside(database: &Path, now: Timestamp) -> Result<PathBuf, BackupError> {
+    let name = with_suffix(database, &format!(".before-{}", now.as_second()));
+    let mut aside = name.clone();
+    let mut number = 2_u32;
+    loop {
+        // A log of that name would be taken for the log of this one.
+        let linked = match with_suffix(&aside, "-wal").exists() {
+            true => Err(io::ErrorKind::AlreadyExists.into()),
+            false => fs::hard_link(database, &aside),
+        };
+        match linked {
+            Ok(()) => return Ok(aside),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(file(&aside)(error));
+            }
+            Err(_) => aside = with_suffix(&name, &format!("-{number}")),
+        }
+        number += 1;
+    }
+}
+
 /// Whether a file is a whole database of ours, for this program.
-async fn check(path: &Path) -> Result<(), BackupError> {
-    let damaged = |problem: String| BackupError::Damaged {
-        path: path.to_owned(),
-        problem,
+async fn check(path: &Path, stop: &Stop) -> Result<(), BackupError> {
+    let damaged = |problem: String| {
+        stop.meant(BackupError::Damaged {
+            path: path.to_owned(),
+            problem,
+        })
     };
     let mut db = open(path)
         .await
         .map_err(|error| damaged(error.to_string()))?;
+    stop.ends(&mut db).await?;
     let told: Result<Vec<(String,)>, _> = sqlx::query_as("PRAGMA integrity_check(3)")
         .fetch_all(&mut db)
         .await;
@@ -225,81 +321,4 @@ fn is_part(database: &Path, path: &Path) -> Result<bool, BackupError> {
             let same_file = inode(&part).is_some_and(|part| inode(path) == Some(part));
             same_file || place(&part).is_some_and(|part| place(path) == Some(part))
         }))
-}
-
-/// The directory that a file is in.
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// A file that is being written beside its place. Removed if it doesn't get there.
-struct Beside {
-    path: PathBuf,
-    file: File,
-}
-
-impl Beside {
-    /// An empty file that only its owner may read.
-    fn of(place: &Path) -> Result<Self, BackupError> {
-        Self::made(with_suffix(place, &format!(".{}.new", std::process::id())))
-    }
-
-    /// The same for a place whose directory may have yet to be made: in the nearest one above that is there,
-    /// and so in the file system of what will be made in it.
-    fn above(place: &Path) -> Result<Self, BackupError> {
-        let there = directory_of(place)
-            .ancestors()
-            .map(|above| match above.as_os_str().is_empty() {
-                true => Path::new("."),
-                false => above,
-            })
-            .find(|above| above.is_dir());
-        match (there, place.file_name()) {
-            (Some(there), Some(name)) => Self::of(&there.join(name)),
-            _ => Self::of(place),
-        }
-    }
-
-    fn made(path: PathBuf) -> Result<Self, BackupError> {
-        // A left-over of a process with the same id that was killed.
-        drop(fs::remove_file(&path));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(file(&path))?;
-        Ok(Self { path, file })
-    }
-
-    /// Moves it to its place, on disk before it is seen there.
-    fn become_file(self, place: &Path, replace: bool) -> Result<(), BackupError> {
-        let synced = File::open(&self.path).and_then(|file| file.sync_all());
-        synced.map_err(file(&self.path))?;
-        let moved = if replace {
-            fs::rename(&self.path, place)
-        } else {
-            // Unlike a rename it replaces nothing.
-            fs::hard_link(&self.path, place)
-        };
-        moved.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => BackupError::Exists(place.to_owned()),
-            _ => file(place)(error),
-        })?;
-        let directory = directory_of(place);
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(file(directory))
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        // Checking it may have made these.
-        for suffix in ["", "-wal", "-shm"] {
-            drop(fs::remove_file(with_suffix(&self.path, suffix)));
-        }
-    }
 }

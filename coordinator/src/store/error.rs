@@ -47,7 +47,10 @@ pub enum StoreError {
         known: i64,
     },
     /// Another process has it open. Two coordinators on one database would launch everything twice.
-    #[error("another coordinator uses the database: {} is locked", .0.display())]
+    #[error(
+        "another coordinator uses the database: {} is locked. To delete the lock file helps nobody: \
+         the lock goes when that process ends", .0.display()
+    )]
     InUse(PathBuf),
     /// More is written than the disk takes; later it may go.
     #[error("the database is too slow: the queue of writes was full for {0:?}")]

@@ -30,7 +30,6 @@ mod types;
 mod writer;
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +38,7 @@ use muster_core::{AccountName, Effect, Job, JobId, Runner, Stored};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use backup::{BackupError, Restored, backup, restore};
+pub use backup::{BackupError, Restored, Stop, backup, restore};
 pub use database::postgres::{Limits, PostgresSettings};
 pub use error::StoreError;
 pub use lease::{Leadership, LeaseTimes};
@@ -68,8 +67,8 @@ struct Inner {
     fence: Arc<Fence>,
     writer: Writer,
     reads: Readers,
-    /// Keeps another coordinator out of the file until the last clone is dropped.
-    _lock: Option<File>,
+    /// Keeps another coordinator out of the directory of the file until the last clone is dropped.
+    _lock: Option<sqlite::Lock>,
 }
 
 impl fmt::Debug for Store {
@@ -83,7 +82,7 @@ impl Store {
     /// called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the file can't be opened, another coordinator has it open, or its schema is newer than
+    /// When the file can't be opened, another coordinator has it or one in its directory open, or its schema is newer than
     /// this program.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_file(Durable::at(path)).await
@@ -119,7 +118,7 @@ impl Store {
     async fn start(
         database: Database,
         db: database::Connection,
-        lock: Option<File>,
+        lock: Option<sqlite::Lock>,
     ) -> Result<Self, StoreError> {
         let reads = database.readers().await?;
         let fence = Arc::new(Fence::default());

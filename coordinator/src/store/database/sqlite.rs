@@ -1,6 +1,7 @@
 //! Opening the SQLite file: how it is locked and set up.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,23 +72,72 @@ pub(in crate::store) fn create_private(path: &Path) -> Result<(), StoreError> {
         .map_err(|error| StoreError::from(sqlx::Error::Io(error)))
 }
 
-/// Locks the database against another coordinator, until the file returned is dropped or the process
-/// ends.
-pub(in crate::store) fn lock(path: &Path) -> Result<File, StoreError> {
+/// What keeps another coordinator out of a database, until it is dropped or the process ends.
+#[derive(Debug)]
+pub(in crate::store) struct Lock {
+    /// The file beside the database.
+    pub(in crate::store) file: File,
+    /// Where that is.
+    pub(in crate::store) path: PathBuf,
+    /// Whether it was made just now.
+    pub(in crate::store) is_new: bool,
+    _directory: File,
+}
+
+/// Locks the database against another coordinator: by a file beside it, and by the directory that it is in, as
+/// people delete such files.
+///
+/// The database itself is no place for a lock: a network file system makes it one of SQLite's kind, which
+/// SQLite's own would meet, and to close a file takes SQLite's locks of it away
+/// (<https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>).
+/// The lock of a directory is seen on this machine only; that of the file, where the file system has it, on all.
+pub(in crate::store) fn lock(path: &Path) -> Result<Lock, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let io = |error| StoreError::from(sqlx::Error::Io(error));
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&name)
-        .map_err(io)?;
+    let mut how = OpenOptions::new();
+    how.append(true).mode(0o600);
+    let (file, is_new) = match how.create_new(true).open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            (how.create_new(false).create(true).open(&name), false)
+        }
+        made => (made, true),
+    };
+    let file = file.map_err(at(&name))?;
+    hold(&file, &name)?;
+    let resolved = fs::canonicalize(path);
+    let directory = directory_of(resolved.as_deref().unwrap_or(path));
+    let opened = File::open(directory).map_err(at(directory))?;
+    hold(&opened, directory)?;
+    Ok(Lock {
+        file,
+        path: name,
+        is_new,
+        _directory: opened,
+    })
+}
+
+fn hold(file: &File, path: &Path) -> Result<(), StoreError> {
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(name)),
-        Err(TryLockError::Error(error)) => Err(io(error)),
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(at(path)(error)),
+    }
+}
+
+/// An error of a file, with its name.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    move |error| {
+        let named = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        StoreError::from(sqlx::Error::Io(named))
+    }
+}
+
+/// The directory that a file is in.
+pub(in crate::store) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 

@@ -10,7 +10,21 @@ use muster_core::JobStatus;
 use rstest::rstest;
 
 use crate::store::fixtures::{at, delivery, entry, job, launch, runner};
-use crate::store::{BackupError, Batch, Store, StoreError, TimelineQuery, backup, restore};
+use crate::store::{self, BackupError, Batch, Restored, Stop, Store, StoreError, TimelineQuery};
+
+/// A backup that nobody stops.
+pub(super) async fn backup(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
+    store::backup(database, to, replace, &Stop::default()).await
+}
+
+/// A restore that nobody stops.
+pub(super) async fn restore(
+    from: &Path,
+    database: &Path,
+    now: jiff::Timestamp,
+) -> Result<Restored, BackupError> {
+    store::restore(from, database, now, &Stop::default()).await
+}
 
 fn paths() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -97,6 +111,7 @@ async fn a_copy_made_under_load_has_all_that_was_answered_before_it_began() {
     assert_eq!(store.timeline(all).await.unwrap().len(), 1);
     store.accept_delivery(delivery("new")).await.unwrap();
     store.close().await;
+    drop(store);
 
     let aside = Store::open(&restored.aside.unwrap()).await.unwrap();
     assert!(
@@ -131,6 +146,45 @@ async fn a_copy_replaces_nothing_unless_told_so() {
         .filter(|name| name.contains(".new"))
         .collect();
     assert_eq!(left, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_copy_replaces_regular_files_only() {
+    let (directory, database, copy) = paths();
+    some_store(&database, "a").await;
+    let at = |name: &str| directory.path().join(name);
+    // Never a device: what this test is about would replace it.
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir(at("directory")).unwrap();
+    std::fs::write(at("file"), "precious").unwrap();
+    for (name, leads) in [
+        ("to-pipe", "pipe"),
+        ("to-file", "file"),
+        ("to-none", "none"),
+    ] {
+        std::os::unix::fs::symlink(at(leads), at(name)).unwrap();
+    }
+    let kind = |name| std::fs::symlink_metadata(at(name)).unwrap().file_type();
+    for name in ["pipe", "directory", "to-pipe", "to-file", "to-none"] {
+        let was = kind(name);
+        for force in [false, true] {
+            let refused = backup(&database, &at(name), force).await;
+            assert!(
+                matches!(refused, Err(BackupError::NoFile(_))),
+                "{name}: {refused:?}"
+            );
+            assert_eq!(kind(name), was, "{name}");
+        }
+    }
+    assert_eq!(std::fs::read(at("file")).unwrap(), b"precious");
+    assert!(!at("none").exists());
+
+    backup(&database, &copy, false).await.unwrap();
+    let refused = restore(&copy, &at("pipe"), second(0)).await;
+    assert!(
+        matches!(refused, Err(BackupError::NoFile(_))),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
@@ -262,11 +316,14 @@ async fn a_running_coordinator_keeps_its_database() {
     backup(&database, &copy, false).await.unwrap();
     let store = Store::open(&database).await.unwrap();
     store.accept_delivery(delivery("b")).await.unwrap();
-    let refused = restore(&copy, &database, at(0)).await;
-    assert!(
-        matches!(refused, Err(BackupError::Store(StoreError::InUse(_)))),
-        "{refused:?}"
-    );
+    for lock in ["there", "deleted"] {
+        let refused = restore(&copy, &database, at(0)).await;
+        assert!(
+            matches!(refused, Err(BackupError::Store(StoreError::InUse(_)))),
+            "{lock}: {refused:?}"
+        );
+        std::fs::remove_file(database.with_file_name("muster.db.lock")).unwrap();
+    }
     assert_eq!(guids(&store).await, ["a", "b"]);
     store.close().await;
 }
@@ -314,5 +371,26 @@ async fn a_copy_is_put_where_nothing_was() {
     assert_eq!(restored.aside, None);
     let store = Store::open(&elsewhere).await.unwrap();
     assert_eq!(guids(&store).await, ["a"]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn each_of_many_restores_in_one_second_keeps_what_it_replaces() {
+    let (directory, database, copy) = paths();
+    let now = jiff::Timestamp::from_second(7).unwrap();
+    some_store(&database, "first").await;
+    backup(&database, &copy, false).await.unwrap();
+    for name in ["muster.db.before-7", "muster.db.before-7-2"] {
+        let restored = restore(&copy, &database, now).await.unwrap();
+        assert_eq!(restored.aside, Some(directory.path().join(name)));
+    }
+    // Of one that somebody moved away.
+    let log = directory.path().join("muster.db.before-7-3-wal");
+    std::fs::write(log, "of another").unwrap();
+    let restored = restore(&copy, &database, now).await.unwrap();
+    let aside = restored.aside.unwrap();
+    assert_eq!(aside, directory.path().join("muster.db.before-7-4"));
+    let store = Store::open(&aside).await.unwrap();
+    assert_eq!(guids(&store).await, ["first"]);
     store.close().await;
 }

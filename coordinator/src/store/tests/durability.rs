@@ -164,6 +164,29 @@ async fn a_second_coordinator_is_kept_out() {
 }
 
 #[tokio::test]
+async fn to_delete_the_lock_file_lets_nobody_in() {
+    let home = home(Sqlite).await;
+    let lock = home.path().with_file_name("muster.db.lock");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link.db");
+    std::os::unix::fs::symlink(home.path(), &link).unwrap();
+    for path in [home.path(), &link] {
+        std::fs::remove_file(&lock).unwrap();
+        let refused = Store::open(path).await.unwrap_err();
+        assert!(matches!(refused, StoreError::InUse(_)), "{refused}");
+        let told = refused.to_string();
+        assert!(
+            told.contains("To delete the lock file helps nobody"),
+            "{told}"
+        );
+        std::fs::File::create(&lock).unwrap();
+    }
+    home.store.accept_delivery(delivery("a")).await.unwrap();
+    let home = home.crash().await;
+    assert_eq!(home.store.pending_deliveries(9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("muster.db");

@@ -1,6 +1,7 @@
 //! Two accounts as an installer leaves them, and providers that launch in them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use muster_coordinator::compute::ec2::{
@@ -175,7 +176,7 @@ impl World {
         }
     }
 
-    /// Starts a provider. `database` names its store.
+    /// Starts a provider. `database` names the directory of its store.
     pub(crate) async fn provider(&self, settings: Ec2Settings, database: &str) -> Running {
         Running::start(settings, &self.host, &self.dir, database).await
     }
@@ -210,7 +211,10 @@ pub(crate) struct Running {
 
 impl Running {
     async fn start(settings: Ec2Settings, host: &Host, dir: &TempDir, database: &str) -> Self {
-        let store = Store::open(&dir.path().join(database)).await.unwrap();
+        // One directory holds one store.
+        let home = dir.path().join(database);
+        fs::create_dir_all(&home).unwrap();
+        let store = Store::open(&home.join("muster.db")).await.unwrap();
         let tasks = Tasks::new(CancellationToken::new());
         let given = Given {
             http: Some(host.client()),

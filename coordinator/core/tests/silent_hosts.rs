@@ -9,7 +9,7 @@ use kit::{
     at, cause, ended, gone, look, report, rerun, rerunning, restart, running, started, told,
     watches, webhook,
 };
-use muster_core::{Cause, Event, Interruption, JobReport, TimeLimits};
+use muster_core::{Cause, Event, Interruption, JobId, JobReport, JobStatus, TimeLimits};
 use rstest::rstest;
 
 #[rstest]
@@ -192,4 +192,17 @@ fn an_agent_that_was_lost_before_has_all_its_time_again_after_a_start() {
     assert!(!tester.fleet.runner(&launch).unwrap().is_over());
     tester.pass(1);
     assert!(tester.fleet.runner(&launch).unwrap().is_over());
+}
+
+/// No webhook told of its end, and it was not looked at for long.
+#[test]
+fn a_job_that_is_found_to_have_ended_long_ago_is_stored_as_that_before_it_is_forgotten() {
+    let mut tester = rerunning();
+    let (launch, name) = running(&mut tester, 1);
+    tester.tell(gone(&launch));
+    tester.second = 10 * 24 * 3_600;
+    let changes = tester.tell(look(ended(1, name.as_str(), "success", 20)));
+    assert!(changes.jobs.contains(&JobId(1)) && changes.forgotten_jobs.is_empty());
+    assert_eq!(tester.job(1).status(), JobStatus::Completed);
+    assert!(tester.pass(60).forgotten_jobs.contains(&JobId(1)));
 }

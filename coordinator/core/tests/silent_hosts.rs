@@ -201,7 +201,9 @@ fn a_job_that_is_found_to_have_ended_long_ago_is_stored_as_that_before_it_is_for
     let (launch, name) = running(&mut tester, 1);
     tester.tell(gone(&launch));
     tester.second = 10 * 24 * 3_600;
-    let changes = tester.tell(look(ended(1, name.as_str(), "success", 20)));
+    // Both are taken together, and stored in one transaction.
+    let together = [look(ended(1, name.as_str(), "success", 20)), Event::Tick];
+    let changes = tester.fleet.apply_all(together, at(tester.second));
     assert!(changes.jobs.contains(&JobId(1)) && changes.forgotten_jobs.is_empty());
     assert_eq!(tester.job(1).status(), JobStatus::Completed);
     assert!(tester.pass(60).forgotten_jobs.contains(&JobId(1)));

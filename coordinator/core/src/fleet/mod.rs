@@ -76,6 +76,8 @@ pub struct Fleet {
     runs: Runs,
     /// Pools whose images were told since the start: a stored canary may be none any more.
     images_told: BTreeSet<PoolName>,
+    /// Jobs that the events before have changed that are taken together with this one, and stored with it.
+    changed_before: BTreeSet<JobId>,
 }
 
 impl Fleet {
@@ -100,6 +102,7 @@ impl Fleet {
             left_runners: BTreeMap::new(),
             unlisted: BTreeMap::new(),
             images_told: BTreeSet::new(),
+            changed_before: BTreeSet::new(),
             spec,
             ids: LaunchIds::new(seed),
             jobs,
@@ -128,8 +131,10 @@ impl Fleet {
         for event in events {
             let mut turn = Turn::new(now);
             may_lack |= self.take_in(event, &mut turn);
+            self.changed_before.extend(&turn.changes.jobs);
             all.append(turn.finish());
         }
+        self.changed_before.clear();
         if may_lack {
             let mut turn = Turn::new(now);
             self.launch_what_lacks(&mut turn);

@@ -299,8 +299,9 @@ impl Fleet {
         let now = turn.now;
         let old = |at: Option<Timestamp>| at.is_some_and(|at| elapsed(at, now) >= REMEMBERED);
         for job in self.jobs.values() {
-            // What is found to have ended long ago is stored first.
-            let changed = turn.changes.jobs.contains(&job.id());
+            // What is found to have ended long ago is stored first: what is forgotten can't be read any more by then.
+            let changed = &self.changed_before;
+            let changed = changed.contains(&job.id()) || turn.changes.jobs.contains(&job.id());
             if job.status() == JobStatus::Completed && is_forgettable(job, now) && !changed {
                 turn.changes.forgotten_jobs.insert(job.id());
             }

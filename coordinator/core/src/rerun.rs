@@ -317,6 +317,12 @@ mod tests {
     #[case::several_and_one_skipped(&[1, 2], &["failure", "failure", "skipped"], Ok(RerunCall::FailedJobs))]
     #[case::several_beside_a_failed_test(&[1, 2], &["failure", "failure", "failure"],
         Err("GitHub would repeat jobs that failed by themselves, too: job 3".to_owned()))]
+    #[case::several_beside_one_that_took_too_long(&[1, 2], &["failure", "failure", "success", "timed_out"],
+        Err("GitHub would repeat jobs that failed by themselves, too: job 4".to_owned()))]
+    #[case::several_beside_one_that_did_not_start(&[1, 2], &["failure", "failure", "startup_failure"],
+        Err("GitHub would repeat jobs that failed by themselves, too: job 3".to_owned()))]
+    #[case::several_beside_one_that_asks_for_people(&[1, 2], &["failure", "failure", "action_required"],
+        Err("GitHub would repeat jobs that failed by themselves, too: job 3".to_owned()))]
     fn the_call_repeats_no_job_that_failed_by_itself(
         #[case] interrupted: &[i64],
         #[case] conclusions: &[&str],

@@ -182,6 +182,11 @@ fn old_news_of_an_unknown_job_launch_nothing_before_github_was_asked() {
     tester.tell(webhook(report(2)));
     tester.tell(look(ended(2, "x", "success", 5)));
     assert_eq!((tester.queued("linux"), tester.job(2).doubted), (1, false));
+    assert_eq!(
+        launched(&tester.tell(look(report(3)))),
+        1,
+        "GitHub was asked"
+    );
 }
 
 fn of_attempt(attempt: u32, report: JobReport) -> JobReport {
@@ -199,8 +204,19 @@ fn a_newer_attempt_ends_the_open_jobs_of_older_ones() {
         run_id: 101,
         ..report(2)
     }));
+    tester.tell(webhook(started(4, "x", 5)));
+    tester.tell(webhook(JobReport {
+        status: JobStatus::Waiting,
+        ..report(5)
+    }));
     let changes = tester.tell(webhook(of_attempt(2, report(3))));
-    assert_eq!(tester.job(1).closed, Some(Closed::Superseded));
+    for open in [1, 4, 5] {
+        assert_eq!(
+            tester.job(open).closed,
+            Some(Closed::Superseded),
+            "job {open}"
+        );
+    }
     assert_eq!(tester.queued("linux"), 2, "the job of another run waits on");
     assert!(told(&changes).contains(&"closed"));
     // GitHub's own word comes at last.
@@ -312,6 +328,12 @@ fn a_job_that_is_older_than_github_allows_has_ended() {
     assert_eq!(tester.job(2).closed, None);
     tester.pass(4 * 24 * 3_600);
     assert_eq!(tester.job(2).closed, Some(Closed::Expired));
+    // GitHub says that one runs which began so long ago: it knows better.
+    tester.tell(look(started(3, "x", 0)));
+    tester.pass((5 * 24 + 1) * 3_600 - 1);
+    assert_eq!(tester.job(3).closed, None);
+    tester.pass(1);
+    assert_eq!(tester.job(3).closed, Some(Closed::Expired));
 }
 
 /// A job's deliveries, as GitHub sends them in their order.

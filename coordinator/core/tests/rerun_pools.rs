@@ -6,12 +6,12 @@
 mod kit;
 
 use kit::{
-    Tester, at, calls, cause, ended, finished, first_attempt, gone, pool, report, rerunning,
+    Tester, at, calls, cause, ended, finished, first_attempt, gone, pool, report, rerun, rerunning,
     running, started, watches, webhook,
 };
 use muster_core::{
-    Cause, Event, HostPhase, JobReport, Market, Outcome, RerunAnswer, RerunCall, RerunPolicy,
-    RunSeen,
+    Cause, Closed, Event, HostPhase, JobId, JobReport, Market, Outcome, RerunAnswer, RerunCall,
+    RerunPolicy, RunSeen,
 };
 use rstest::rstest;
 
@@ -202,4 +202,51 @@ fn a_job_that_was_run_again_with_another_has_used_its_attempt() {
         }));
         assert_eq!(tester.job(id).lineage.count, count, "job {id}");
     }
+}
+
+/// The look at the run was before the newer attempt: the run has gone on since.
+#[test]
+fn a_newer_attempt_that_a_webhook_told_of_leaves_nothing_to_do() {
+    let mut tester = rerunning();
+    let (launch, name) = running(&mut tester, 1);
+    tester.second = 20;
+    tester.tell(gone(&launch));
+    tester.second = 700;
+    let failed = ended(1, name.as_str(), "failure", 700);
+    assert_eq!(watches(&tester.tell(webhook(failed.clone()))), 1);
+    tester.tell(webhook(JobReport {
+        run_attempt: Some(2),
+        name: report(1).name,
+        ..report(11)
+    }));
+    let seen = RunSeen {
+        attempt: 1,
+        conclusion: Some("failure".into()),
+        jobs: vec![failed],
+    };
+    let changes = tester.tell(Event::RunCompleted {
+        run: first_attempt(),
+        seen: Box::new(seen),
+    });
+    assert_eq!(calls(&changes), [] as [&RerunCall; 0]);
+    let left = "left to people: attempt 2 of its run exists";
+    assert_eq!(rerun(&tester, 1).as_deref(), Some(left));
+}
+
+/// GitHub's own word is waited for: what counts as ended without it decides nothing.
+#[test]
+fn a_job_that_github_lost_sight_of_runs_again_once_it_says_how_it_ended() {
+    let mut tester = rerunning();
+    let (launch, name) = running(&mut tester, 1);
+    for _ in 0..2 {
+        tester.tell(Event::JobMissing { job: JobId(1) });
+        tester.second += 60;
+    }
+    assert_eq!(tester.job(1).closed, Some(Closed::Deleted));
+    tester.tell(gone(&launch));
+    assert_eq!(cause(&tester, 1), Some(Cause::InstanceGone));
+    assert_eq!(rerun(&tester, 1), None);
+    tester.second = 900;
+    let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", 900)));
+    assert_eq!(watches(&changes), 1);
 }

@@ -325,12 +325,12 @@ fn a_refusal_is_told_and_final() {
 }
 
 #[test]
-fn what_was_asked_is_remembered_over_restarts_and_hours() {
+fn what_was_asked_is_remembered_over_restarts_and_days() {
     let mut tester = rerunning();
     let name = interrupted(&mut tester, 1);
     tester.tell(completed("failure", vec![ended(1, &name, "failure", 20)]));
     restart(&mut tester);
-    tester.pass(3 * 3_600);
+    tester.pass(3 * 24 * 3_600);
     restart(&mut tester);
     assert!(matches!(
         tester.job(1).cut_short.as_ref().unwrap().rerun,

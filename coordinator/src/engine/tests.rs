@@ -26,6 +26,8 @@ use crate::store::fixtures::{Cluster, Mode, Wire, delivery, in_schema, job, lead
 use crate::store::{Batch, Store, StoreError};
 use crate::telemetry::Metrics;
 
+mod forgotten;
+
 fn github() -> GithubClient {
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
     let url = "http://127.0.0.1:9".parse().unwrap();

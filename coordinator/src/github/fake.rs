@@ -128,7 +128,7 @@ impl Fake {
     }
 
     /// Waits until it was asked so often.
-    pub(super) async fn is_asked(&self, text: &str, times: usize) {
+    pub(crate) async fn is_asked(&self, text: &str, times: usize) {
         let mut asked = self.desk.asked.subscribe();
         let often = asked.wait_for(|all| {
             let these = all.iter().filter(|asked| asked.line.contains(text));

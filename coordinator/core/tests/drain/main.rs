@@ -137,6 +137,11 @@ fn a_silent_idle_host_is_deregistered_and_goes() {
     });
     assert_eq!(host.pass(59), [""; 0]);
     assert_eq!(host.pass(1), ["deregister"]);
+    assert_eq!(
+        host.pass(30),
+        [""; 0],
+        "it may have a job: GitHub has not answered"
+    );
     host.deregistered(DeregisterAnswer::Deleted);
     assert!(host.pass(60).contains(&"terminate"));
 }

@@ -88,6 +88,17 @@ pub(crate) fn look(report: JobReport) -> Event {
     Event::JobFound(Box::new(report))
 }
 
+/// How far a runner has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Step {
+    /// GitHub has its registration.
+    Minted,
+    /// Its agent has it, too.
+    Accepted,
+    /// It waits for a job.
+    Listens,
+}
+
 /// A fleet at a time.
 pub(crate) struct Tester {
     pub(crate) fleet: Fleet,
@@ -147,6 +158,11 @@ impl Tester {
 
     /// Brings a launch so far that its runner listens.
     pub(crate) fn listens(&mut self, launch: &LaunchId) -> RunnerName {
+        self.comes_to(launch, Step::Listens)
+    }
+
+    /// Brings a launch so far.
+    pub(crate) fn comes_to(&mut self, launch: &LaunchId, step: Step) -> RunnerName {
         let name = self.name(launch);
         let launch = launch.clone();
         self.tell(Event::Enrolled {
@@ -164,11 +180,15 @@ impl Tester {
             name: name.clone(),
             id: GithubRunnerId(7),
         });
-        self.tell(Event::AssignmentAccepted {
-            launch: launch.clone(),
-            name: name.clone(),
-        });
-        self.phase(&launch, HostPhase::Listening);
+        if step >= Step::Accepted {
+            self.tell(Event::AssignmentAccepted {
+                launch: launch.clone(),
+                name: name.clone(),
+            });
+        }
+        if step >= Step::Listens {
+            self.phase(&launch, HostPhase::Listening);
+        }
         name
     }
 

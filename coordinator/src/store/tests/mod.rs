@@ -3,6 +3,7 @@
 mod backup;
 mod batches;
 mod checkpoint;
+mod damaged;
 mod durability;
 mod enrolments;
 mod fleet;

@@ -184,3 +184,58 @@ fn what_an_agent_says_again_changes_nothing() {
     fleet.apply(Event::CountsAnew { launch }, at(1));
     assert_eq!(told(&mut fleet, said(1)).len(), 1, "another warning");
 }
+
+/// Whoever has an agent's certificate may say so without end, and each time a provider is asked.
+#[test]
+fn the_notices_of_one_agent_close_an_offering_up_to_a_number_of_times() {
+    let (mut fleet, launch) = launched();
+    let offering = crate::offering::Offering {
+        market: crate::matching::Market::Spot,
+        instance_type: "m7i.large".to_owned(),
+        zone: "eu-west-1a".to_owned(),
+    };
+    let launched = Event::Launched {
+        launch: launch.clone(),
+        instance: crate::ids::InstanceId::from("i-0123456789abcdef0"),
+        offering: Some(offering),
+    };
+    fleet.apply(launched, at(1));
+    let running = Event::PhaseChanged {
+        launch: launch.clone(),
+        phase: HostPhase::Running,
+        job_name: None,
+    };
+    let name = fleet.runner(&launch).unwrap().name.clone();
+    let minted = Event::Minted {
+        launch: launch.clone(),
+        name,
+        id: crate::ids::GithubRunnerId(7),
+    };
+    let connected = Event::AgentConnected {
+        launch: launch.clone(),
+        phase: HostPhase::Unassigned,
+        assignment: None,
+        heard_at: at(1),
+    };
+    let enrolled = Event::Enrolled {
+        launch: launch.clone(),
+        instance: crate::ids::InstanceId::from("i-0123456789abcdef0"),
+    };
+    for event in [enrolled, connected, minted, running] {
+        fleet.apply(event, at(1));
+    }
+    assert_eq!(fleet.runner(&launch).unwrap().work, Work::Busy);
+    let mut closed = 0;
+    for _ in 0..WARNINGS_MAX + 50 {
+        let notice = Event::Interrupted {
+            launch: launch.clone(),
+            kind: Interruption::Rebalance,
+            deadline: None,
+            detail: String::new(),
+        };
+        let effects = fleet.apply(notice, at(1)).effects;
+        let close = |effect: &&Effect| matches!(effect, Effect::CloseOffering { .. });
+        closed += effects.iter().filter(close).count();
+    }
+    assert_eq!(closed, WARNINGS_MAX as usize);
+}

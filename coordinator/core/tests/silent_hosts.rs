@@ -6,10 +6,12 @@
 mod kit;
 
 use kit::{
-    at, cause, ended, gone, look, report, rerun, rerunning, restart, running, started, told,
+    Step, at, cause, ended, gone, look, report, rerun, rerunning, restart, running, started, told,
     watches, webhook,
 };
-use muster_core::{Cause, Event, Interruption, JobId, JobReport, JobStatus, TimeLimits};
+use muster_core::{
+    Cause, DeregisterAnswer, Event, Interruption, JobId, JobReport, JobStatus, TimeLimits,
+};
 use rstest::rstest;
 
 #[rstest]
@@ -137,12 +139,16 @@ fn a_silence_that_is_noticed_late_is_judged_by_both_its_ends(
     assert_eq!((cause(&tester, 1), again_after), (expected, again));
 }
 
-#[test]
-fn a_job_that_nobody_knew_of_when_its_host_went_was_cut_short() {
+/// A runner takes a job as soon as it is started, which its agent may not have told yet.
+#[rstest]
+#[case::idle(Step::Listens)]
+#[case::starting(Step::Accepted)]
+#[case::assigning(Step::Minted)]
+fn a_job_that_nobody_knew_of_when_its_host_went_was_cut_short(#[case] step: Step) {
     let mut tester = rerunning();
     tester.tell(webhook(report(1)));
     let launch = tester.launches("linux").pop().unwrap();
-    let name = tester.listens(&launch);
+    let name = tester.comes_to(&launch, step);
     tester.second = 20;
     tester.tell(gone(&launch));
     tester.tell(webhook(started(1, name.as_str(), 19)));
@@ -150,6 +156,39 @@ fn a_job_that_nobody_knew_of_when_its_host_went_was_cut_short() {
     tester.second = 640;
     let changes = tester.tell(webhook(ended(1, name.as_str(), "failure", 640)));
     assert_eq!(watches(&changes), 1);
+}
+
+/// The host goes before its agent has answered: GitHub keeps the registration until it has given the job up.
+#[rstest]
+#[case::that_was_given_up(650, Some(Cause::AgentSilent))]
+#[case::that_had_failed_before(400, None)]
+fn a_runner_that_never_listened_may_have_had_a_job(
+    #[case] ended_at: i64,
+    #[case] expected: Option<Cause>,
+) {
+    let mut tester = rerunning();
+    tester.tell(webhook(report(1)));
+    let launch = tester.launches("linux").pop().unwrap();
+    let name = tester.comes_to(&launch, Step::Minted);
+    tester.second = 5;
+    tester.tell(Event::AgentLost {
+        launch: launch.clone(),
+        heard_at: at(5),
+    });
+    assert!(told(&tester.pass(655)).contains(&"late"));
+    let changes = tester.tell(Event::Deregistered {
+        launch: launch.clone(),
+        name: name.clone(),
+        answer: DeregisterAnswer::Deleted,
+    });
+    assert!(told(&changes).contains(&"ended"));
+    tester.second = 700;
+    tester.tell(gone(&launch));
+    // It is heard of last.
+    tester.second = 3_000;
+    let changes = tester.tell(look(ended(1, name.as_str(), "failure", ended_at)));
+    assert_eq!(cause(&tester, 1), expected);
+    assert_eq!(watches(&changes), usize::from(expected.is_some()));
 }
 
 #[rstest]

@@ -9,6 +9,7 @@ use crate::effect::Effect;
 use crate::event::Outcome;
 use crate::ids::LaunchId;
 use crate::loss::Loss;
+use crate::rerun::Cause;
 use crate::runner::{Drain, Instance, Registration, Work};
 
 impl Fleet {
@@ -141,6 +142,10 @@ impl Fleet {
             Work::Booting | Work::Enrolled | Work::Assigning => {
                 let reason = runner.drain.as_ref().map(|drain| drain.reason.clone());
                 let outcome = late.then_some(Outcome::StartFailed);
+                if runner.silent_since.is_some() {
+                    // It may have had a job, which GitHub has given up by now.
+                    self.cut_short(launch, Cause::AgentSilent, turn);
+                }
                 self.end(
                     launch,
                     outcome,

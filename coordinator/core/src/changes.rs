@@ -49,6 +49,9 @@ pub struct Changes {
 impl Changes {
     /// Adds what changed after this.
     pub(crate) fn append(&mut self, later: Self) {
+        self.jobs.retain(|id| !later.forgotten_jobs.contains(id));
+        self.runners
+            .retain(|launch| !later.forgotten_runners.contains(launch));
         self.effects.extend(later.effects);
         self.timeline.extend(later.timeline);
         self.jobs.extend(later.jobs);
@@ -60,7 +63,11 @@ impl Changes {
         self.stopped_canaries.extend(later.stopped_canaries);
         self.runners.extend(later.runners);
         self.pools.extend(later.pools);
+        // What is heard of again is not forgotten.
+        self.forgotten_jobs.retain(|id| !self.jobs.contains(id));
         self.forgotten_jobs.extend(later.forgotten_jobs);
+        self.forgotten_runners
+            .retain(|launch| !self.runners.contains(launch));
         self.forgotten_runners.extend(later.forgotten_runners);
         self.refused.extend(later.refused);
     }

@@ -294,6 +294,9 @@ pub enum Event {
 
     /// The process has started and the state is restored: nobody is connected.
     Restarted,
+    /// Nothing could be stored for a while, and so nobody was heard: whoever had a limit to keep meanwhile has all of
+    /// its time again. To be told before the next [`Event::Tick`].
+    Resumed,
     /// Time has passed.
     Tick,
 }

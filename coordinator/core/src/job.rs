@@ -182,8 +182,9 @@ impl Job {
         self.note_times(now);
     }
 
-    /// Takes back that it is deleted.
-    pub(crate) fn reopen(&mut self, status: JobStatus) {
+    /// Takes back that it has ended: GitHub has it, and may have it for as long as any that is new.
+    pub(crate) fn reopen(&mut self, status: JobStatus, now: Timestamp) {
+        self.known_at = now;
         self.report.status = status;
         self.closed = None;
         self.completed_at = None;

@@ -103,6 +103,9 @@ pub struct CutShort {
     pub hosts_from: Option<Timestamp>,
     /// What is done about it; none before the job has ended at GitHub, or where the pool does nothing.
     pub rerun: Option<Rerun>,
+    /// When that was decided last.
+    #[serde(default)]
+    pub decided_at: Option<Timestamp>,
 }
 
 impl CutShort {
@@ -132,6 +135,7 @@ impl CutShort {
             own_before: (!told).then(|| from(heard_at)),
             hosts_from: (!told).then(|| dead_by.map_or(hosts_from, |dead| dead.min(hosts_from))),
             rerun: None,
+            decided_at: None,
         }
     }
 

@@ -159,24 +159,32 @@ fn a_job_that_is_ended_by_its_host_s_longest_life_is_not_run_again(#[case] told:
     assert_eq!(cause(&tester, 1), None);
 }
 
-/// GitHub runs again what did not succeed: one that was cancelled goes with the one that was interrupted.
-#[test]
-fn a_job_that_was_run_again_with_another_has_used_its_attempt() {
+/// GitHub runs again what did not succeed: one that was cancelled goes with the one that was interrupted. It may have
+/// ended long before.
+#[rstest]
+#[case::that_has_just_ended(0, 0)]
+#[case::that_ended_long_before_the_other(9_000, 0)]
+#[case::that_ended_long_before_its_run(0, 9_000)]
+fn a_job_that_was_run_again_with_another_has_used_its_attempt(
+    #[case] before: i64,
+    #[case] after: i64,
+) {
     let mut tester = rerunning();
     let (launch, name) = running(&mut tester, 1);
     tester.tell(webhook(report(2)));
     let jobs = vec![
-        ended(1, name.as_str(), "failure", 700),
+        ended(1, name.as_str(), "failure", before + 700),
         JobReport {
             runner_name: None,
             ..ended(2, "", "cancelled", 10)
         },
     ];
     tester.tell(webhook(jobs[1].clone()));
-    tester.second = 20;
+    tester.pass(before + 20);
     tester.tell(gone(&launch));
-    tester.second = 700;
+    tester.second = before + 700;
     tester.tell(webhook(jobs[0].clone()));
+    tester.pass(after);
     let run = first_attempt();
     let seen = RunSeen {
         attempt: 1,
@@ -190,6 +198,7 @@ fn a_job_that_was_run_again_with_another_has_used_its_attempt() {
     assert_eq!(calls(&changes), [&RerunCall::FailedJobs]);
     let answer = RerunAnswer::Started;
     tester.tell(Event::RerunAnswered { run, answer });
+    tester.pass(3_700);
     for (id, name, count) in [
         (11, report(1).name, 1),
         (12, report(2).name, 1),

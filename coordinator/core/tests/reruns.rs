@@ -337,6 +337,7 @@ fn what_was_asked_is_remembered_over_restarts_and_days() {
         Some(Rerun::Asked)
     ));
     tester.tell(answered(RerunAnswer::Started));
+    tester.pass(3_600);
     tester.tell(webhook(again(2, 1, 2)));
     assert_eq!(tester.job(2).lineage.count, 1);
     // A user runs it again by hand: that is no reason to start counting anew.

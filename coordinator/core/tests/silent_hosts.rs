@@ -6,8 +6,8 @@
 mod kit;
 
 use kit::{
-    Step, at, cause, ended, gone, look, report, rerun, rerunning, restart, running, started, told,
-    watches, webhook,
+    Step, Tester, at, cause, ended, gone, look, report, rerun, rerunning, restart, running,
+    started, told, watches, webhook,
 };
 use muster_core::{
     Cause, DeregisterAnswer, Event, Interruption, JobId, JobReport, JobStatus, TimeLimits,
@@ -215,9 +215,12 @@ fn a_job_of_a_host_that_was_announced_to_go_may_have_failed_before(
     assert_eq!(watches(&changes), again);
 }
 
-/// No coordinator ran for longer than an agent may be silent: its job may be well, and it comes back soon.
-#[test]
-fn an_agent_that_was_lost_before_has_all_its_time_again_after_a_start() {
+/// For longer than an agent may be silent no coordinator ran, or nothing could be stored: its job may be well, and it
+/// comes back soon.
+#[rstest]
+#[case::a_start(restart)]
+#[case::an_outage_of_the_store(resume)]
+fn an_agent_that_was_lost_before_has_all_its_time_again_after(#[case] gap: fn(&mut Tester)) {
     let mut tester = rerunning();
     let (launch, _) = running(&mut tester, 1);
     tester.tell(Event::AgentLost {
@@ -225,8 +228,39 @@ fn an_agent_that_was_lost_before_has_all_its_time_again_after_a_start() {
         heard_at: at(0),
     });
     tester.second = 3_000;
-    restart(&mut tester);
+    gap(&mut tester);
     let limit = i64::try_from(TimeLimits::default().silence_busy.as_secs()).unwrap();
+    tester.pass(limit - 1);
+    assert!(!tester.fleet.runner(&launch).unwrap().is_over());
+    tester.pass(1);
+    assert!(tester.fleet.runner(&launch).unwrap().is_over());
+}
+
+fn resume(tester: &mut Tester) {
+    tester.tell(Event::Resumed);
+}
+
+/// It could not enrol, or say that its runner listens.
+#[rstest]
+#[case::that_boots(false, 300)]
+#[case::that_starts(true, 360)]
+fn a_host_has_all_its_time_again_after_an_outage(#[case] starts: bool, #[case] limit: i64) {
+    let mut tester = rerunning();
+    tester.tell(webhook(report(1)));
+    let launch = tester.launches("linux").pop().unwrap();
+    tester.tell(Event::Launched {
+        launch: launch.clone(),
+        instance: Tester::instance(&launch),
+        offering: None,
+    });
+    if starts {
+        tester.tell(Event::Enrolled {
+            launch: launch.clone(),
+            instance: Tester::instance(&launch),
+        });
+    }
+    tester.second = 3_000;
+    resume(&mut tester);
     tester.pass(limit - 1);
     assert!(!tester.fleet.runner(&launch).unwrap().is_over());
     tester.pass(1);
@@ -246,4 +280,20 @@ fn a_job_that_is_found_to_have_ended_long_ago_is_stored_as_that_before_it_is_for
     assert!(changes.jobs.contains(&JobId(1)) && changes.forgotten_jobs.is_empty());
     assert_eq!(tester.job(1).status(), JobStatus::Completed);
     assert!(tester.pass(60).forgotten_jobs.contains(&JobId(1)));
+}
+
+/// It is forgotten by the time, and heard of again before that is stored.
+#[test]
+fn a_job_that_is_heard_of_again_is_not_forgotten() {
+    let mut tester = rerunning();
+    tester.tell(webhook(report(1)));
+    for _ in 0..2 {
+        tester.tell(Event::JobMissing { job: JobId(1) });
+        tester.second += 60;
+    }
+    tester.second += 3_600;
+    let together = [Event::Tick, webhook(started(1, "x", tester.second))];
+    let changes = tester.fleet.apply_all(together, at(tester.second));
+    assert!(changes.jobs.contains(&JobId(1)) && changes.forgotten_jobs.is_empty());
+    assert_eq!(tester.job(1).status(), JobStatus::InProgress);
 }

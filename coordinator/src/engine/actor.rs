@@ -24,6 +24,9 @@ use crate::{chance, clock};
 const BATCH: usize = 256;
 /// How old the pools' figures may be: to count them takes longer than to decide.
 const FIGURES: Duration = Duration::from_millis(100);
+/// After so long in which nothing could be stored, those who were not heard meanwhile are given time.
+const UNHEARD: Duration = Duration::from_secs(30);
+
 #[derive(Debug)]
 pub(super) struct Actor {
     fleet: Fleet,
@@ -259,11 +262,16 @@ impl Actor {
             .filter(|effect| effect.is_durable())
             .cloned()
             .collect();
+        let began = Instant::now();
         let entries = if batch.is_empty() {
             Vec::new()
         } else {
             store_patiently(&*self.store, batch, &self.trouble, stop).await?
         };
+        if began.elapsed() >= UNHEARD {
+            // Before the next look at the limits, which are seconds and minutes.
+            self.own.push_back(Event::Resumed);
+        }
         for launch in &changes.runners {
             if self.fleet.runner(launch).is_some_and(Runner::is_over) {
                 self.messages.revoke(launch);

@@ -62,6 +62,8 @@ pub(super) struct Job {
     pub(super) lasts: Duration,
     /// How they end.
     pub(super) ends: &'static str,
+    /// A webhook told of it, or was at least tried to.
+    pub(super) told: bool,
     /// Its host went in the middle of it.
     pub(super) interrupted: bool,
     /// It ended when its agent would stop it or did: who does not hear the agent can't know what it was.
@@ -174,6 +176,7 @@ fn make_job(
         completed: None,
         lasts,
         ends,
+        told: false,
         interrupted: false,
         in_doubt: false,
     };

@@ -14,6 +14,9 @@ use super::world::{State, World};
 
 /// The coordinator's clock is wrong by so much at most.
 const STRAYS: Duration = Duration::from_secs(60);
+/// Of so many jobs that were cut short in one life GitHub may never have sent a word, not even one that failed,
+/// and the coordinator may have been killed each time before it came to look at their runs.
+const UNHEARD: usize = 1;
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -98,7 +101,8 @@ pub(super) fn ends(state: &State, instance: &InstanceId, now: Timestamp) -> Opti
     let job = runner.job?;
     let host = state.judge.hosts.get(instance)?;
     let too_old = state.cloud.all.get(instance)?.age(now) + STRAYS >= LIFETIME;
-    let fair = host.connected_since.is_some() && !host.ends_soon && !host.robbed && !too_old;
+    let there = host.connected_since.is_some() || state.plan.outages_only;
+    let fair = there && !host.ends_soon && !host.robbed && !too_old;
     fair.then(|| {
         let who = instance.as_str();
         format!("invariant 10: {who} runs job {job}, is well, and is ended")
@@ -204,29 +208,44 @@ pub(super) fn judge_end(world: &World) {
                 ));
             }
         }
-        for run in state.github.runs.values() {
-            for id in &run.jobs {
-                let Some(job) = state.github.jobs.get(id) else {
-                    continue;
-                };
-                let again = state.judge.reruns.get(&(job.run, job.name.clone()));
-                let known = tables.jobs.get(&muster_core::JobId(*id));
-                let cut = known.and_then(|known| known.cut_short.as_ref());
-                let failed = job.conclusion == Some("failure");
-                if job.interrupted
-                    && !job.in_doubt
-                    && failed
-                    && cut.is_none()
-                    && again.is_none_or(|count| *count < RERUNS)
-                {
-                    wrong.push(format!(
-                        "job {id} was cut short by its host, and nothing was done about it"
-                    ));
-                }
-            }
-        }
+        wrong.extend(not_run_again(&state));
     }
     for what in wrong {
         world.violated(&what);
     }
+}
+
+/// Jobs that were cut short by their hosts, and that nothing was done about.
+fn not_run_again(state: &State) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut unheard = Vec::new();
+    let jobs = state.github.runs.values().flat_map(|run| &run.jobs);
+    for job in jobs.filter_map(|id| state.github.jobs.get(id)) {
+        let failed = job.conclusion == Some("failure");
+        let again = state.judge.reruns.get(&(job.run, job.name.clone()));
+        if !job.interrupted || job.in_doubt || !failed || again.is_some_and(|it| *it >= RERUNS) {
+            continue;
+        }
+        let id = job.id;
+        let decided = |known: &muster_core::Job| {
+            let cut = known.cut_short.as_ref();
+            // What was run again by somebody else is no matter of ours any more.
+            cut.is_some_and(|cut| {
+                known.closed.is_some() || cut.rerun.as_ref().is_some_and(|it| !it.is_pending())
+            })
+        };
+        match state.disk.tables.jobs.get(&muster_core::JobId(id)) {
+            Some(known) if decided(known) => {}
+            None if !job.told => unheard.push(id),
+            _ => wrong.push(format!(
+                "job {id} was cut short by its host, and nothing was done about it"
+            )),
+        }
+    }
+    if unheard.len() > UNHEARD {
+        wrong.push(format!(
+            "jobs {unheard:?} were cut short by their hosts, and nobody had looked at them"
+        ));
+    }
+    wrong
 }

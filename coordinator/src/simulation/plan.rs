@@ -45,6 +45,10 @@ pub(super) struct Plan {
     pub(super) disaster_every: Duration,
     /// Longest jump of the coordinator's clock, in seconds.
     pub(super) clock_jump: i64,
+    /// Larger faults are of the coordinator and of what it calls, never of hosts.
+    pub(super) outages_only: bool,
+    /// How long the store, GitHub or the cloud are out of order, at most.
+    pub(super) outage: Duration,
     /// A host that has had a notice, and is connected, gets no job from so long after it on. Only where nothing else
     /// is slow or fails: a coordinator that is dead tells nobody.
     pub(super) drains_within: Option<Duration>,
@@ -93,6 +97,8 @@ impl Plan {
             taken: 0.0,
             disaster_every: Duration::from_secs(90),
             clock_jump: 20,
+            outages_only: false,
+            outage: Duration::from_secs(120),
             drains_within: None,
             planted: None,
         }
@@ -136,6 +142,17 @@ impl Plan {
             taken: 1.0,
             disaster_every: Duration::from_secs(4),
             drains_within: Some(Duration::from_secs(1)),
+            ..Self::harsh().calm()
+        }
+    }
+
+    /// Nothing is ever wrong with a host, and what the coordinator needs is out of order for longer than any host may
+    /// be silent: none may be ended for that.
+    pub(super) fn long_outages() -> Self {
+        Self {
+            outages_only: true,
+            outage: Duration::from_secs(25 * 60),
+            disaster_every: Duration::from_secs(10 * 60),
             ..Self::harsh().calm()
         }
     }

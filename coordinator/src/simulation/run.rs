@@ -166,6 +166,8 @@ async fn traffic(world: &World, jobs: usize) {
 const KINDS: usize = 13;
 /// From here on it is hosts that they are of.
 const HOSTS: usize = 7;
+/// A process that is killed, and what it calls.
+const OUTAGES: [usize; 4] = [0, 3, 4, 5];
 
 /// Larger faults, one after the other.
 async fn disasters(world: &World) {
@@ -176,11 +178,13 @@ async fn disasters(world: &World) {
         let (which, lasts) = {
             let mut state = world.lock();
             let taken = state.plan.taken;
+            let most = u64::try_from(state.plan.outage.as_millis()).unwrap_or(u64::MAX);
             let which = match state.chance(taken) {
+                _ if state.plan.outages_only => OUTAGES[state.below(OUTAGES.len())],
                 true => HOSTS + state.below(KINDS - HOSTS),
                 false => state.below(KINDS),
             };
-            (which, state.between(1_000, 120_000))
+            (which, state.between(1_000, most))
         };
         let until = Some(Instant::now() + lasts);
         match which {

@@ -44,6 +44,12 @@ fn a_host_that_will_be_taken_gets_no_job(#[values(1, 2)] seed: u64) {
     must_be_right(&run(seed, 400, Plan::taken_hosts()));
 }
 
+/// Invariant 10: who knocks in vain while nothing can be stored is heard before it is judged.
+#[rstest]
+fn no_job_is_ended_for_an_outage(#[values(1, 2)] seed: u64) {
+    must_be_right(&run(seed, 400, Plan::long_outages()));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let [first, second] = [(); 2].map(|()| run(42, 100, Plan::storm()));

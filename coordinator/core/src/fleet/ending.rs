@@ -142,10 +142,8 @@ impl Fleet {
             Work::Booting | Work::Enrolled | Work::Assigning => {
                 let reason = runner.drain.as_ref().map(|drain| drain.reason.clone());
                 let outcome = late.then_some(Outcome::StartFailed);
-                if runner.silent_since.is_some() {
-                    // It may have had a job, which GitHub has given up by now.
-                    self.cut_short(launch, Cause::AgentSilent, turn);
-                }
+                // It may have had a job all the same, of which its agent could tell nobody.
+                self.cut_short(launch, Cause::AgentSilent, turn);
                 self.end(
                     launch,
                     outcome,

@@ -106,6 +106,23 @@ impl Fleet {
         }
     }
 
+    /// A process before this one may have had a wrong clock: nothing is held back for longer than it would be now.
+    pub(super) fn shorten_holds(&mut self, turn: &mut Turn) {
+        let Ok(latest) = turn.now.checked_add(LONGEST_CLOSING) else {
+            return;
+        };
+        for (name, state) in &mut self.pools {
+            let before = state.clone();
+            state.closed_until = state.closed_until.map(|until| until.min(latest));
+            for hold in &mut state.held {
+                hold.until = hold.until.min(latest);
+            }
+            if *state != before {
+                turn.changes.pools.insert(name.clone());
+            }
+        }
+    }
+
     /// A runner of a pool got as far as it should.
     pub(super) fn worked(&mut self, pool: &PoolName, shape: &Shape, turn: &mut Turn) {
         let Some(state) = self.pools.get_mut(pool) else {

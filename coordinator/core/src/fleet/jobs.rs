@@ -19,13 +19,15 @@
 //! | GitHub knows the job no more, twice | it has ended, until it is seen again | `a_job_that_is_missing_twice_has_ended_until_it_is_seen_again` |
 //! | the repository has another name or owner | offered to the pools anew | `a_job_of_a_transferred_repository_is_offered_anew` |
 //! | an idle runner, and the job waits on | told once, GitHub is asked | `a_job_that_idle_runners_wait_for_in_vain_is_told_once` |
-//! | `queued` for 25 h, `in_progress` for 5 days | it has ended: GitHub lets none be this old | `a_job_that_is_older_than_github_allows_has_ended` |
+//! | `queued` for 25 h, `in_progress` for 5 days | it has ended, until a look shows it: GitHub lets none be this old | `a_job_that_is_older_than_github_allows_has_ended` |
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Fleet;
 use super::demand::elapsed;
-use super::time::REMEMBERED;
+use super::forget::REMEMBERED;
 use super::turn::Turn;
 use crate::changes::Difference;
 use crate::event::{JobReport, JobStatus};
@@ -59,7 +61,7 @@ impl Fleet {
         if let Some(job) = self.jobs.get_mut(&id) {
             let word_at_last = job.closed.is_some();
             let moved = job.report.repository != report.repository;
-            let seen = source == Source::Look && see(job, &report);
+            let seen = source == Source::Look && see(job, &report, turn.now);
             if !job.update(&report, turn.now) && !seen {
                 turn.refuse(format!("job {id}: {:?} is no news", report.status).to_lowercase());
                 return;
@@ -96,7 +98,7 @@ impl Fleet {
     }
 
     /// A job that was not known.
-    fn take_job(&mut self, report: JobReport, source: Source, turn: &mut Turn) {
+    pub(super) fn take_job(&mut self, report: JobReport, source: Source, turn: &mut Turn) {
         let lineage = self.lineage(&report);
         let decision = Decision::Refused(Vec::new());
         let mut job = Job::new(report, decision, turn.now);
@@ -325,10 +327,11 @@ impl Fleet {
 }
 
 /// What a look at a job settles, whether or not it is news: the job is there.
-fn see(job: &mut Job, report: &JobReport) -> bool {
-    let back = job.closed == Some(Closed::Deleted) && report.status < JobStatus::Completed;
+fn see(job: &mut Job, report: &JobReport, now: Timestamp) -> bool {
+    let ended = matches!(job.closed, Some(Closed::Deleted | Closed::Expired));
+    let back = ended && report.status < JobStatus::Completed;
     if back {
-        job.reopen(report.status);
+        job.reopen(report.status, now);
     }
     let doubted = std::mem::take(&mut job.doubted);
     let missing = job.missing_since.take().is_some();

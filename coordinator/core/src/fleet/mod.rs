@@ -3,6 +3,7 @@
 mod current;
 mod demand;
 mod ending;
+mod forget;
 mod found;
 mod holds;
 mod hosts;
@@ -78,6 +79,8 @@ pub struct Fleet {
     images_told: BTreeSet<PoolName>,
     /// Jobs that the events before have changed that are taken together with this one, and stored with it.
     changed_before: BTreeSet<JobId>,
+    /// From when on hosts that speak are heard: not before this process ran, nor while its store took nothing.
+    hears_since: Timestamp,
 }
 
 impl Fleet {
@@ -103,6 +106,7 @@ impl Fleet {
             unlisted: BTreeMap::new(),
             images_told: BTreeSet::new(),
             changed_before: BTreeSet::new(),
+            hears_since: Timestamp::MIN,
             spec,
             ids: LaunchIds::new(seed),
             jobs,
@@ -166,6 +170,7 @@ impl Fleet {
             Event::JobMissing { job } => self.job_missing(job, turn),
             Event::RunnersListed { scope, listed } => self.runners_listed(&scope, listed, turn),
             Event::RunnerMissing { launch, name } => self.runner_missing(&launch, &name, turn),
+            Event::Resumed => self.hears_since = turn.now,
             Event::RunCompleted { run, seen } => self.run_completed(&run, &seen, turn),
             Event::RunLeft { run, reason } => self.run_left(&run, &reason, turn),
             Event::RerunAnswered { run, answer } => self.rerun_answered(&run, answer, turn),

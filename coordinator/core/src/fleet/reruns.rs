@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::Fleet;
 use super::jobs::Source;
 use super::turn::Turn;
@@ -17,11 +19,14 @@ use crate::event::{JobReport, JobStatus, Outcome};
 use crate::ids::{JobId, LaunchId, RunnerName};
 use crate::job::Job;
 use crate::pool::PoolSpec;
-use crate::rerun::{Cause, CutShort, Lineage, Rerun, RerunAnswer, RunAttempt, RunSeen, choose};
+use crate::rerun::{
+    Cause, CutShort, Lineage, Rerun, RerunAnswer, RerunCall, RunAttempt, RunSeen, choose,
+};
 use crate::runner::Work;
 
 /// A completed run with a job whose host has not been judged yet is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN_AT_MOST: SignedDuration = SignedDuration::from_secs(60);
 
 impl Fleet {
     /// A runner is about to end in the middle of its job.
@@ -141,7 +146,10 @@ impl Fleet {
             .jobs
             .values()
             .filter(|job| match job.cut_short.as_ref().map(|cut| &cut.rerun) {
-                Some(Some(Rerun::Watched { again_at: Some(at) })) => *at <= turn.now,
+                Some(Some(Rerun::Watched { again_at: Some(at) })) => {
+                    // Further ahead than any is set only by a clock that was wrong.
+                    *at <= turn.now || turn.now.duration_until(*at) > LOOK_AGAIN_AT_MOST
+                }
                 _ => false,
             })
             .map(|job| (job.id(), attempt_of(job)))
@@ -178,6 +186,9 @@ impl Fleet {
         };
         match chosen {
             Ok(call) => {
+                if call == RerunCall::FailedJobs {
+                    self.remember_failed(&seen.jobs, turn);
+                }
                 for id in watched {
                     self.set_rerun(id, Rerun::Asked, turn);
                 }
@@ -185,6 +196,17 @@ impl Fleet {
                 turn.emit(Effect::Rerun { run, call });
             }
             Err(reason) => self.leave(watched, &reason, turn),
+        }
+    }
+
+    /// Knows again those that are run again with the interrupted ones, as they may be interrupted in their turn.
+    fn remember_failed(&mut self, jobs: &[JobReport], turn: &mut Turn) {
+        for report in jobs {
+            let well = matches!(report.conclusion.as_deref(), Some("success" | "skipped"));
+            if !well && !self.jobs.contains_key(&report.id) {
+                self.take_job(report.clone(), Source::Look, turn);
+                turn.changes.jobs.insert(report.id);
+            }
         }
     }
 
@@ -334,6 +356,7 @@ impl Fleet {
             _ => Some(rerun.to_string()),
         };
         cut.rerun = Some(rerun);
+        cut.decided_at = Some(turn.now);
         turn.changes.jobs.insert(id);
         if let Some(detail) = told {
             turn.tell_job(job, "re-run", detail);

@@ -8,11 +8,10 @@ use super::Fleet;
 use super::demand::elapsed;
 use super::turn::Turn;
 use crate::effect::Effect;
-use crate::event::{JobStatus, Outcome};
+use crate::event::Outcome;
 use crate::ids::LaunchId;
-use crate::job::Job;
 use crate::pool::TimeLimits;
-use crate::rerun::{Cause, Rerun};
+use crate::rerun::Cause;
 use crate::runner::{Instance, Registration, Runner, Stage, Work};
 
 /// After this long without an answer or an effect, a termination is asked for again.
@@ -36,15 +35,12 @@ const AFTER_COMPLETION: Duration = Duration::from_secs(120);
 const AFTER_COMPLETION_HEARD: Duration = Duration::from_secs(15 * 60);
 /// An idle runner is replaced after this part of its lifetime, so that no job is cut short by it.
 const RETIRE_AT: f64 = 0.75;
-/// Ended jobs and runners that are gone are remembered this long, then only the store has them.
-pub(super) const REMEMBERED: Duration = Duration::from_secs(60 * 60);
-/// Jobs that were cut short are remembered this long: what comes of them is counted.
-const REMEMBERED_CUT_SHORT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time between two looks at the limits while anything lives.
 const PULSE: Duration = Duration::from_secs(1);
 
 impl Fleet {
     pub(super) fn restarted(&mut self, turn: &mut Turn) {
+        self.hears_since = turn.now;
         for runner in self.runners.values_mut().filter(|runner| !runner.is_over()) {
             // Nobody listened meanwhile: an agent that was lost before has all its time again to come back.
             if runner.work != Work::Booting {
@@ -59,6 +55,7 @@ impl Fleet {
         for launch in withdrawn {
             self.withdraw(&launch, turn);
         }
+        self.shorten_holds(turn);
         self.redecide(turn);
         self.end_trials(turn);
         let orphaned: Vec<LaunchId> = self
@@ -132,7 +129,9 @@ impl Fleet {
             self.end(launch, Some(outcome), reason, turn);
             return;
         }
-        let silent = runner.silent_since.map(|since| elapsed(since, turn.now));
+        let silent = runner
+            .silent_since
+            .map(|since| self.unanswered(since, turn.now));
         let drain_asked = runner.drain.as_ref().map(|drain| drain.asked_at);
         let waits = matches!(runner.work, Work::Assigning | Work::Starting | Work::Idle);
         let old = elapsed(runner.marks.created_at, turn.now) >= limits.lifetime.mul_f64(RETIRE_AT);
@@ -162,8 +161,8 @@ impl Fleet {
         limits: &TimeLimits,
         now: Timestamp,
     ) -> Option<(Outcome, String)> {
-        let since = |at: Timestamp| elapsed(at, now);
-        if since(runner.marks.created_at) >= limits.lifetime {
+        let since = |at: Timestamp| self.unanswered(at, now);
+        if elapsed(runner.marks.created_at, now) >= limits.lifetime {
             return Some((
                 Outcome::Lost,
                 "it reached the pool's maximum lifetime".to_owned(),
@@ -178,7 +177,7 @@ impl Fleet {
         if launched_at.is_some_and(|at| since(at) >= limits.boot) {
             return Some((Outcome::StartFailed, "it did not enrol in time".to_owned()));
         }
-        if starts_too_long(runner, limits, now) {
+        if self.starts_too_long(runner, limits, now) {
             return Some((Outcome::StartFailed, NOT_LISTENED.to_owned()));
         }
         if let Some(drain) = &runner.drain {
@@ -259,8 +258,23 @@ impl Fleet {
     pub(super) fn is_late_to_listen(&self, launch: &LaunchId, now: Timestamp) -> bool {
         self.runners.get(launch).is_some_and(|runner| {
             let limits = self.pool(&runner.pool).map(|pool| pool.limits);
-            starts_too_long(runner, &limits.unwrap_or_default(), now)
+            self.starts_too_long(runner, &limits.unwrap_or_default(), now)
         })
+    }
+
+    fn starts_too_long(&self, runner: &Runner, limits: &TimeLimits, now: Timestamp) -> bool {
+        let starts = matches!(
+            runner.work,
+            Work::Enrolled | Work::Assigning | Work::Starting
+        );
+        let enrolled_at = runner.marks.enrolled_at.unwrap_or(runner.marks.created_at);
+        starts && self.unanswered(enrolled_at, now) >= limits.start
+    }
+
+    /// How long a host has had to be heard since a time: while the store was out of order, or no process ran, it may
+    /// have spoken in vain.
+    fn unanswered(&self, since: Timestamp, now: Timestamp) -> Duration {
+        elapsed(since.max(self.hears_since), now)
     }
 
     /// Repeats what was asked for a runner whose work is over and that is still there.
@@ -295,40 +309,6 @@ impl Fleet {
         }
     }
 
-    fn forget(&mut self, turn: &mut Turn) {
-        let now = turn.now;
-        let old = |at: Option<Timestamp>| at.is_some_and(|at| elapsed(at, now) >= REMEMBERED);
-        for job in self.jobs.values() {
-            // What is found to have ended long ago is stored first: what is forgotten can't be read any more by then.
-            let changed = &self.changed_before;
-            let changed = changed.contains(&job.id()) || turn.changes.jobs.contains(&job.id());
-            if job.status() == JobStatus::Completed && is_forgettable(job, now) && !changed {
-                turn.changes.forgotten_jobs.insert(job.id());
-            }
-        }
-        for runner in self
-            .runners
-            .values()
-            .filter(|runner| old(runner.marks.gone_at))
-        {
-            turn.changes.forgotten_runners.insert(runner.launch.clone());
-        }
-        for id in &turn.changes.forgotten_jobs {
-            if let Some(job) = self.jobs.remove(id) {
-                self.runs.remove(&job);
-            }
-            turn.changes.jobs.remove(id);
-        }
-        for launch in &turn.changes.forgotten_runners {
-            self.runners.remove(launch);
-            turn.changes.runners.remove(launch);
-        }
-        if !turn.changes.forgotten_runners.is_empty() {
-            let gone = &turn.changes.forgotten_runners;
-            self.names.retain(|_, launch| !gone.contains(launch));
-        }
-    }
-
     /// How long until the next look at the limits: a second while anything lives, as the limits are
     /// seconds and minutes and a look is cheap; a minute otherwise.
     pub(super) fn pulse(&self) -> Duration {
@@ -340,29 +320,8 @@ impl Fleet {
     }
 }
 
-/// Whether a runner has not listened for longer than its pool allows.
-fn starts_too_long(runner: &Runner, limits: &TimeLimits, now: Timestamp) -> bool {
-    let starts = matches!(
-        runner.work,
-        Work::Enrolled | Work::Assigning | Work::Starting
-    );
-    let enrolled_at = runner.marks.enrolled_at.unwrap_or(runner.marks.created_at);
-    starts && elapsed(enrolled_at, now) >= limits.start
-}
-
 /// Whether a runner is still there although its instance was to go.
 fn outlived(runner: &Runner, now: Timestamp) -> bool {
     let deadline = runner.drain.as_ref().and_then(|drain| drain.deadline);
     deadline.is_some_and(|at| elapsed(at, now) >= AFTER_DEADLINE)
-}
-
-/// Whether a job that has ended need not be kept in memory any more.
-fn is_forgettable(job: &Job, now: Timestamp) -> bool {
-    let ended_at = job.completed_at.max(Some(job.known_at));
-    let kept = match &job.cut_short {
-        Some(cut) if cut.rerun.as_ref().is_some_and(Rerun::is_pending) => return false,
-        Some(_) => REMEMBERED_CUT_SHORT,
-        None => REMEMBERED,
-    };
-    ended_at.is_some_and(|at| elapsed(at, now) >= kept)
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::super::repositories::ReachedRepository;
 use super::pace::{Intervals, Load, hot_at_most};
+use crate::chance;
 
 /// Repositories that are watched; beyond, those that nobody pushed to for the longest are not.
 const MAX_REPOSITORIES: usize = 10_000;
@@ -29,6 +30,7 @@ pub(super) struct Watched {
     hot: bool,
     found_at: Instant,
     looked_at: Option<Instant>,
+    lot: u64,
     /// By status of runs.
     pub(super) etags: HashMap<&'static str, String>,
     /// Its open runs, by status, as far as they were listed.
@@ -45,6 +47,9 @@ pub(super) struct Run {
     pub(super) repository: Key,
     /// When it was found to be open, or to have ended.
     found_at: Instant,
+    /// Orders what was found together: a process that is started again and again looks at others first each
+    /// time, and so at all in the end.
+    lot: u64,
     /// None until it is looked at as what it was found to be.
     looked_at: Option<Instant>,
     pub(super) etag: Option<String>,
@@ -67,6 +72,10 @@ pub(super) struct Place {
     pub(super) runs: BTreeMap<i64, Run>,
     /// True after a look at a run that was just found: it is another's turn, if one is due.
     others_turn: bool,
+}
+
+fn lot() -> u64 {
+    chance::seed().unwrap_or_default()
 }
 
 pub(super) fn key(repository: &Repository) -> Key {
@@ -119,6 +128,7 @@ impl Place {
                         hot: false,
                         found_at: now,
                         looked_at: None,
+                        lot: lot(),
                         etags: HashMap::new(),
                         runs: HashMap::new(),
                         unwatched: 0,
@@ -161,17 +171,20 @@ impl Place {
             };
             let due = it.looked_at.map_or(it.found_at, |at| at + interval);
             let turn = it.looked_at.unwrap_or(it.found_at) + interval;
-            ((due > now, turn, due), Look::Repository(key.clone()))
+            (
+                (due > now, turn, due, it.lot),
+                Look::Repository(key.clone()),
+            )
         });
         let known = self.runs.iter().filter_map(|(id, run)| {
             let due = run.looked_at? + intervals.runs;
-            Some(((due > now, due, due), Look::Run(*id)))
+            Some(((due > now, due, due, run.lot), Look::Run(*id)))
         });
         let found = self.runs.iter().filter(|(_, run)| run.looked_at.is_none());
-        let found = found.min_by_key(|(_, run)| run.found_at);
+        let found = found.min_by_key(|(_, run)| (run.found_at, run.lot));
         let found = found.map(|(id, run)| (Look::Run(*id), run.found_at));
         let other = repositories.chain(known).min_by_key(|(rank, _)| *rank);
-        let other = other.map(|((.., due), look)| (look, due));
+        let other = other.map(|((_, _, due, _), look)| (look, due));
         let others_turn = self.others_turn && other.as_ref().is_some_and(|(_, due)| *due <= now);
         found.filter(|_| !others_turn).or(other)
     }
@@ -243,6 +256,7 @@ impl Place {
                     Run {
                         repository: of.clone(),
                         found_at: now,
+                        lot: lot(),
                         looked_at: None,
                         etag: None,
                         read_at: None,

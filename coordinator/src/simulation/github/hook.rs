@@ -56,6 +56,9 @@ pub(super) fn tell(world: &World, job: i64) {
     if state.chance(plan.webhook_vanishes) {
         return;
     }
+    if let Some(job) = state.github.jobs.get_mut(&job) {
+        job.told = true;
+    }
     let fails = state.chance(plan.webhook_fails);
     let times = 1 + usize::from(state.chance(plan.webhook_doubles));
     let waits: Vec<Duration> = (0..times)

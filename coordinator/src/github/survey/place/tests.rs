@@ -96,6 +96,8 @@ async fn new_runs_go_first_in_turn_with_what_is_due() {
     let of = "acme/r000".to_owned();
     tokio::time::sleep(TEN).await;
     set_runs(&mut place, &of, "queued", (1..=4).collect());
+    let known = place.runs.values_mut().zip(0..);
+    known.for_each(|(run, lot)| run.lot = lot);
     let mut order = Vec::new();
     while let Some((look, due)) = place.next(&intervals, Instant::now())
         && due <= Instant::now()
@@ -181,4 +183,27 @@ fn memory_is_bounded_and_what_it_has_no_room_for_is_read_in_turn() {
     assert_eq!(read, (5_000..5_025).collect());
     set_runs(&mut place, &of, "queued", (0..10).collect());
     assert_eq!(place.repositories[&of].etags["queued"], "tag");
+}
+
+/// Who is killed before it has looked at all would else never come to the last ones.
+#[tokio::test(start_paused = true)]
+async fn each_start_looks_at_others_first() {
+    let firsts = || {
+        let mut place = place(50);
+        let intervals = Intervals::of(Load::default(), 5.0, TEN);
+        let first = place.next(&intervals, Instant::now()).unwrap().0;
+        let runs = (1..=50).collect();
+        let of = "acme/r000".to_owned();
+        place.set_runs(&of, "queued", runs, None, Instant::now());
+        let run = place.next(&intervals, Instant::now()).unwrap().0;
+        (first, run)
+    };
+    let starts: Vec<_> = (0..20).map(|_| firsts()).collect();
+    let repositories: HashSet<_> = starts
+        .iter()
+        .map(|(first, _)| format!("{first:?}"))
+        .collect();
+    let runs: HashSet<_> = starts.iter().map(|(_, run)| format!("{run:?}")).collect();
+    assert!(repositories.len() > 5, "{repositories:?}");
+    assert!(runs.len() > 5, "{runs:?}");
 }

@@ -41,6 +41,17 @@ pub struct Seen {
     pub sample: Option<Sample>,
 }
 
+/// What is known of an agent without asking the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It holds a stream, and its work is not known to be over.
+    Connected,
+    /// It holds no stream.
+    Away,
+    /// Its work is over.
+    Revoked,
+}
+
 /// A message could not be handed to the agent's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SendError {
@@ -186,6 +197,21 @@ impl Presence {
             })
         });
         seen.flatten()
+    }
+
+    /// What is known of an agent without asking the ledger.
+    #[must_use]
+    pub fn standing(&self, launch: &LaunchId) -> Standing {
+        let standing = self.table.agent(launch, |agent| {
+            if agent.revoked {
+                Standing::Revoked
+            } else if agent.outbound.is_some() {
+                Standing::Connected
+            } else {
+                Standing::Away
+            }
+        });
+        standing.unwrap_or(Standing::Away)
     }
 
     /// Number of agents that hold a stream.

@@ -1,5 +1,7 @@
 //! Who may call: decided for each call, and for each message of a long stream.
 
+use std::sync::{Arc, OnceLock};
+
 use jiff::Timestamp;
 use muster_core::{AccountName, Fleet, InstanceId, LaunchId};
 use thiserror::Error;
@@ -70,6 +72,8 @@ pub struct Caller {
     /// Who it is.
     pub peer: Peer,
     validity: Validity,
+    /// The launch that its certificate spoke for when a stream was opened on this connection.
+    streams_for: Arc<OnceLock<LaunchId>>,
 }
 
 /// For how long a certificate counts on a connection: until it expires, or its authority is dropped.
@@ -87,12 +91,28 @@ impl Caller {
             not_after: peer.not_after,
             distrusted: CancellationToken::new(),
         };
-        Self { peer, validity }
+        Self {
+            peer,
+            validity,
+            streams_for: Arc::default(),
+        }
     }
 
     /// Lets the certificate count no more: its authority was dropped.
     pub fn distrust(&self) {
         self.validity.distrusted.cancel();
+    }
+
+    /// Notes that the ledger let a stream for this launch be opened on the connection.
+    pub fn opened(&self, launch: &LaunchId) {
+        // An instance has one launch: whoever opens another stream says the same.
+        self.streams_for.get_or_init(|| launch.clone());
+    }
+
+    /// The launch that a stream was opened for on the connection, if one was. It may be over since.
+    #[must_use]
+    pub fn streams_for(&self) -> Option<&LaunchId> {
+        self.streams_for.get()
     }
 }
 
@@ -154,7 +174,7 @@ pub fn admit(role: Role, caller: Option<&Caller>, now: Timestamp) -> Result<(), 
 /// When the call comes from somebody else. The listener has refused that before; this holds also if
 /// the service is put on another listener.
 pub fn agent<T>(request: &Request<T>) -> Result<(AgentId, Validity), Refused> {
-    let Caller { peer, validity } = caller(request)?;
+    let Caller { peer, validity, .. } = caller(request)?;
     match &peer.id {
         SpiffeId::Agent(id) => Ok((id.clone(), validity.clone())),
         SpiffeId::Operator(_) => Err(Refused::WrongRole("an operator")),
@@ -166,14 +186,18 @@ pub fn agent<T>(request: &Request<T>) -> Result<(AgentId, Validity), Refused> {
 /// # Errors
 /// When the call comes from somebody else.
 pub fn operator<T>(request: &Request<T>) -> Result<(OperatorId, Validity), Refused> {
-    let Caller { peer, validity } = caller(request)?;
+    let Caller { peer, validity, .. } = caller(request)?;
     match &peer.id {
         SpiffeId::Operator(id) => Ok((id.clone(), validity.clone())),
         SpiffeId::Agent(_) => Err(Refused::WrongRole("an agent")),
     }
 }
 
-fn caller<T>(request: &Request<T>) -> Result<&Caller, Refused> {
+/// The other end of the connection of a call.
+///
+/// # Errors
+/// When it has no certificate.
+pub fn caller<T>(request: &Request<T>) -> Result<&Caller, Refused> {
     request
         .extensions()
         .get::<Caller>()

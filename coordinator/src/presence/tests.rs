@@ -30,10 +30,13 @@ async fn a_newer_stream_ends_the_older_and_survives_its_end() {
 #[test]
 fn dropping_a_connection_disconnects() {
     let presence = Presence::default();
+    assert_eq!(presence.standing(&launch()), Standing::Away);
     let (connection, _messages) = presence.connect(&launch());
     assert_eq!(presence.connected(), 1);
+    assert_eq!(presence.standing(&launch()), Standing::Connected);
     drop(connection);
     assert_eq!(presence.connected(), 0);
+    assert_eq!(presence.standing(&launch()), Standing::Away);
     assert_eq!(
         presence.send(&launch(), message()),
         Err(SendError::NotConnected)
@@ -110,6 +113,7 @@ async fn a_revoked_agent_has_no_stream_and_gets_none() {
     assert_eq!(new_messages.recv().await, None);
     assert!(new.is_revoked());
     assert_eq!(presence.connected(), 0);
+    assert_eq!(presence.standing(&launch()), Standing::Revoked);
     // Of one that never came, there is nothing to show.
     let other = LaunchId::from("launch-b");
     presence.revoke(&other);

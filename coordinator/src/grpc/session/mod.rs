@@ -16,6 +16,7 @@ use muster_proto::v1::{
     RenewCertificateRequest, RenewCertificateResponse, SessionRequest, SessionResponse,
 };
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,7 +32,7 @@ use crate::engine::{Engine, Stopped};
 use crate::identity::csr::RequestedKey;
 use crate::identity::serving::PresentAuthority;
 use crate::identity::spiffe::AgentId;
-use crate::presence::Presence;
+use crate::presence::{Presence, Standing};
 
 /// What goes down to an agent. On the heap, as a channel has places for 32 of them, full or not.
 type Answer = Box<Result<SessionResponse, Status>>;
@@ -46,6 +47,8 @@ const RENEWALS: u32 = 8;
 /// Renewals in one life of a certificate beside those. An agent renews once in half of it; more often is one
 /// whose answers are lost, or somebody who keeps the authority's key busy.
 const RENEWALS_IN_A_LIFE: u32 = 16;
+/// How long the ledger is waited for before a renewal, which has to be answered while the agent waits: 10 s.
+const LEDGER: Duration = Duration::from_secs(2);
 /// Sessions that a launch may open one after the other: each is written down.
 const OPENS: u32 = 32;
 /// Time from one more to the next. An agent that fails to connect waits about as long between its tries.
@@ -187,6 +190,7 @@ impl AgentService for Agents {
                 "sessions were opened often enough for now",
             ));
         }
+        authorize::caller(&request)?.opened(&caller.launch);
         let stream = self.open(caller, request.into_inner());
         let unboxed: fn(Answer) -> _ = |answer| *answer;
         Ok(Response::new(ReceiverStream::new(stream).map(unboxed)))
@@ -197,7 +201,8 @@ impl AgentService for Agents {
         request: Request<RenewCertificateRequest>,
     ) -> Result<Response<RenewCertificateResponse>, Status> {
         let (id, validity) = authorize::agent(&request)?;
-        let Caller { launch, .. } = self.shared.caller(&id, validity).await?;
+        let streams_for = authorize::caller(&request)?.streams_for();
+        let launch = self.shared.renewing(&id, &validity, streams_for).await?;
         if !self.shared.renewals.take(&launch) {
             warn!(%launch, "an agent renews its certificate again and again; it has to wait");
             return Err(Status::resource_exhausted(
@@ -264,6 +269,40 @@ impl Shared {
             heard_through,
             lifetime,
         })
+    }
+
+    /// The launch that an agent's new certificate will speak for.
+    ///
+    /// While the store is out of order the ledger doesn't answer, for longer perhaps than certificates live, and
+    /// agents that lose theirs can't come back. So a stream that this process holds open vouches for the certificate
+    /// that it was opened with, as long as the work isn't known to be over. What comes of it is no more than the old
+    /// certificate was: the ledger is asked at each call that it is used for.
+    async fn renewing(
+        &self,
+        id: &AgentId,
+        validity: &Validity,
+        streams_for: Option<&LaunchId>,
+    ) -> Result<LaunchId, Status> {
+        if let Ok(caller) = timeout(LEDGER, self.caller(id, validity.clone())).await {
+            return Ok(caller?.launch);
+        }
+        // The ledger was waited for.
+        validity.check(clock::now())?;
+        let standing = streams_for.map(|launch| (launch, self.presence.standing(launch)));
+        match standing {
+            Some((launch, Standing::Connected)) => {
+                debug!(%launch, "the ledger doesn't answer: the open stream vouches for the agent");
+                Ok(launch.clone())
+            }
+            Some((launch, Standing::Revoked)) => {
+                let refused = Refused::Over(id.instance().to_owned());
+                warn!(%launch, %refused, "a certificate was refused");
+                Err(refused.into())
+            }
+            Some((_, Standing::Away)) | None => Err(Status::unavailable(
+                "the ledger doesn't answer and no stream vouches for the agent: come again",
+            )),
+        }
     }
 }
 

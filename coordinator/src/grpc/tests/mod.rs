@@ -5,6 +5,7 @@ mod aws;
 mod enrollment;
 mod jumps;
 mod operator;
+mod renewal;
 mod session;
 mod stream;
 
@@ -242,6 +243,32 @@ impl World {
 
     async fn end_the_launch(&self) {
         self.engine.submit(end()).await.unwrap();
+    }
+
+    /// Does something while nothing can be stored, so that the engine answers nobody.
+    async fn while_nothing_is_stored<T>(&self, act: impl Future<Output = T>) -> T {
+        // As an operator's `sqlite3` would hold it.
+        let file = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.directory.path().join("muster.db"));
+        let mut other = sqlx::ConnectOptions::connect(&file).await.unwrap();
+        sqlx::raw_sql("BEGIN IMMEDIATE")
+            .execute(&mut other)
+            .await
+            .unwrap();
+        let held = async {
+            self.engine.held_up().await;
+            let done = act.await;
+            sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+            done
+        };
+        let pause = Event::OperatorPause {
+            pool: pool().name,
+            paused: Some("test".to_owned()),
+        };
+        // It is answered once it is stored.
+        let (stored, done) = tokio::join!(self.engine.submit(pause), held);
+        stored.unwrap();
+        done
     }
 }
 

@@ -44,25 +44,13 @@ async fn a_pool_whose_launches_wait_says_what_for() {
 #[tokio::test]
 async fn who_asks_while_the_store_cannot_be_written_is_told_why_and_does_not_wait() {
     let (world, mut client) = world().await;
-    // As an operator's `sqlite3` would hold it.
-    let file = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(world.directory.path().join("muster.db"));
-    let mut other = sqlx::ConnectOptions::connect(&file).await.unwrap();
-    sqlx::raw_sql("BEGIN IMMEDIATE")
-        .execute(&mut other)
+    let refused = world
+        .while_nothing_is_stored(client.list_pools(v1::ListPoolsRequest::default()))
         .await
-        .unwrap();
-    let asks = async {
-        world.engine.held_up().await;
-        let refused = client.list_pools(v1::ListPoolsRequest::default()).await;
-        let refused = refused.unwrap_err();
-        assert_eq!(refused.code(), Code::Unavailable);
-        let start = "the store can't be written, and until it can nothing is decided or told";
-        assert!(refused.message().starts_with(start), "{refused}");
-        sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
-    };
-    // It is answered once it is stored.
-    tokio::join!(queue(&world, 11), asks);
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let start = "the store can't be written, and until it can nothing is decided or told";
+    assert!(refused.message().starts_with(start), "{refused}");
     let pools = client.list_pools(v1::ListPoolsRequest::default()).await;
     assert_eq!(pools.unwrap().into_inner().pools.len(), 1);
 }

@@ -182,9 +182,8 @@ impl Job {
         self.note_times(now);
     }
 
-    /// Takes back that it has ended: GitHub has it, and may have it for as long as any that is new.
-    pub(crate) fn reopen(&mut self, status: JobStatus, now: Timestamp) {
-        self.known_at = now;
+    /// Takes back that it has ended: GitHub has it.
+    pub(crate) fn reopen(&mut self, status: JobStatus) {
         self.report.status = status;
         self.closed = None;
         self.completed_at = None;

@@ -18,9 +18,17 @@ fn a_job_that_seemed_too_old_is_served_once_github_was_asked() {
     tester.second = 60;
     tester.tell(look(report(1)));
     assert_eq!((tester.job(1).closed, tester.queued("linux")), (None, 1));
-    // And if it was not the clock, but is as old as that: for as long as any other.
-    tester.pass(25 * 3_600 - 1);
-    assert_eq!(tester.job(1).closed, None);
+}
+
+/// Some jobs hang at GitHub for ever: each look would launch an instance for them.
+#[test]
+fn a_job_that_github_calls_too_old_as_well_stays_closed() {
+    let mut tester = Tester::new(vec![pool("linux")]);
+    tester.tell(webhook(report(1)));
+    tester.pass(26 * 3_600);
+    tester.tell(look(report(1)));
+    assert_eq!(tester.job(1).closed, Some(Closed::Expired));
+    assert_eq!(tester.queued("linux"), 0);
 }
 
 #[rstest]

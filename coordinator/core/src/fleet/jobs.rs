@@ -328,14 +328,28 @@ impl Fleet {
 
 /// What a look at a job settles, whether or not it is news: the job is there.
 fn see(job: &mut Job, report: &JobReport, now: Timestamp) -> bool {
-    let ended = matches!(job.closed, Some(Closed::Deleted | Closed::Expired));
-    let back = ended && report.status < JobStatus::Completed;
+    let ended_wrongly = match job.closed {
+        Some(Closed::Deleted) => true,
+        // By a clock that was wrong. What GitHub itself calls as old as that hangs there.
+        Some(Closed::Expired) => !is_too_old(report, now),
+        _ => false,
+    };
+    let back = ended_wrongly && report.status < JobStatus::Completed;
     if back {
-        job.reopen(report.status, now);
+        job.reopen(report.status);
     }
     let doubted = std::mem::take(&mut job.doubted);
     let missing = job.missing_since.take().is_some();
     back || doubted || missing
+}
+
+/// Whether a job is older than GitHub lets any become, by what GitHub says.
+fn is_too_old(report: &JobReport, now: Timestamp) -> bool {
+    let (since, most) = match report.status {
+        JobStatus::InProgress => (report.started_at, LONGEST_RUN),
+        _ => (report.created_at, LONGEST_QUEUED),
+    };
+    since.is_none_or(|at| elapsed(at, now) >= most)
 }
 
 fn tell_found(job: &Job, new: bool, turn: &mut Turn) {

@@ -170,7 +170,6 @@ impl Fleet {
             Event::JobMissing { job } => self.job_missing(job, turn),
             Event::RunnersListed { scope, listed } => self.runners_listed(&scope, listed, turn),
             Event::RunnerMissing { launch, name } => self.runner_missing(&launch, &name, turn),
-            Event::Resumed => self.hears_since = turn.now,
             Event::RunCompleted { run, seen } => self.run_completed(&run, &seen, turn),
             Event::RunLeft { run, reason } => self.run_left(&run, &reason, turn),
             Event::RerunAnswered { run, answer } => self.rerun_answered(&run, answer, turn),
@@ -279,6 +278,7 @@ impl Fleet {
             Event::OperatorTerminate { launch, reason } => self.end(&launch, None, reason, turn),
             Event::OperatorPause { pool, paused } => self.pause(&pool, paused, turn),
             Event::Restarted => self.restarted(turn),
+            Event::Resumed => self.hears_since = turn.now,
             Event::Tick => self.tick(turn),
         }
     }

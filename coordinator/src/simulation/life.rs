@@ -74,7 +74,8 @@ pub(super) async fn supervise(world: World) {
     }
 }
 
-async fn serve(world: &World, life: u64) -> Result<(), EngineError> {
+/// What an engine works with.
+pub(super) fn parts(world: &World, life: u64) -> Parts {
     let ledger: Arc<dyn Ledger> = Arc::new(Shelf {
         world: world.clone(),
         life,
@@ -84,19 +85,29 @@ async fn serve(world: &World, life: u64) -> Result<(), EngineError> {
         world: world.clone(),
         life,
     });
-    let github = client(world, life);
-    let providers = HashMap::from([(run::ACCOUNT.into(), cloud.clone())]);
+    let providers = HashMap::from([(run::ACCOUNT.into(), cloud)]);
     let spec = run::fleet();
-    let executor = Executor::new(github.clone(), providers, &spec.pools, metrics.clone());
-    let (engine, runnable) = Engine::new(Parts {
-        store: Arc::clone(&ledger),
+    let executor = Executor::new(client(world, life), providers, &spec.pools, metrics.clone());
+    Parts {
+        store: ledger,
         list_first: true,
-        spec: spec.clone(),
-        presence: presence.clone(),
+        spec,
+        presence,
         executor,
-        metrics: metrics.clone(),
-    })
-    .await?;
+        metrics,
+    }
+}
+
+async fn serve(world: &World, life: u64) -> Result<(), EngineError> {
+    let parts = parts(world, life);
+    let (ledger, metrics) = (Arc::clone(&parts.store), parts.metrics.clone());
+    let (presence, spec) = (parts.presence.clone(), parts.spec.clone());
+    let github = client(world, life);
+    let cloud = Provider::Simulated(Cloud {
+        world: world.clone(),
+        life,
+    });
+    let (engine, runnable) = Engine::new(parts).await?;
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
     // Whatever ends this future ends them all.
     let mut tasks = JoinSet::new();

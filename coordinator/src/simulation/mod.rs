@@ -20,6 +20,7 @@ mod github;
 mod host;
 mod judge;
 mod life;
+mod outage;
 mod plan;
 mod planted;
 mod run;

@@ -264,6 +264,21 @@ fn a_failed_job_whose_host_is_not_judged_yet_is_waited_for() {
 }
 
 #[test]
+fn a_run_is_looked_at_again_also_if_the_clock_was_ahead() {
+    let mut tester = rerunning();
+    let first = interrupted(&mut tester, 1);
+    let (_, second) = running(&mut tester, 2);
+    let jobs = vec![
+        ended(1, &first, "failure", 20),
+        ended(2, second.as_str(), "failure", 600),
+    ];
+    tester.second = 3 * 3_600;
+    tester.tell(completed("failure", jobs));
+    tester.second = 700;
+    assert_eq!(watches(&tester.tell(Event::Tick)), 1);
+}
+
+#[test]
 fn the_news_may_come_in_any_order() {
     let mut tester = rerunning();
     let before = tester.launches("linux").len();

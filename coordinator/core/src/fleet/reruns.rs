@@ -7,8 +7,6 @@
 //! stored before the call, and the call is made only while the run has no newer attempt: so an answer that was lost
 //! leads to no second one.
 
-use std::time::Duration;
-
 use jiff::SignedDuration;
 
 use super::Fleet;
@@ -25,8 +23,7 @@ use crate::rerun::{
 use crate::runner::Work;
 
 /// A completed run with a job whose host has not been judged yet is looked at again after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-const LOOK_AGAIN_AT_MOST: SignedDuration = SignedDuration::from_secs(60);
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 impl Fleet {
     /// A runner is about to end in the middle of its job.
@@ -147,8 +144,8 @@ impl Fleet {
             .values()
             .filter(|job| match job.cut_short.as_ref().map(|cut| &cut.rerun) {
                 Some(Some(Rerun::Watched { again_at: Some(at) })) => {
-                    // Further ahead than any is set only by a clock that was wrong.
-                    *at <= turn.now || turn.now.duration_until(*at) > LOOK_AGAIN_AT_MOST
+                    // So far ahead it was set by a clock that was wrong.
+                    *at <= turn.now || turn.now.duration_until(*at) > LOOK_AGAIN
                 }
                 _ => false,
             })

@@ -30,6 +30,7 @@ pub(super) struct Watched {
     hot: bool,
     found_at: Instant,
     looked_at: Option<Instant>,
+    /// As that of a [`Run`].
     lot: u64,
     /// By status of runs.
     pub(super) etags: HashMap<&'static str, String>,

@@ -21,13 +21,19 @@ async fn renew(channel: &Channel, request: &Request) -> Result<Vec<u8>, Status> 
     Ok(answer.into_inner().certificate_der)
 }
 
-#[tokio::test]
-async fn an_agent_with_a_stream_renews_while_nothing_can_be_stored() {
+/// An agent whose stream is open and known to the ledger.
+async fn speaking() -> (World, Channel, Stream) {
     let world = World::with(vec![booting()]).await;
     let channel = world.as_agent().await;
     let mut stream = Stream::greeted(&channel, Hello::default()).await;
     stream.event(1, None).await;
     stream.acknowledged().await;
+    (world, channel, stream)
+}
+
+#[tokio::test]
+async fn an_agent_with_a_stream_renews_while_nothing_can_be_stored() {
+    let (world, channel, _stream) = speaking().await;
     let request = Request::new();
     let renewed = world
         .while_nothing_is_stored(renew(&channel, &request))
@@ -79,11 +85,7 @@ async fn an_agent_whose_work_is_over_renews_nothing_while_nothing_can_be_stored(
 
 #[tokio::test]
 async fn renewals_have_the_same_bounds_while_nothing_can_be_stored() {
-    let world = World::with(vec![booting()]).await;
-    let channel = world.as_agent().await;
-    let mut stream = Stream::greeted(&channel, Hello::default()).await;
-    stream.event(1, None).await;
-    stream.acknowledged().await;
+    let (world, channel, _stream) = speaking().await;
     let request = Request::new();
     while renew(&channel, &request).await.is_ok() {}
     let refused = world.while_nothing_is_stored(renew(&channel, &request));

@@ -6,6 +6,12 @@ use super::backup::{backup, guids, paths, restore, some_store};
 use crate::store::fixtures::at;
 use crate::store::{BackupError, Store};
 
+fn files(directory: &tempfile::TempDir) -> Vec<String> {
+    let entries = std::fs::read_dir(directory.path()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn a_bad_copy_makes_no_directory() {
     let (directory, _, copy) = paths();
@@ -16,11 +22,7 @@ async fn a_bad_copy_makes_no_directory() {
         matches!(refused, Err(BackupError::Damaged { .. })),
         "{refused:?}"
     );
-    let left: Vec<_> = std::fs::read_dir(directory.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(left, ["copy.db"]);
+    assert_eq!(files(&directory), ["copy.db"]);
 }
 
 #[tokio::test]
@@ -46,14 +48,11 @@ async fn a_damaged_copy_is_refused_and_the_database_stays() {
     let store = Store::open(&database).await.unwrap();
     assert_eq!(guids(&store).await, ["a"]);
     store.close().await;
-    let aside = std::fs::read_dir(directory.path())
-        .unwrap()
-        .filter(|entry| {
-            let name = entry.as_ref().unwrap().file_name();
-            name.to_string_lossy().contains("before")
-        })
-        .count();
-    assert_eq!(aside, 0);
+    let aside = |name: &String| name.contains("before");
+    assert_eq!(
+        files(&directory).iter().filter(|name| aside(name)).count(),
+        0
+    );
 }
 
 /// It is a database, and would be found to be none of ours when it is needed.
@@ -72,9 +71,5 @@ async fn what_a_coordinator_could_not_go_on_with_is_not_copied() {
         matches!(refused, Err(BackupError::Damaged { .. })),
         "{refused:?}"
     );
-    let left: Vec<_> = std::fs::read_dir(directory.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(left, ["muster.db"]);
+    assert_eq!(files(&directory), ["muster.db"]);
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use muster_proto::v1::JobState;
 use muster_tests::fakes::aws::Market;
 use muster_tests::fakes::github::{Conclusion, Effect, Fault, JobId, JobSpec, JobView, Status};
-use muster_tests::world::{Compute, Options, World, wait_for};
+use muster_tests::world::{Compute, Operator, Options, World, wait_for};
 
 use super::{LINUX, PATIENCE, known, told};
 
@@ -32,12 +33,13 @@ fn job(name: &str) -> JobSpec {
         .step("test \"$GITHUB_RUN_ATTEMPT\" != 1 || sleep 600")
 }
 
-async fn started(world: &World, id: JobId) {
-    let started = world
-        .github
-        .wait_job(id, Status::InProgress, PATIENCE)
-        .await;
-    started.unwrap_or_else(|error| panic!("{error}\n{}", world.coordinator.log_tail()));
+/// Waits until the coordinator knows that a job runs. GitHub knows it earlier: a host that is taken back in between has,
+/// as far as the coordinator knows, a job that still waits, and another host is launched for it.
+async fn started(world: &World, operator: &Operator, id: JobId) {
+    known(world, operator, id, "the job runs", |job| {
+        job.job.as_ref().unwrap().state() == JobState::InProgress
+    })
+    .await;
 }
 
 /// The job of this name in the second attempt, once it has ended.
@@ -68,7 +70,7 @@ async fn jobs_that_spot_took_run_again_together_on_demand_and_turn_green() {
     let operator = world.operator("oncall").await.unwrap();
     let jobs = world.github.queue_run(vec![job("one"), job("two")]);
     for id in &jobs {
-        started(&world, *id).await;
+        started(&world, &operator, *id).await;
     }
     let aws = &world.cloud.as_ref().unwrap().aws;
     let alive = aws.alive();
@@ -125,8 +127,9 @@ fn take_the_host_back(world: &World) {
 #[tokio::test]
 async fn a_repetition_whose_answer_was_lost_is_not_asked_for_again() {
     let world = world().await;
+    let operator = world.operator("oncall").await.unwrap();
     let id = world.github.queue_job(job("build"));
-    started(&world, id).await;
+    started(&world, &operator, id).await;
     world
         .github
         .inject(Fault::new("/rerun", 1, Effect::LoseAnswer));
@@ -134,7 +137,6 @@ async fn a_repetition_whose_answer_was_lost_is_not_asked_for_again() {
     let again = second_attempt(&world, "build").await;
     assert_eq!(again.conclusion, Some(Conclusion::Success));
     assert_eq!(world.github.served(RERUN_JOB), 1);
-    let operator = world.operator("oncall").await.unwrap();
     known(&world, &operator, id, "its record", |job| {
         job.job.as_ref().unwrap().rerun == "runs again in attempt 2"
     })
@@ -146,8 +148,9 @@ async fn a_repetition_whose_answer_was_lost_is_not_asked_for_again() {
 #[tokio::test]
 async fn a_coordinator_killed_between_intent_and_call_makes_the_call_once() {
     let world = world().await;
+    let operator = world.operator("oncall").await.unwrap();
     let id = world.github.queue_job(job("build"));
-    started(&world, id).await;
+    started(&world, &operator, id).await;
     // The call fails, and is not made again for five seconds.
     world.github.inject(Fault::status("/rerun", 1, 503));
     take_the_host_back(&world);

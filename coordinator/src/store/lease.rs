@@ -6,7 +6,8 @@
 //! each transaction of a leader also reads the row, with a lock that keeps it from changing hands until
 //! the transaction has ended. The SQLite file has one user, by its lock: it always leads, with fencing 1.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -14,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 use super::database::{Connection, Database, statement};
+use super::fence::{Fence, Held};
 use crate::backoff::Backoff;
 use crate::chance;
 
 /// The row.
-const NAME: &str = "leader";
+pub(super) const NAME: &str = "leader";
 /// Waits after a failure of the connection that renews.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -121,70 +123,6 @@ impl Drop for Leadership {
     }
 }
 
-/// What the writer knows of the lease.
-#[derive(Debug, Default)]
-pub(super) struct Fence {
-    // Shared by the writer and the keeper of the lease; held for a look only.
-    held: Mutex<Option<Held>>,
-}
-
-/// A lease that is held.
-#[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub(super) holder: String,
-    pub(super) fencing: i64,
-    pub(super) lost: CancellationToken,
-}
-
-impl Fence {
-    fn held(&self) -> Option<Held> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.clone()
-    }
-
-    pub(super) fn set(&self, held: Option<Held>) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
-    }
-
-    /// Forgets this lease; a newer one stays.
-    fn clear(&self, fencing: i64) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_some_and(|held| held.fencing == fencing) {
-            *held = None;
-        }
-    }
-
-    /// Whether this coordinator believes that it leads.
-    pub(super) fn leads(&self) -> bool {
-        self.held().is_some()
-    }
-
-    /// Makes sure, inside a transaction, that this coordinator leads, and goes on to until the transaction
-    /// has ended: to take the lead is to change `fencing`, which waits for this lock; a renewal doesn't.
-    pub(super) async fn check(&self, db: &mut Connection) -> Result<(), StoreError> {
-        if !db.is_postgres() {
-            return Ok(());
-        }
-        let held = self.held().ok_or(StoreError::NotLeader)?;
-        let row: Option<(i64,)> = statement(
-            "SELECT fencing FROM leases
-             WHERE name = $1 AND holder = $2 AND fencing = $3 FOR KEY SHARE",
-        )
-        .bind(NAME)
-        .bind(&held.holder)
-        .bind(held.fencing)
-        .first(db)
-        .await?;
-        if row.is_some() {
-            return Ok(());
-        }
-        tracing::error!(fencing = held.fencing, "another coordinator leads");
-        self.clear(held.fencing);
-        held.lost.cancel();
-        Err(StoreError::NotLeader)
-    }
-}
-
 /// A lease in PostgreSQL, seen by one who holds it or would like to.
 #[derive(Clone)]
 pub(super) struct Lease {
@@ -209,11 +147,9 @@ impl Lease {
         let mut backoff = Backoff::new(FIRST_WAIT, self.times.renew);
         let mut db = None;
         loop {
-            let asked_at = Instant::now();
-            let tried = timeout(self.times.ttl, self.attempt(&mut db)).await;
-            let wait = match tried {
-                Ok(Ok(Some(fencing))) => return Ok(self.hold(fencing, asked_at)),
-                Ok(Ok(None)) => {
+            let wait = match self.ask(&mut db).await {
+                Ok(Some((fencing, asked_at))) => return Ok(self.hold(fencing, asked_at, db)),
+                Ok(None) => {
                     backoff = Backoff::new(FIRST_WAIT, self.times.renew);
                     // Those who wait shall not all come at once.
                     let usual = chance::around(self.times.renew, 0.5, 1.0);
@@ -225,19 +161,24 @@ impl Lease {
                         _ => usual,
                     }
                 }
-                Ok(Err(error)) if !error.passes() => return Err(error),
-                Ok(Err(error)) => {
+                Err(error) if !error.passes() => return Err(error),
+                Err(error) => {
                     tracing::warn!(%error, "the lease can't be looked at");
-                    db = None;
-                    backoff.wait()
-                }
-                Err(_) => {
                     db = None;
                     backoff.wait()
                 }
             };
             sleep(wait).await;
         }
+    }
+
+    /// Tries to take it, and says when it was asked for: to connect may take longer than the lease lasts, and its
+    /// time counts from the question.
+    async fn ask(&self, db: &mut Option<Connection>) -> Result<Option<(i64, Instant)>, StoreError> {
+        connected(&self.database, db).await?;
+        let asked_at = Instant::now();
+        let taken = answered(self.times.ttl, self.attempt(db)).await?;
+        Ok(taken.map(|fencing| (fencing, asked_at)))
     }
 
     pub(super) async fn attempt(
@@ -283,7 +224,7 @@ impl Lease {
     }
 
     /// Holds what was taken. Its time counts from before it was asked for.
-    fn hold(self, fencing: i64, asked_at: Instant) -> Leadership {
+    fn hold(self, fencing: i64, asked_at: Instant, db: Option<Connection>) -> Leadership {
         tracing::info!(fencing, holder = self.holder, "this coordinator leads");
         let lost = CancellationToken::new();
         let stop = CancellationToken::new();
@@ -292,9 +233,10 @@ impl Lease {
             fencing,
             lost: lost.clone(),
         }));
+        let until = self.until(asked_at);
         let keeping = self
             .clone()
-            .keep(fencing, asked_at, lost.clone(), stop.clone());
+            .keep(fencing, until, db, (lost.clone(), stop.clone()));
         Leadership {
             fencing,
             lost,
@@ -306,32 +248,34 @@ impl Lease {
         }
     }
 
+    /// When one that was asked for then is given up.
+    fn until(&self, asked_at: Instant) -> Instant {
+        asked_at + self.times.ttl - self.times.margin()
+    }
+
     async fn keep(
         self,
         fencing: i64,
-        asked_at: Instant,
-        lost: CancellationToken,
-        stop: CancellationToken,
+        mut until: Instant,
+        mut db: Option<Connection>,
+        (lost, stop): (CancellationToken, CancellationToken),
     ) {
-        let mut until = asked_at + self.times.ttl - self.times.margin();
-        let mut db = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = lost.cancelled() => return,
                 () = sleep(self.times.renew) => {}
             }
-            let asked_at = Instant::now();
             let renewed = tokio::select! {
                 () = stop.cancelled() => return,
                 renewed = timeout_at(until, self.renew(fencing, &mut db)) => renewed,
             };
             let why = match renewed {
-                Ok(Ok(true)) => {
-                    until = asked_at + self.times.ttl - self.times.margin();
+                Ok(Ok(Some(asked_at))) => {
+                    until = self.until(asked_at);
                     continue;
                 }
-                Ok(Ok(false)) => "it ran out, or another has it".to_owned(),
+                Ok(Ok(None)) => "it ran out, or another has it".to_owned(),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "it could not be renewed in time".to_owned(),
             };
@@ -342,20 +286,48 @@ impl Lease {
         }
     }
 
-    /// Renews until there is an answer. One that doesn't come is given up soon, as another connection may
-    /// have better luck.
-    async fn renew(&self, fencing: i64, db: &mut Option<Connection>) -> Result<bool, StoreError> {
+    /// Renews until there is an answer, and says when it was asked for that gave it; none if the lease is not held.
+    /// An answer that doesn't come is given up soon, as another connection may have better luck.
+    async fn renew(
+        &self,
+        fencing: i64,
+        db: &mut Option<Connection>,
+    ) -> Result<Option<Instant>, StoreError> {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
-            match timeout(self.times.renew, self.renew_once(fencing, db)).await {
-                Ok(Ok(renewed)) => return Ok(renewed),
-                Ok(Err(error)) if !error.passes() => return Err(error),
-                Ok(Err(error)) => tracing::warn!(%error, "the lease can't be renewed yet"),
-                Err(_) => tracing::warn!("the lease can't be renewed yet: no answer"),
+            let tried = async {
+                self.reconnect(db).await?;
+                let asked_at = Instant::now();
+                let renewed = answered(self.times.renew, self.renew_once(fencing, db)).await?;
+                Ok(renewed.then_some(asked_at))
+            };
+            match tried.await {
+                Err(error) if StoreError::passes(&error) => {
+                    tracing::warn!(%error, "the lease can't be renewed yet");
+                }
+                answer => return answer,
             }
             *db = None;
             sleep(backoff.wait()).await;
         }
+    }
+
+    /// Connects, and has as long for it as the lease lasts. What is lost of the first connection is sent again
+    /// after a second only, which may be too late: another is begun meanwhile.
+    async fn reconnect(&self, db: &mut Option<Connection>) -> Result<(), StoreError> {
+        if db.is_some() {
+            return Ok(());
+        }
+        let mut first = pin!(self.database.connect());
+        let made = match timeout(self.times.renew, &mut first).await {
+            Ok(made) => made,
+            Err(_) => tokio::select! {
+                made = first => made,
+                made = self.database.connect() => made,
+            },
+        };
+        *db = Some(made?);
+        Ok(())
     }
 
     pub(super) async fn renew_once(
@@ -402,6 +374,15 @@ async fn connected<'c>(
         None => database.connect().await?,
     };
     Ok(db.insert(open))
+}
+
+/// The answer to a question, unless it takes too long.
+async fn answered<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = timeout(limit, answer).await;
+    answer.unwrap_or(Err(StoreError::TooSlow(limit)))
 }
 
 fn micros(duration: Duration) -> i64 {

@@ -12,6 +12,7 @@ mod database;
 mod deliveries;
 mod enrolments;
 mod error;
+mod fence;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod fleet;
@@ -51,8 +52,9 @@ pub use types::{
 
 use database::postgres::Server;
 use database::{Database, Durable, Readers, sqlite};
+use fence::Fence;
 use journal::{LeadConfirmed, Note};
-use lease::{Fence, Lease};
+use lease::Lease;
 use tokens::Redeem;
 use writer::Writer;
 

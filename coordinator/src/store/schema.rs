@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use sqlx::migrate::{MigrateError, Migrator};
+use tokio::time::timeout;
 
 use super::StoreError;
 use super::database::{Connection, Link, statement};
@@ -18,10 +19,15 @@ pub(super) static SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite
 /// The schema of PostgreSQL. Versions of the same number mean the same.
 pub(super) static POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
 
-/// Brings the schema up to date.
+/// Brings the schema up to date. A server that goes without a word is waited for as long as for a statement; what was
+/// done by then stays, and the next try goes on there.
 pub(super) async fn migrate(db: &mut Connection) -> Result<(), StoreError> {
-    let migrator = if db.is_postgres() { &POSTGRES } else { &SQLITE };
-    migrate_with(db, migrator).await
+    if !db.is_postgres() {
+        return migrate_with(db, &SQLITE).await;
+    }
+    let limit = db.limit();
+    let done = timeout(limit, migrate_with(db, &POSTGRES)).await;
+    done.unwrap_or(Err(StoreError::TooSlow(limit)))
 }
 
 /// The same, for a program that knows these versions.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::change::{Change, Pending, Queued};
 use super::checkpoint::Checkpoints;
 use super::database::{Connection, Database, statement};
-use super::lease::Fence;
+use super::fence::Fence;
 use super::{Delivery, StoreError, deliveries, inbox};
 use crate::backoff::Backoff;
 use crate::clock;

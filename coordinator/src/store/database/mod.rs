@@ -153,6 +153,11 @@ impl Connection {
         &mut self.link
     }
 
+    /// How long a statement may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// What runs a statement, and for how long.
     fn parts(&mut self) -> (&mut Link, Duration) {
         (&mut self.link, self.limit)

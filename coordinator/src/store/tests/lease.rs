@@ -9,12 +9,15 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::database::{Database, postgres::Server, statement};
+use crate::store::fence::{Fence, Held};
 use crate::store::fixtures::{Cluster, Mode, Wire, delivery, entry, in_schema};
-use crate::store::lease::{Fence, Held, Lease};
-use crate::store::{Batch, LeaseTimes, PostgresSettings, Store, StoreError, TimelineQuery};
+use crate::store::lease::Lease;
+use crate::store::{
+    Batch, Leadership, LeaseTimes, PostgresSettings, Store, StoreError, TimelineQuery,
+};
 
-const DEADLINE: Duration = Duration::from_secs(20);
-const QUICK: LeaseTimes = LeaseTimes {
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const QUICK: LeaseTimes = LeaseTimes {
     ttl: Duration::from_millis(2_500),
     renew: Duration::from_millis(200),
 };
@@ -123,12 +126,19 @@ async fn a_lease_that_is_renewed_outlives_its_time() {
     let settings = in_schema(Cluster::shared()).await;
     let store = Store::connect(&settings).await.unwrap();
     let leads = store.lead("a", QUICK).await.unwrap();
-    let mut other = store.inner.database.connect().await.unwrap();
-    let (end,): (i64,) = statement(EXPIRY_MICROS).one(&mut other).await.unwrap();
+    outlives(&store, &leads, &settings).await;
+    assert_eq!(leads.fencing(), 1);
+}
+
+/// Waits until the time is over that the lease has now, and it must still be held.
+pub(super) async fn outlives(store: &Store, leads: &Leadership, settings: &PostgresSettings) {
+    let beside = Database::Postgres(Server::new(settings).unwrap());
+    let mut beside = beside.connect().await.unwrap();
+    let (end,): (i64,) = statement(EXPIRY_MICROS).one(&mut beside).await.unwrap();
     let over = async {
         // By the server's clock, as the lease is.
         while statement(NOW_MICROS)
-            .one::<(i64,)>(&mut other)
+            .one::<(i64,)>(&mut beside)
             .await
             .unwrap()
             .0
@@ -139,7 +149,6 @@ async fn a_lease_that_is_renewed_outlives_its_time() {
     };
     timeout(DEADLINE, over).await.unwrap();
     assert!(!leads.lost().is_cancelled());
-    assert_eq!(leads.fencing(), 1);
 }
 
 #[tokio::test]

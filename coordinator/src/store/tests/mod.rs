@@ -18,6 +18,7 @@ mod prune;
 mod refusals;
 mod retention;
 mod schema;
+mod slow;
 mod timeline;
 mod tls;
 mod tokens;

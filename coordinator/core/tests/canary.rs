@@ -100,6 +100,7 @@ fn the_share_is_counted_across_launches_and_restarts() {
         jobs: tester.fleet.jobs().cloned().collect(),
         runners: tester.fleet.runners().cloned().collect(),
         pools: [("linux".into(), tester.fleet.pool_state(&"linux".into()))].into(),
+        ..Stored::default()
     };
     tester.fleet = Fleet::restore(tester.spec.clone(), stored, 2);
     tester.tell(Event::Restarted);
@@ -195,9 +196,8 @@ fn a_canary_whose_hosts_never_enrol_is_stopped_and_stays_so() {
     assert_eq!(trial(&tester).stopped.unwrap().at, at(301));
 
     let stored = Stored {
-        jobs: Vec::new(),
-        runners: Vec::new(),
         pools: [("linux".into(), tester.fleet.pool_state(&"linux".into()))].into(),
+        ..Stored::default()
     };
     tester.fleet = Fleet::restore(tester.spec.clone(), stored, 2);
     tester.tell(Event::Restarted);
@@ -406,6 +406,7 @@ fn a_pool_that_is_configured_without_a_canary_forgets_it() {
         jobs: tester.fleet.jobs().cloned().collect(),
         runners: tester.fleet.runners().cloned().collect(),
         pools: [("linux".into(), tester.fleet.pool_state(&"linux".into()))].into(),
+        ..Stored::default()
     };
     tester.spec.pools = vec![spec(None)];
     tester.fleet = Fleet::restore(tester.spec.clone(), stored, 2);

@@ -7,7 +7,9 @@ mod kit;
 
 use std::time::Duration;
 
-use kit::{Tester, at, ended, finished, launched, look, pool, report, started, told, webhook};
+use kit::{
+    Tester, at, ended, finished, launched, look, pool, report, restart, started, told, webhook,
+};
 use muster_core::{
     Changes, DeregisterAnswer, Effect, Event, GithubRunnerId, HostPhase, JobId, LaunchId, Marked,
     MintFailure, Origin, Outcome, PoolSpec, Registered, Registration, RunnerName, Stage,
@@ -184,9 +186,14 @@ fn an_assignment_that_is_not_its_own_is_refused(#[case] name: &str) {
     } else {
         name
     };
+    tester.tell(Event::Launched {
+        launch: launches[0].clone(),
+        instance: Tester::instance(&launches[0]),
+        offering: None,
+    });
     hello(&mut tester, &launch, HostPhase::Running, Some(name));
     assert_eq!(stage(&tester, &launch), Stage::Ending);
-    assert_eq!(stage(&tester, &launches[0]), Stage::Launching);
+    assert_eq!(stage(&tester, &launches[0]), Stage::Booting);
 }
 
 #[test]
@@ -325,4 +332,61 @@ fn a_host_that_claims_what_can_not_be_its_own_is_ended(#[case] claim: &str) {
     let (mut tester, launch, _) = put_back(true);
     let changes = hello(&mut tester, &launch, HostPhase::Running, Some(claim));
     assert!(names(&changes).contains(&"terminate".to_owned()));
+}
+
+/// The store was put back to a time when a registration had been asked for, and GitHub, asked again, says that there is one.
+#[rstest]
+fn a_registration_that_was_made_before_is_not_deleted_before_its_agent_is_back(
+    #[values(true, false)] has_it: bool,
+) {
+    let (mut tester, launch, name) = put_back(true);
+    let asked = hello(&mut tester, &launch, HostPhase::Unassigned, None);
+    assert_eq!(names(&asked), ["mint"]);
+    tester.tell(Event::Restarted);
+    let taken = |name: &RunnerName| Event::MintFailed {
+        launch: launch.clone(),
+        name: name.clone(),
+        failure: MintFailure::NameTaken,
+        detail: "a runner of this name exists".into(),
+    };
+    let changes = tester.tell(taken(&name));
+    assert_eq!(names(&changes), [""; 0]);
+    if has_it {
+        let changes = hello(
+            &mut tester,
+            &launch,
+            HostPhase::Running,
+            Some(name.as_str()),
+        );
+        assert_eq!(stage(&tester, &launch), Stage::Busy, "{changes:?}");
+        assert_eq!(names(&changes), [""; 0]);
+    } else {
+        // Nobody has it.
+        let changes = hello(&mut tester, &launch, HostPhase::Unassigned, None);
+        assert_eq!(names(&changes), ["deregister", "mint"]);
+        let made = tester.fleet.runner(&launch).unwrap().marks.registered_at;
+        assert_eq!(made, None, "the other one isn't older than it is");
+        assert_eq!(tester.name(&launch).as_str(), format!("{name}-2"));
+    }
+}
+
+/// The store was put back to a time before it asked for the instance that has the job.
+#[test]
+fn an_instance_whose_launch_is_still_to_come_goes_on_with_its_job() {
+    let mut tester = Tester::new(vec![pool("linux")]);
+    tester.tell(webhook(report(1)));
+    let wanted = tester.launches("linux").remove(0);
+    let name = tester.name(&wanted);
+    restart(&mut tester);
+    tester.tell(listing(vec![marked(INSTANCE, "linux")]));
+    let found = tester.fleet.runner_of(&"local".into(), &INSTANCE.into());
+    let found = found.unwrap().launch.clone();
+    let changes = hello(&mut tester, &found, HostPhase::Running, Some(name.as_str()));
+    assert_eq!(stage(&tester, &found), Stage::Busy, "{changes:?}");
+    assert_eq!(names(&changes), ["withdraw"]);
+    assert!(tester.fleet.runner(&wanted).unwrap().is_over());
+    // The name stays that of the one that works under it.
+    restart(&mut tester);
+    tester.tell(look(started(1, name.as_str(), 0)));
+    assert_eq!(tester.job(1).taken_by, Some(found));
 }

@@ -48,6 +48,7 @@ fn nothing_is_held_back_for_longer_than_it_would_be_now(#[case] failure: LaunchF
         jobs: tester.fleet.jobs().cloned().collect(),
         runners: tester.fleet.runners().cloned().collect(),
         pools: [("linux".into(), tester.fleet.pool_state(&"linux".into()))].into(),
+        ..Stored::default()
     };
     let before = tester.launches("linux").len();
     tester.fleet = Fleet::restore(tester.spec.clone(), stored, 2);

@@ -129,6 +129,7 @@ impl Tables {
                 .cloned()
                 .collect(),
             pools: self.pools.clone(),
+            ..Stored::default()
         }
     }
 

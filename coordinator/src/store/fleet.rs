@@ -1,5 +1,6 @@
 //! The fleet and its outbox: a batch is one transaction.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use muster_core::{
@@ -189,7 +190,15 @@ pub(super) async fn load(database: &Database, db: &Readers) -> Result<Stored, St
     // Closed afterwards, and its transaction with it, even if nobody waits for the end of this.
     db.spoil();
     db.command(database.begin_snapshot()).await?;
-    let (jobs, runners, pools) = read_all(&mut db).await?;
+    let (jobs, rows, pools) = read_all(&mut db).await?;
+    let (mut runners, mut unread) = (Vec::new(), BTreeSet::new());
+    for (launch, text, instance) in rows {
+        let read = readable(vec![(launch, text)], "runner");
+        if read.is_empty() {
+            unread.extend(instance.map(InstanceId::new));
+        }
+        runners.extend(read);
+    }
     let pools = pools.into_iter().map(|(name, text)| {
         let state = decode(&text, "pool", &name).unwrap_or_else(|error| {
             tracing::error!(%error, "a pool is paused, as its state is of a newer version, or damaged");
@@ -202,23 +211,26 @@ pub(super) async fn load(database: &Database, db: &Readers) -> Result<Stored, St
     });
     Ok(Stored {
         jobs: readable(jobs, "job"),
-        runners: readable(runners, "runner"),
+        runners,
         pools: pools.collect(),
+        unread,
     })
 }
 
 /// Keys and records.
 type Rows<K> = Vec<(K, String)>;
+/// Launches, records and instances.
+type RunnerRows = Vec<(String, String, Option<String>)>;
 
 async fn read_all(
     db: &mut Connection,
-) -> Result<(Rows<i64>, Rows<String>, Rows<String>), StoreError> {
+) -> Result<(Rows<i64>, RunnerRows, Rows<String>), StoreError> {
     let jobs = statement("SELECT id, record FROM jobs WHERE forgotten = 0 ORDER BY id")
         .all(db)
         .await?;
     // By the bytes, whatever the server's collation is.
-    let mut runners: Rows<String> =
-        statement("SELECT launch, record FROM runners WHERE forgotten = 0")
+    let mut runners: RunnerRows =
+        statement("SELECT launch, record, instance FROM runners WHERE forgotten = 0")
             .all(db)
             .await?;
     runners.sort_unstable();
@@ -227,8 +239,8 @@ async fn read_all(
 }
 
 /// The records that can be read. After a roll-back some may be of a newer version; that must not keep all others from being
-/// served. A job that is left aside is found again at GitHub, an instance by its mark and by what its agent says, and an
-/// effect waits for the version that wrote it.
+/// served. A job that is left aside is found again at GitHub, a runner's instance is left alone, and an effect waits for the version
+/// that wrote it.
 fn readable<K: Display, T: DeserializeOwned>(rows: Vec<(K, String)>, kind: &'static str) -> Vec<T> {
     let read = rows.into_iter().map(|(key, text)| decode(&text, kind, key));
     read.filter_map(|read: Result<T, StoreError>| {

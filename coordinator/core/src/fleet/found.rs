@@ -2,8 +2,9 @@
 //!
 //! What carries our mark and was launched for a pool of ours gets a row: so it counts against the limits, is seen
 //! by operators and ends in time. What it does only its agent can say, whose certificate is of our authority and
-//! names instance and pool. One that has an assignment goes on with it. One that has none is ended: nobody knows
-//! any more whether it ever had one.
+//! names instance and pool. One that has an assignment goes on with it, also if its launch is taken for one that was
+//! never asked for, as the store was put back to that time. One that has none is ended: nobody knows any more whether
+//! it ever had one.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,12 @@ use crate::event::Outcome;
 use crate::ids::{AccountName, InstanceId, JobId, LaunchId, RunnerName};
 use crate::listed::{Marked, Origin};
 use crate::pool::PoolSpec;
-use crate::runner::Runner;
+use crate::runner::{Instance, Runner, Work};
+
+/// Whether, as far as the ledger knows, no instance of it was ever there.
+fn is_yet_to_come(runner: &Runner) -> bool {
+    runner.work == Work::Booting && runner.instance == Instance::Requested
+}
 
 impl Fleet {
     /// Lets no account launch anything before its instances were listed once: those that the ledger has lost
@@ -101,7 +107,12 @@ impl Fleet {
             self.end(launch, None, reason.to_owned(), turn);
             return false;
         };
-        let taken = self.names.get(name).is_some_and(|other| other != launch);
+        let other = self.names.get(name).filter(|other| *other != launch);
+        let other = other.cloned();
+        let taken = other
+            .as_ref()
+            .and_then(|other| self.runners.get(other))
+            .is_some_and(|other| !is_yet_to_come(other));
         let Some(runner) = self.runners.get_mut(launch) else {
             return false;
         };
@@ -118,6 +129,10 @@ impl Fleet {
         turn.tell(runner, "adopted", "its agent has come back");
         self.names.remove(&old);
         self.names.insert(name.clone(), launch.clone());
+        if let Some(other) = other {
+            let reason = "its instance was there, and has been found";
+            self.end(&other, None, reason.to_owned(), turn);
+        }
         true
     }
 

@@ -137,6 +137,9 @@ impl Fleet {
         };
         match runner.registration {
             Registration::None if runner.drain.is_none() => self.mint(launch, turn),
+            Registration::Exists { .. } => {
+                self.mint_another(launch, "a runner of this name exists", turn);
+            }
             _ => {}
         }
     }

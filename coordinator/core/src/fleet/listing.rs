@@ -98,6 +98,7 @@ impl Fleet {
                 (None, _) => true,
             })
             .map(|(instance, _)| (*instance).clone())
+            .filter(|instance| !self.unread.contains(instance))
             .collect()
     }
 
@@ -227,6 +228,19 @@ mod tests {
             panic!("{effects:?}");
         };
         assert_eq!(instance.as_str(), "i-0000000000000dead");
+    }
+
+    #[test]
+    fn an_instance_whose_record_can_not_be_read_is_left_alone() {
+        let (fleet, _) = launched(None);
+        let stored = Stored {
+            unread: ["i-0123456789abcdef0".into()].into(),
+            ..Stored::default()
+        };
+        let mut fleet = Fleet::restore(fleet.spec, stored, 2);
+        for second in [10, 70, 130] {
+            assert_eq!(list(&mut fleet, &["i-0123456789abcdef0"], second), []);
+        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Stored {
     pub runners: Vec<Runner>,
     /// The state of the pools.
     pub pools: BTreeMap<PoolName, PoolState>,
+    /// Instances of runners whose records this version can't read. They are nobody's, and no strays.
+    pub unread: BTreeSet<InstanceId>,
 }
 
 /// All jobs, runners and pools.
@@ -79,6 +81,8 @@ pub struct Fleet {
     images_told: BTreeSet<PoolName>,
     /// Jobs that the events before have changed that are taken together with this one, and stored with it.
     changed_before: BTreeSet<JobId>,
+    /// Instances of runners that this version can't read: left alone.
+    unread: BTreeSet<InstanceId>,
     /// From when on hosts that speak are heard: not before this process ran, nor while its store took nothing.
     hears_since: Timestamp,
 }
@@ -88,11 +92,11 @@ impl Fleet {
     /// launch ids are made from it. Apply [`Event::Restarted`] first.
     #[must_use]
     pub fn restore(spec: FleetSpec, stored: Stored, seed: u64) -> Self {
-        let names = stored
-            .runners
-            .iter()
-            .map(|r| (r.name.clone(), r.launch.clone()))
-            .collect();
+        // A name that two have had is that of the one whose work goes on.
+        let (over, on): (Vec<_>, Vec<_>) = stored.runners.iter().partition(|r| r.is_over());
+        let names = over.into_iter().chain(on);
+        let names = names.map(|r| (r.name.clone(), r.launch.clone()));
+        let names = names.collect();
         let jobs: BTreeMap<_, _> = stored.jobs.into_iter().map(|job| (job.id(), job)).collect();
         let runners = stored
             .runners
@@ -106,6 +110,7 @@ impl Fleet {
             unlisted: BTreeMap::new(),
             images_told: BTreeSet::new(),
             changed_before: BTreeSet::new(),
+            unread: stored.unread,
             hears_since: Timestamp::MIN,
             spec,
             ids: LaunchIds::new(seed),

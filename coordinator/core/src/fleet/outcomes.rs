@@ -150,32 +150,60 @@ impl Fleet {
             return;
         }
         turn.tell(runner, "registration failed", detail);
-        let step = runner.set_registration(Registration::None, turn.now);
+        let exists = failure == MintFailure::NameTaken;
+        let next = if exists {
+            Registration::Exists { id: None }
+        } else {
+            Registration::None
+        };
+        let step = runner.set_registration(next, turn.now);
         turn.stepped(runner, step);
-        let wanted = !runner.is_over() && runner.drain.is_none();
-        if failure == MintFailure::NameTaken {
-            // The first call went through and its answer was lost: that registration, whose
-            // configuration nobody has, goes; the host, which never had one, gets another.
-            turn.emit(Effect::Deregister {
-                launch: launch.clone(),
-                scope: runner.scope.clone(),
-                name: name.clone(),
-                id: None,
-            });
-            if wanted && runner.attempt < MINT_ATTEMPTS {
-                runner.next_attempt();
-                self.names.insert(runner.name.clone(), launch.clone());
-                self.mint(launch, turn);
-                return;
-            }
+        let silent = runner.silent_since.is_some();
+        if exists && runner.is_over() {
+            self.release(launch, turn);
+        } else if !exists {
+            self.not_registered(launch, failure, detail, turn);
+        } else if !silent {
+            self.mint_another(launch, detail, turn);
         }
+        // Or else its agent may have that registration, if the store was put back to a time before it, and says so
+        // once it is back.
+    }
+
+    /// Gives a host that has no assignment another name: GitHub has a registration of this one, and its configuration is lost.
+    /// The call that made it went through, and its answer was lost.
+    pub(super) fn mint_another(&mut self, launch: &LaunchId, detail: &str, turn: &mut Turn) {
+        let Some(runner) = self.runners.get_mut(launch) else {
+            return;
+        };
+        if runner.attempt >= MINT_ATTEMPTS {
+            self.not_registered(launch, MintFailure::NameTaken, detail, turn);
+            return;
+        }
+        turn.emit(Effect::Deregister {
+            launch: launch.clone(),
+            scope: runner.scope.clone(),
+            name: runner.name.clone(),
+            id: runner.github_id(),
+        });
+        runner.next_attempt();
+        self.names.insert(runner.name.clone(), launch.clone());
+        self.mint(launch, turn);
+    }
+
+    fn not_registered(
+        &mut self,
+        launch: &LaunchId,
+        failure: MintFailure,
+        detail: &str,
+        turn: &mut Turn,
+    ) {
+        let Some(runner) = self.runners.get(launch) else {
+            return;
+        };
         let pool = runner.pool.clone();
-        self.end(
-            launch,
-            Some(Outcome::StartFailed),
-            format!("not registered: {detail}"),
-            turn,
-        );
+        let reason = format!("not registered: {detail}");
+        self.end(launch, Some(Outcome::StartFailed), reason, turn);
         self.failed(&pool, failure == MintFailure::Refused, detail, turn);
     }
 

@@ -203,9 +203,11 @@ impl Runner {
         Ok(true)
     }
 
-    /// Takes the next name, after the present one turned out to be taken.
+    /// Takes the next name, after the present one turned out to be taken. There is no registration of it.
     pub(crate) fn next_attempt(&mut self) {
         self.attempt += 1;
+        self.registration = Registration::None;
+        self.marks.registered_at = None;
         self.name = runner_name(&self.pool, &self.launch, self.attempt);
     }
 

@@ -47,6 +47,7 @@ impl World {
             jobs: self.jobs.values().cloned().collect(),
             runners: self.runners.values().cloned().collect(),
             pools: self.pools.clone(),
+            ..Stored::default()
         };
         self.fleet = Fleet::restore(self.spec.clone(), stored, self.seed);
         self.fleet.list_first();

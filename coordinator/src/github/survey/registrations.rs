@@ -121,7 +121,11 @@ async fn launch_of(
         return Ok(known);
     }
     *asked += 1;
-    let runner = parts.store.runner(name.as_str()).await?;
+    let runner = match parts.store.runner(name.as_str()).await {
+        // A record of a newer version: that one knows what to do.
+        Err(StoreError::Corrupt { .. }) => return Ok(None),
+        read => read?,
+    };
     Ok(runner
         .filter(|runner| runner.name == *name)
         .map(|runner| runner.launch))

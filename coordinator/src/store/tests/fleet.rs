@@ -7,7 +7,7 @@ use crate::store::fixtures::{
     Backend::{self, Postgres, Sqlite},
     at, delivery, entry, home, job, launch, runner, terminate,
 };
-use crate::store::{Batch, BatchId, OperatorAction, StoredEntry, TimelineQuery};
+use crate::store::{Batch, BatchId, OperatorAction, StoreError, StoredEntry, TimelineQuery};
 
 #[rstest]
 #[tokio::test]
@@ -106,6 +106,29 @@ async fn the_forgotten_are_left_out_at_the_start_but_can_be_looked_up(
     }
     assert_eq!(home.store.runner("l3").await.unwrap(), None);
     assert_eq!(home.store.job(JobId(3)).await.unwrap(), None);
+}
+
+/// As after a roll-back. Its host is nobody's to end.
+#[rstest]
+#[tokio::test]
+async fn the_instance_of_a_runner_that_can_not_be_read_is_known(
+    #[values(Sqlite, Postgres)] on: Backend,
+) {
+    let home = home(on).await;
+    let batch = Batch {
+        runners: vec![runner("l1", 1), runner("l4", 4)],
+        ..Batch::default()
+    };
+    home.store.commit(batch).await.unwrap();
+    let mut db = home.raw().await;
+    db.command("UPDATE runners SET record = '{\"of\": \"tomorrow\"}'")
+        .await
+        .unwrap();
+    let stored = home.store.load().await.unwrap();
+    assert_eq!(stored.runners, []);
+    assert_eq!(stored.unread, ["i-00000000000000001".into()].into());
+    let error = home.store.runner("muster-l1").await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }
 
 #[rstest]

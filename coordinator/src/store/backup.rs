@@ -279,10 +279,7 @@ async fn check(path: &Path, stop: &Stop) -> Result<(), BackupError> {
 
 /// Opens a file that is there; changes nothing in it.
 async fn open(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    sqlite::options(path)
-        .create_if_missing(false)
-        .connect()
-        .await
+    sqlite::options(path).connect().await
 }
 
 fn text(path: &Path) -> Result<&str, BackupError> {

@@ -52,6 +52,12 @@ pub enum StoreError {
          the lock goes when that process ends", .0.display()
     )]
     InUse(PathBuf),
+    /// The file at the database's path is not the one that was opened. What is written to that one nobody finds again.
+    #[error(
+        "{} was deleted, moved or replaced while this coordinator had it open: put it back, or let the coordinator start \
+         anew with what is there now", .0.display()
+    )]
+    Replaced(PathBuf),
     /// More is written than the disk takes; later it may go.
     #[error("the database is too slow: the queue of writes was full for {0:?}")]
     Overloaded(Duration),
@@ -87,6 +93,7 @@ impl StoreError {
             | Self::Url(_)
             | Self::NewerSchema { .. }
             | Self::InUse(_)
+            | Self::Replaced(_)
             | Self::Closed
             | Self::Corrupt { .. } => false,
         }
@@ -114,6 +121,7 @@ impl StoreError {
         match self {
             Self::Closed => Self::Closed,
             Self::NotLeader => Self::NotLeader,
+            Self::Replaced(path) => Self::Replaced(path.clone()),
             Self::TooSlow(limit) => Self::TooSlow(*limit),
             Self::Full(error) => Self::Full(told(error)),
             Self::Unavailable(error) => Self::Unavailable(told(error)),

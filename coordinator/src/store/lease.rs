@@ -6,7 +6,6 @@
 //! each transaction of a leader also reads the row, with a lock that keeps it from changing hands until
 //! the transaction has ended. The SQLite file has one user, by its lock: it always leads, with fencing 1.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -318,12 +317,12 @@ impl Lease {
         if db.is_some() {
             return Ok(());
         }
-        let mut first = pin!(self.database.connect());
+        let mut first = Box::pin(self.database.connect());
         let made = match timeout(self.times.renew, &mut first).await {
             Ok(made) => made,
             Err(_) => tokio::select! {
                 made = first => made,
-                made = self.database.connect() => made,
+                made = Box::pin(self.database.connect()) => made,
             },
         };
         *db = Some(made?);
@@ -371,7 +370,7 @@ async fn connected<'c>(
 ) -> Result<&'c mut Connection, StoreError> {
     let open = match db.take() {
         Some(open) => open,
-        None => database.connect().await?,
+        None => Box::pin(database.connect()).await?,
     };
     Ok(db.insert(open))
 }

@@ -90,9 +90,9 @@ impl Store {
         Self::open_file(Durable::at(path)).await
     }
 
-    async fn open_file(file: Durable) -> Result<Self, StoreError> {
+    async fn open_file(mut file: Durable) -> Result<Self, StoreError> {
         let lock = sqlite::lock(&file.path)?;
-        sqlite::create_private(&file.path)?;
+        file.create()?;
         let database = Database::Sqlite(file);
         let mut db = database.connect().await?;
         schema::migrate(&mut db).await?;

@@ -298,6 +298,7 @@ impl Task {
         {
             deliveries::announce(db).await?;
         }
+        self.database.is_in_place().await?;
         self.committing = true;
         db.command("COMMIT").await
     }

@@ -65,6 +65,14 @@ impl Database {
         })
     }
 
+    /// Makes sure that what is written is written to the database that others find, too.
+    pub(super) async fn is_in_place(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(file) => file.is_in_place().await,
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
     /// What begins a transaction that writes.
     pub(super) fn begin(&self) -> &'static str {
         match self {

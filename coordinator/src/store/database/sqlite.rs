@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ const WAL_LIMIT: &str = "67108864";
 pub(in crate::store) struct Durable {
     pub(in crate::store) path: PathBuf,
     pub(in crate::store) options: SqliteConnectOptions,
+    /// Device and number of the file that was opened.
+    opened: Option<(u64, u64)>,
 }
 
 impl Durable {
@@ -42,7 +44,32 @@ impl Durable {
         Self {
             path: path.to_owned(),
             options: options(path),
+            opened: None,
         }
+    }
+
+    /// Makes the file if there is none, readable by its owner only: webhooks tell of private repositories. SQLite gives
+    /// its side files the same mode. The file is known from now on.
+    pub(in crate::store) fn create(&mut self) -> Result<(), StoreError> {
+        let mut how = OpenOptions::new();
+        how.create(true).append(true).mode(0o600);
+        let opened = how.open(&self.path).and_then(|file| file.metadata());
+        let found = opened.map_err(at(&self.path))?;
+        self.opened = Some((found.dev(), found.ino()));
+        Ok(())
+    }
+
+    /// Fails if the file at the path is another than the one that was opened: SQLite goes on in that one, and doesn't look.
+    pub(super) async fn is_in_place(&self) -> Result<(), StoreError> {
+        let found = match tokio::fs::metadata(&self.path).await {
+            Ok(found) => Some((found.dev(), found.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(at(&self.path)(error)),
+        };
+        if self.opened.is_none() || self.opened == found {
+            return Ok(());
+        }
+        Err(StoreError::Replaced(self.path.clone()))
     }
 }
 
@@ -52,24 +79,12 @@ impl Durable {
 pub(in crate::store) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(true)
+        .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", WAL_LIMIT)
-}
-
-/// Makes the file if there is none, readable by its owner only: webhooks tell of private repositories.
-/// SQLite gives its side files the same mode.
-pub(in crate::store) fn create_private(path: &Path) -> Result<(), StoreError> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-        .map_err(|error| StoreError::from(sqlx::Error::Io(error)))
 }
 
 /// What keeps another coordinator out of a database, until it is dropped or the process ends.

@@ -7,7 +7,7 @@ use muster_core::{JobId, PoolState};
 use rstest::rstest;
 
 use crate::store::change::Change;
-use crate::store::database::{Connection, Durable, built, sqlite, statement};
+use crate::store::database::{Connection, Durable, built, statement};
 use crate::store::fixtures::{
     Backend::{self, Postgres, Sqlite},
     Cluster, delivery, entry, home, in_schema, job, launch, runner,
@@ -87,10 +87,8 @@ async fn commits_reach_the_disk_before_they_are_answered() {
 async fn a_full_disk_is_an_error_and_nothing_is_half_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("muster.db");
-    let limited = Durable {
-        options: sqlite::options(&path).pragma("max_page_count", "60"),
-        path: path.clone(),
-    };
+    let mut limited = Durable::at(&path);
+    limited.options = limited.options.pragma("max_page_count", "60");
     let store = Store::open_file(limited).await.unwrap();
 
     let mut large = delivery("large");

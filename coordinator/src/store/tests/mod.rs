@@ -16,6 +16,7 @@ mod outage;
 mod owners;
 mod prune;
 mod refusals;
+mod replaced;
 mod retention;
 mod schema;
 mod slow;

@@ -46,7 +46,7 @@ async fn a_schema_from_the_future_is_refused_in_plain_words(
     let step = "ALTER TABLE deliveries RENAME COLUMN body TO content;
                 UPDATE schema_compatibility SET least_known = 9000";
     upgrade(&home, on, step).await;
-    let error = home.reopen().await.unwrap_err();
+    let error = home.reopen().await.err().unwrap();
     assert!(
         matches!(
             error,
@@ -78,7 +78,8 @@ async fn a_newer_schema_that_is_for_this_program_too_is_taken(
         .accept_delivery(delivery("during"))
         .await
         .unwrap();
-    let store = home.reopen().await.unwrap();
+    let home = home.reopen().await.unwrap();
+    let store = &home.store;
     store.accept_delivery(delivery("after")).await.unwrap();
     let waiting = store.pending_deliveries(9).await.unwrap();
     let guids: Vec<_> = waiting.iter().map(|one| one.guid.as_str()).collect();
@@ -104,7 +105,7 @@ async fn a_schema_that_does_not_say_whom_it_is_for_is_for_its_own_program(
 ) {
     let home = home(on).await;
     upgrade(&home, on, "DROP TABLE schema_compatibility").await;
-    let error = home.reopen().await.unwrap_err();
+    let error = home.reopen().await.err().unwrap();
     assert!(
         matches!(error, StoreError::NewerSchema { least: 9000, .. }),
         "{error}"

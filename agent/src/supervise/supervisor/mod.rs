@@ -3,6 +3,8 @@
 //! [`crate::supervise::machine`].
 
 mod contact;
+#[cfg(test)]
+mod ending_tests;
 mod journal;
 mod life;
 mod orders;
@@ -36,10 +38,9 @@ use crate::systemd::Notifier;
 
 /// Time between two samples until the coordinator says otherwise.
 const SAMPLE_DEFAULT: Duration = Duration::from_secs(5);
-/// How long the end waits for its acknowledgement once it was sent.
-const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
-/// How long the end waits for a coordinator that can't be reached, or as long as the agent does without a
-/// job if that is shorter.
+/// How long the end waits for its acknowledgement, or as long as the agent waits for a coordinator without a job
+/// if that is shorter. The same whether there seems to be a stream or not: one that is broken looks alive for
+/// [`crate::tls`]'s 20 s, and a coordinator that loses its store for half a minute keeps its streams open.
 const UNREACHABLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long clearing away what the runner left may take.
 const CLEAR_LIMIT: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::{AssignmentAccepted, InterruptionKind, InterruptionNotice, RunnerPhase};
 use tokio::time::Instant;
 
-use super::{ACKNOWLEDGE_LIMIT, HostState, Report, Saved, Supervisor, ToFront};
+use super::{HostState, Report, Saved, Supervisor, ToFront};
 use crate::local::{Assignment, Notice, Order, Settings, shortened};
 use crate::supervise::announce::{self, Announcement};
 use crate::supervise::jit;
@@ -62,11 +62,6 @@ impl Supervisor {
         }
         for report in std::mem::take(&mut self.outgoing) {
             self.tell(report);
-        }
-        if let Some(ending) = &mut self.ending
-            && self.contact.is_up()
-        {
-            ending.until = ending.until.min(Instant::now() + ACKNOWLEDGE_LIMIT);
         }
     }
 

@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Uid, User};
 use secrecy::zeroize::Zeroizing;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::boot::since_init;
 use crate::cli::ConfigSource;
@@ -33,6 +34,8 @@ const CONNECTIONS: usize = 2;
 const SOCKET: &str = "supervisor.sock";
 /// Name of the file there that survives the supervisor.
 const STATE: &str = "supervisor.state";
+/// How long a host that is being shut down is held up so that the end of its runner can be told.
+const TOLD_LIMIT: Duration = Duration::from_secs(20);
 
 /// Reads a configuration, and has it checked by `parse`. The text it came in is wiped.
 pub(crate) fn load<T, E>(
@@ -268,10 +271,21 @@ pub(crate) fn launch_runner(socket: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes how the runner's unit ended, by what systemd says in the environment.
+///
+/// If that is because the host is being shut down, it stays: until the unit is down, systemd stops neither the
+/// supervisor nor the front nor the network. The supervisor kills it with all that is left of the unit, once the end
+/// is told.
 pub(crate) fn record_exit(dir: &Path) -> anyhow::Result<()> {
     let said = |name: &str| std::env::var(name).unwrap_or_default();
-    exit_record::write(dir, &said("EXIT_CODE"), &said("EXIT_STATUS"))
-        .with_context(|| format!("failed to write to {}", dir.display()))
+    block_on(async {
+        let shuts_down = systemd::shuts_down().await;
+        exit_record::write(dir, &said("EXIT_CODE"), &said("EXIT_STATUS"), shuts_down)
+            .with_context(|| format!("failed to write to {}", dir.display()))?;
+        if shuts_down {
+            sleep(TOLD_LIMIT).await;
+        }
+        Ok(())
+    })
 }
 
 fn prepare_for_children() -> anyhow::Result<()> {

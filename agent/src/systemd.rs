@@ -66,6 +66,17 @@ pub(crate) async fn systemctl(words: &[&str]) -> Result<String, SystemctlError> 
     })
 }
 
+/// Whether the host is being shut down, by whomever. Not, if systemd doesn't say so.
+pub(crate) async fn shuts_down() -> bool {
+    match systemctl(&["show", "--value", "--property=SystemState"]).await {
+        Ok(state) => state.trim() == "stopping",
+        Err(error) => {
+            tracing::warn!(%error, "nobody says whether the host is being shut down");
+            false
+        }
+    }
+}
+
 /// Between two tries to switch the host off.
 const POWER_OFF_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is asked nicely.

@@ -79,6 +79,8 @@ pub(crate) struct Supervisor {
     secrets_unknown: bool,
     /// The job's interruption hook was run.
     hook_ran: bool,
+    /// Somebody shuts the host down, and its runner has ended with it.
+    host_shuts_down: bool,
     ending: Option<Ending>,
     contact: Contact,
     front: Option<ToFront>,
@@ -156,6 +158,7 @@ impl Supervisor {
             unwanted: false,
             secrets_unknown: false,
             hook_ran: false,
+            host_shuts_down: false,
             ending: None,
             contact: Contact::new(now),
             front: None,

@@ -72,7 +72,7 @@ impl Host {
     }
 }
 
-fn config(dir: &Path) -> HostConfig {
+pub(super) fn config(dir: &Path) -> HostConfig {
     HostConfig {
         runner_dir: dir.to_owned(),
         work_dir: dir.to_owned(),

@@ -4,6 +4,8 @@
 
 mod contact;
 #[cfg(test)]
+mod deadline_tests;
+#[cfg(test)]
 mod ending_tests;
 mod journal;
 mod life;
@@ -29,6 +31,7 @@ use crate::config::{HostConfig, Mode};
 use crate::local::{HostState, Marks, Notice, Report, ToFront, heard};
 use crate::sample::Sampler;
 use crate::signals::Signals;
+use crate::steady::Steady;
 use crate::supervise::descendants::reap_adopted;
 use crate::supervise::grounds::Grounds;
 use crate::supervise::listener::ListenerEvent;
@@ -102,6 +105,8 @@ struct Known {
     /// As the runner printed it.
     runner_version: String,
     marks: Marks,
+    /// What time it was before there was a job, which may set the clock.
+    steady: Option<Steady>,
     /// Notices that were reported.
     notices: Vec<Notice>,
     /// Nothing may start any more.

@@ -157,7 +157,7 @@ async fn front(
     // Ready from here on: enrolment may take minutes, and systemd shall not end it.
     let mut notifier = systemd::Notifier::new();
     notifier.ready();
-    let enrolled = match restored() {
+    let enrolled = match restored()? {
         Some(enrolled) => enrolled,
         None => match enroll(&network, &mut signals, &mut notifier).await? {
             Some(enrolled) => enrolled,
@@ -174,23 +174,21 @@ async fn front(
     Ok(())
 }
 
-/// The identity that an earlier process of this agent left, if it is still good.
-fn restored() -> Option<Enrolled> {
-    let text = systemd::stored()?;
-    match Identity::restore(&text) {
-        Ok((identity, instance_id, at)) => {
-            tracing::info!(instance = instance_id, "going on where another left off");
-            Some(Enrolled {
-                identity,
-                instance_id,
-                at,
-            })
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the identity of an earlier process is of no use");
-            None
-        }
-    }
+/// The identity that an earlier process of this agent left. Once there was one, it is that or none, even if it has
+/// expired: a second enrolment has its host ended, with the job that may run on it.
+fn restored() -> anyhow::Result<Option<Enrolled>> {
+    let Some(text) = systemd::stored().context("failed to read what an earlier process left")?
+    else {
+        return Ok(None);
+    };
+    let (identity, instance_id, at) =
+        Identity::restore(&text).context("failed to take up an earlier process's identity")?;
+    tracing::info!(instance = instance_id, "going on where another left off");
+    Ok(Some(Enrolled {
+        identity,
+        instance_id,
+        at,
+    }))
 }
 
 /// Enrols. None if a signal came first.

@@ -238,13 +238,11 @@ impl DescriptorStore {
 }
 
 /// What an earlier process of this service left, if it did.
-pub(crate) fn stored() -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn stored() -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     if !is_handed() {
-        return None;
+        return Ok(None);
     }
-    read_stored(Path::new(FIRST_DESCRIPTOR))
-        .inspect_err(|error| tracing::warn!(%error, "what was stored can't be read"))
-        .ok()
+    read_stored(Path::new(FIRST_DESCRIPTOR)).map(Some)
 }
 
 /// Whether descriptors were handed to this very process.

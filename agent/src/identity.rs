@@ -76,8 +76,8 @@ pub(crate) enum IdentityError {
     /// The certificate doesn't parse, isn't for our key, or an authority doesn't parse.
     #[error("use the certificate: {0}")]
     Certificate(#[from] TlsError),
-    /// It has no life, or none is left.
-    #[error("the certificate's life is over, or can't be read")]
+    /// It was given no life.
+    #[error("the certificate's life is over before it began, or can't be read")]
     Expired,
     /// What was kept for this process is not an identity.
     #[error("use the identity that an earlier process left: it is not readable")]
@@ -135,9 +135,6 @@ impl Identity {
         // The host's clock has no say in it: it may be wrong, and a job may set it.
         let life = Life::of(&certificate).ok_or(IdentityError::Expired)?.lasts;
         let lived = since_boot().saturating_sub(accepted);
-        if life <= lived {
-            return Err(IdentityError::Expired);
-        }
         Ok(Self {
             tls,
             anchors,
@@ -170,7 +167,8 @@ impl Identity {
         Ok(Zeroizing::new(serde_json::to_vec(&kept)?))
     }
 
-    /// The identity in a text that [`Identity::kept`] gave, with the instance id and the time of enrolment.
+    /// The identity in a text that [`Identity::kept`] gave, with the instance id and the time of enrolment. It may have
+    /// expired meanwhile, as that of a process that lives on may: to enrol anew would have its host ended, job and all.
     pub(crate) fn restore(text: &[u8]) -> Result<(Self, String, Timestamp), IdentityError> {
         // The parser's error would show text of it.
         let kept: Kept = serde_json::from_slice(text).map_err(|_| IdentityError::Kept)?;
@@ -209,10 +207,8 @@ impl Life {
         let begins = Timestamp::from_second(validity.not_before.timestamp()).ok()?;
         let ends = Timestamp::from_second(validity.not_after.timestamp()).ok()?;
         let issued = begins.checked_add(BACKDATED).ok()?;
-        Some(Self {
-            issued,
-            lasts: Duration::try_from(ends.duration_since(issued)).ok()?,
-        })
+        let lasts = Duration::try_from(ends.duration_since(issued)).ok()?;
+        (!lasts.is_zero()).then_some(Self { issued, lasts })
     }
 }
 

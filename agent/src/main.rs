@@ -4,6 +4,7 @@ mod backoff;
 mod boot;
 mod cli;
 mod config;
+mod dial;
 mod enroll;
 mod front;
 mod identity;

@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Uid, User};
 use secrecy::zeroize::Zeroizing;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::boot::since_init;
 use crate::cli::ConfigSource;
@@ -33,6 +34,8 @@ const CONNECTIONS: usize = 2;
 const SOCKET: &str = "supervisor.sock";
 /// Name of the file there that survives the supervisor.
 const STATE: &str = "supervisor.state";
+/// How long a host that is being shut down is held up so that the end of its runner can be told.
+const TOLD_LIMIT: Duration = Duration::from_secs(20);
 
 /// Reads a configuration, and has it checked by `parse`. The text it came in is wiped.
 pub(crate) fn load<T, E>(
@@ -154,7 +157,7 @@ async fn front(
     // Ready from here on: enrolment may take minutes, and systemd shall not end it.
     let mut notifier = systemd::Notifier::new();
     notifier.ready();
-    let enrolled = match restored() {
+    let enrolled = match restored()? {
         Some(enrolled) => enrolled,
         None => match enroll(&network, &mut signals, &mut notifier).await? {
             Some(enrolled) => enrolled,
@@ -171,23 +174,21 @@ async fn front(
     Ok(())
 }
 
-/// The identity that an earlier process of this agent left, if it is still good.
-fn restored() -> Option<Enrolled> {
-    let text = systemd::stored()?;
-    match Identity::restore(&text) {
-        Ok((identity, instance_id, at)) => {
-            tracing::info!(instance = instance_id, "going on where another left off");
-            Some(Enrolled {
-                identity,
-                instance_id,
-                at,
-            })
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the identity of an earlier process is of no use");
-            None
-        }
-    }
+/// The identity that an earlier process of this agent left. Once there was one, it is that or none, even if it has
+/// expired: a second enrolment has its host ended, with the job that may run on it.
+fn restored() -> anyhow::Result<Option<Enrolled>> {
+    let Some(text) = systemd::stored().context("failed to read what an earlier process left")?
+    else {
+        return Ok(None);
+    };
+    let (identity, instance_id, at) =
+        Identity::restore(&text).context("failed to take up an earlier process's identity")?;
+    tracing::info!(instance = instance_id, "going on where another left off");
+    Ok(Some(Enrolled {
+        identity,
+        instance_id,
+        at,
+    }))
 }
 
 /// Enrols. None if a signal came first.
@@ -268,10 +269,21 @@ pub(crate) fn launch_runner(socket: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes how the runner's unit ended, by what systemd says in the environment.
+///
+/// If that is because the host is being shut down, it stays: until the unit is down, systemd stops neither the
+/// supervisor nor the front nor the network. The supervisor kills it with all that is left of the unit, once the end
+/// is told.
 pub(crate) fn record_exit(dir: &Path) -> anyhow::Result<()> {
     let said = |name: &str| std::env::var(name).unwrap_or_default();
-    exit_record::write(dir, &said("EXIT_CODE"), &said("EXIT_STATUS"))
-        .with_context(|| format!("failed to write to {}", dir.display()))
+    block_on(async {
+        let shuts_down = systemd::shuts_down().await;
+        exit_record::write(dir, &said("EXIT_CODE"), &said("EXIT_STATUS"), shuts_down)
+            .with_context(|| format!("failed to write to {}", dir.display()))?;
+        if shuts_down {
+            sleep(TOLD_LIMIT).await;
+        }
+        Ok(())
+    })
 }
 
 fn prepare_for_children() -> anyhow::Result<()> {

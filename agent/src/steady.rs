@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::boot::since_boot;
 
 /// What the system's clock showed once, and what has passed since by the clock of this boot. The coordinator's
-/// certificate is judged by it: a job may set the system's clock, and its host must not be cut off for it.
+/// certificate is judged by it, and how far a deadline is: a job may set the system's clock, and its host must not be
+/// cut off for it, nor end too early or too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Steady {
     shown: Timestamp,

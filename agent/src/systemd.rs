@@ -66,6 +66,17 @@ pub(crate) async fn systemctl(words: &[&str]) -> Result<String, SystemctlError> 
     })
 }
 
+/// Whether the host is being shut down, by whomever. Not, if systemd doesn't say so.
+pub(crate) async fn shuts_down() -> bool {
+    match systemctl(&["show", "--value", "--property=SystemState"]).await {
+        Ok(state) => state.trim() == "stopping",
+        Err(error) => {
+            tracing::warn!(%error, "nobody says whether the host is being shut down");
+            false
+        }
+    }
+}
+
 /// Between two tries to switch the host off.
 const POWER_OFF_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is asked nicely.
@@ -227,13 +238,11 @@ impl DescriptorStore {
 }
 
 /// What an earlier process of this service left, if it did.
-pub(crate) fn stored() -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn stored() -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     if !is_handed() {
-        return None;
+        return Ok(None);
     }
-    read_stored(Path::new(FIRST_DESCRIPTOR))
-        .inspect_err(|error| tracing::warn!(%error, "what was stored can't be read"))
-        .ok()
+    read_stored(Path::new(FIRST_DESCRIPTOR)).map(Some)
 }
 
 /// Whether descriptors were handed to this very process.

@@ -18,15 +18,19 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
 use crate::config::Remote;
+use crate::dial::dial;
 
 /// Longest time for TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What TCP has of it. Less, so that it can be said which addresses didn't answer.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// A connection over which nothing came for this long is asked whether it lives.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// It has this long to answer.
@@ -140,9 +144,10 @@ impl Service<Uri> for Connector {
         let Self { tls, server_name } = self.clone();
         Box::pin(async move {
             let handshake = async {
+                let until = Instant::now() + DIAL_TIMEOUT;
                 let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
                 let port = uri.port_u16().unwrap_or(443);
-                let stream = TcpStream::connect((host, port)).await?;
+                let stream = dial(host, port, until).await?;
                 stream.set_nodelay(true)?;
                 tls.connect(server_name, stream).await
             };

@@ -27,9 +27,9 @@ pub(crate) fn span(
     Some(span.clamp(least, most))
 }
 
-/// How long from now until `time`; nothing if it is past.
-pub(crate) fn until(time: Timestamp) -> Duration {
-    Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default()
+/// How long from `now` until `time`; nothing if it is past.
+pub(crate) fn until(time: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(now)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -53,6 +53,8 @@ mod tests {
         assert_eq!(time(&far), None);
         let now = jiff::Timestamp::now();
         assert_eq!(time(&timestamp(now)), Some(now));
-        assert_eq!(until(now - Duration::from_secs(5)), Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert_eq!(until(now - second, now), Duration::ZERO);
+        assert_eq!(until(now + second, now), second);
     }
 }

@@ -62,6 +62,8 @@ pub(crate) enum ListenerEvent {
     Line(String),
     /// A counter appeared in its perf files.
     Counter(Counter),
+    /// The host is being shut down, by somebody who didn't ask us, and the runner with it. Its end follows.
+    HostShutsDown,
     /// It ended. Nothing follows.
     Exited(Exit),
 }
@@ -211,6 +213,9 @@ impl Listener {
             send(&events, ListenerEvent::Line(line)).await;
         }
         self.forward_counters(&events).await;
+        if self.process.ended_with_host() {
+            send(&events, ListenerEvent::HostShutsDown).await;
+        }
         send(&events, ListenerEvent::Exited(exit)).await;
     }
 
@@ -237,6 +242,13 @@ impl Process {
         match self {
             Self::Child(child) => exit(child.wait().await),
             Self::Unit(process) => process.wait().await,
+        }
+    }
+
+    fn ended_with_host(&self) -> bool {
+        match self {
+            Self::Child(_) => false,
+            Self::Unit(process) => process.ended_with_host(),
         }
     }
 

@@ -298,6 +298,11 @@ impl UnitProcess {
         }
     }
 
+    /// Whether it ended because the host is being shut down. Known once it has been waited for.
+    pub(crate) fn ended_with_host(&self) -> bool {
+        exit_record::shuts_down(&self.work_dir)
+    }
+
     /// Waits for its end, and for systemd's word on how it ended. May be cancelled and called again.
     pub(crate) async fn wait(&mut self) -> Exit {
         if let Some(handle) = &self.handle

@@ -136,6 +136,23 @@ fn only_what_the_host_did_counts_as_an_interruption(
     assert_eq!(watches(&changes), usize::from(expected.is_some()));
 }
 
+#[rstest]
+#[case::its_agent_told(true)]
+#[case::its_agent_could_not_tell(false)]
+fn a_host_that_is_shut_down_in_order_fails_its_job_at_once(#[case] told: bool) {
+    let mut tester = rerunning();
+    let (launch, name) = running(&mut tester, 1);
+    // The runner itself reports its job, so GitHub may be first with the news.
+    let failed = ended(1, name.as_str(), "failure", 5);
+    let mut watched = watches(&tester.tell(webhook(failed)));
+    if told {
+        watched += watches(&tester.tell(finished(&launch, Outcome::Interrupted)));
+    }
+    watched += watches(&tester.tell(gone(&launch)));
+    assert_eq!(cause(&tester, 1), told.then_some(Cause::Stopped));
+    assert_eq!(watched, usize::from(told));
+}
+
 #[test]
 fn a_notice_before_a_test_fails_by_itself_is_no_interruption() {
     let mut tester = rerunning();

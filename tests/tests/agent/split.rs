@@ -1,5 +1,7 @@
 //! The agent as two processes, a supervisor and a front, against a coordinator in the test.
 
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use muster_proto::v1::agent_event::Kind;
@@ -101,6 +103,78 @@ async fn a_front_that_is_killed_goes_on_with_its_identity_and_the_job_does_not_n
     assert!(supervisor.exit().await.success());
     let enrolments = &coordinator.behaviour.enrolments;
     assert_eq!(enrolments.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+/// Kills a front whose job runs, once it has stored its identity in the file that is named. Returns the supervisor.
+async fn left_by_a_front(
+    coordinator: &mut Coordinator,
+    host: &Host,
+    manager: &Manager,
+) -> (Agent, PathBuf) {
+    let supervisor = supervisor(host).await;
+    let mut command = agent_command("run");
+    manager.manage(&mut command);
+    let front = host.start_with(command, &host.front_config()).await;
+    let mut session = coordinator.session().await;
+    session.assign("runner-1", &jit_config()).await;
+    reach(&mut session, RunnerPhase::Running).await;
+    let mut notices = Vec::new();
+    until("the stored identity", || {
+        notices.extend(manager.notices());
+        notices.iter().any(|n| n.contains("FDSTORE=1"))
+    })
+    .await;
+    front.signal(Signal::SIGKILL);
+    front.exit().await;
+    (supervisor, host.path("stored"))
+}
+
+#[tokio::test]
+async fn a_front_whose_identity_has_expired_does_not_enrol_anew() {
+    let id = unique_instance_id();
+    let mut coordinator = Coordinator::with(&id, Duration::from_secs(60), []).await;
+    let host = Host::new(&coordinator, JOB);
+    let manager = Manager::new(host.dir.path());
+    let (supervisor, stored) = left_by_a_front(&mut coordinator, &host, &manager).await;
+    // As if it had been accepted when this machine booted.
+    let text = std::fs::read_to_string(&stored).unwrap();
+    let mut kept: serde_json::Value = serde_json::from_str(&text).unwrap();
+    kept["accepted"] = json!({"secs": 0, "nanos": 0});
+    std::fs::write(&stored, kept.to_string()).unwrap();
+
+    let front = host
+        .start_with(manager.restart("run"), &host.front_config())
+        .await;
+    // This coordinator doesn't mind.
+    let mut session = coordinator.session().await;
+    let enrolments = coordinator.behaviour.enrolments.load(Ordering::SeqCst);
+    assert_eq!(enrolments, 1);
+    std::fs::write(host.path("go"), "").unwrap();
+    let finished = session.finished().await;
+    assert_eq!(finished.outcome(), RunnerOutcome::Succeeded, "{finished:?}");
+    assert!(front.exit().await.success());
+    assert!(supervisor.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_front_that_can_not_read_its_identity_fails_and_does_not_enrol_anew() {
+    let mut coordinator = Coordinator::start(&unique_instance_id()).await;
+    let host = Host::new(&coordinator, JOB);
+    let manager = Manager::new(host.dir.path());
+    let (supervisor, stored) = left_by_a_front(&mut coordinator, &host, &manager).await;
+    std::fs::write(&stored, "not what was stored").unwrap();
+    let front = host
+        .start_with(manager.restart("run"), &host.front_config())
+        .await;
+    assert_eq!(front.exit().await.code(), Some(1));
+    let enrolments = coordinator.behaviour.enrolments.load(Ordering::SeqCst);
+    assert_eq!(enrolments, 1);
+    let pid = host.read("pid");
+    assert!(lives(&pid));
+    std::fs::write(host.path("go"), "").unwrap();
+    until("the runner's end", || !lives(&pid)).await;
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.exit().await;
 }
 
 #[tokio::test]

@@ -160,6 +160,26 @@ fn a_listener_that_is_killed_before_its_job_runs(
 }
 
 #[test]
+fn a_host_that_somebody_shuts_down_interrupts_its_job_and_says_so() {
+    play(async || {
+        let scene = Scene::running(WAITS).await;
+        scene.host.report_exists("runs").await.unwrap();
+        scene
+            .host
+            .read(&["systemctl", "--no-block", "poweroff"])
+            .await
+            .unwrap();
+        let finished = scene.end().await;
+        assert_eq!(
+            finished.outcome(),
+            RunnerOutcome::Interrupted,
+            "{finished:?}"
+        );
+        assert!(finished.reason.contains("shut down"), "{finished:?}");
+    });
+}
+
+#[test]
 fn a_runner_that_has_to_be_killed_leaves_word_of_its_end() {
     // On a busy host what records the end takes its time, and meanwhile all is killed again.
     let supervisor = json!({

@@ -30,11 +30,6 @@ impl Contact {
         self.down_since.get_or_insert(now);
     }
 
-    /// Whether the coordinator can be told.
-    pub(super) fn is_up(&self) -> bool {
-        self.down_since.is_none()
-    }
-
     /// Since when not.
     pub(super) fn down_since(&self) -> Option<Instant> {
         self.down_since
@@ -58,7 +53,7 @@ mod tests {
         contact.lose(later);
         assert_eq!(contact.down_since(), Some(start));
         contact.set(true, later);
-        assert!(contact.is_up());
+        assert_eq!(contact.down_since(), None);
         contact.lose(later);
         assert_eq!(contact.down_since(), Some(later));
     }

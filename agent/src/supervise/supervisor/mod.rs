@@ -3,6 +3,10 @@
 //! [`crate::supervise::machine`].
 
 mod contact;
+#[cfg(test)]
+mod deadline_tests;
+#[cfg(test)]
+mod ending_tests;
 mod journal;
 mod life;
 mod orders;
@@ -27,6 +31,7 @@ use crate::config::{HostConfig, Mode};
 use crate::local::{HostState, Marks, Notice, Report, ToFront, heard};
 use crate::sample::Sampler;
 use crate::signals::Signals;
+use crate::steady::Steady;
 use crate::supervise::descendants::reap_adopted;
 use crate::supervise::grounds::Grounds;
 use crate::supervise::listener::ListenerEvent;
@@ -36,10 +41,9 @@ use crate::systemd::Notifier;
 
 /// Time between two samples until the coordinator says otherwise.
 const SAMPLE_DEFAULT: Duration = Duration::from_secs(5);
-/// How long the end waits for its acknowledgement once it was sent.
-const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
-/// How long the end waits for a coordinator that can't be reached, or as long as the agent does without a
-/// job if that is shorter.
+/// How long the end waits for its acknowledgement, or as long as the agent waits for a coordinator without a job
+/// if that is shorter. The same whether there seems to be a stream or not: one that is broken looks alive for
+/// [`crate::tls`]'s 20 s, and a coordinator that loses its store for half a minute keeps its streams open.
 const UNREACHABLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long clearing away what the runner left may take.
 const CLEAR_LIMIT: Duration = Duration::from_secs(5);
@@ -78,6 +82,8 @@ pub(crate) struct Supervisor {
     secrets_unknown: bool,
     /// The job's interruption hook was run.
     hook_ran: bool,
+    /// Somebody shuts the host down, and its runner has ended with it.
+    host_shuts_down: bool,
     ending: Option<Ending>,
     contact: Contact,
     front: Option<ToFront>,
@@ -99,6 +105,8 @@ struct Known {
     /// As the runner printed it.
     runner_version: String,
     marks: Marks,
+    /// What time it was before there was a job, which may set the clock.
+    steady: Option<Steady>,
     /// Notices that were reported.
     notices: Vec<Notice>,
     /// Nothing may start any more.
@@ -155,6 +163,7 @@ impl Supervisor {
             unwanted: false,
             secrets_unknown: false,
             hook_ran: false,
+            host_shuts_down: false,
             ending: None,
             contact: Contact::new(now),
             front: None,

@@ -7,8 +7,9 @@ use muster_proto::v1::agent_event::Kind;
 use muster_proto::v1::{AssignmentAccepted, InterruptionKind, InterruptionNotice, RunnerPhase};
 use tokio::time::Instant;
 
-use super::{ACKNOWLEDGE_LIMIT, HostState, Report, Saved, Supervisor, ToFront};
+use super::{HostState, Report, Saved, Supervisor, ToFront};
 use crate::local::{Assignment, Notice, Order, Settings, shortened};
+use crate::steady::Steady;
 use crate::supervise::announce::{self, Announcement};
 use crate::supervise::jit;
 use crate::supervise::machine::{Input, Machine};
@@ -63,11 +64,6 @@ impl Supervisor {
         for report in std::mem::take(&mut self.outgoing) {
             self.tell(report);
         }
-        if let Some(ending) = &mut self.ending
-            && self.contact.is_up()
-        {
-            ending.until = ending.until.min(Instant::now() + ACKNOWLEDGE_LIMIT);
-        }
     }
 
     fn state(&self) -> HostState {
@@ -93,6 +89,7 @@ impl Supervisor {
             runner_name: known.runner_name.clone(),
             runner_version: known.runner_version.clone(),
             marks: known.marks,
+            steady: known.steady,
             notices: known.notices.clone(),
             draining: known.draining,
             lifetime: known.lifetime,
@@ -191,8 +188,9 @@ impl Supervisor {
     fn drain(&mut self, deadline: Option<Timestamp>, reason: &str) {
         self.known.draining = true;
         let worker = self.grounds.worker_exists();
+        let now = self.time();
         self.feed(Input::Drain {
-            deadline: deadline.map(|time| Instant::now().into_std() + wire::until(time)),
+            deadline: deadline.map(|at| Instant::now().into_std() + wire::until(at, now)),
             worker,
         });
         if let Some(deadline) = deadline
@@ -202,13 +200,19 @@ impl Supervisor {
         }
     }
 
+    /// What time it is, whatever the job says.
+    fn time(&self) -> Timestamp {
+        let steady = self.known.steady.as_ref();
+        steady.map_or_else(Timestamp::now, Steady::now)
+    }
+
     /// Tells the job, if there may be one.
     fn announce(&mut self, deadline: Timestamp, reason: &str) {
         let stops_in = self.machine.stops_in(Instant::now().into_std());
         let announcement = Announcement {
             reason: reason.to_owned(),
             instance_ends_at: deadline,
-            job_stops_at: Timestamp::now() + stops_in.unwrap_or(AT_ONCE),
+            job_stops_at: self.time() + stops_in.unwrap_or(AT_ONCE),
         };
         if let Err(error) = announce::write(&self.config.work_dir, &announcement) {
             tracing::warn!(%error, "the interruption can't be announced to the job");
@@ -247,6 +251,7 @@ impl Supervisor {
             return;
         }
         self.known.runner_name = Some(name.clone());
+        self.known.steady = Some(Steady::start());
         match jit::check(assignment.jit_config) {
             Ok(config) => {
                 tracing::info!(runner = name, "assignment accepted");
@@ -276,6 +281,7 @@ impl Supervisor {
             runner_name: saved.runner_name,
             runner_version: saved.runner_version,
             marks: saved.marks,
+            steady: saved.steady,
             notices: saved.notices,
             draining: saved.draining,
             lifetime: None,

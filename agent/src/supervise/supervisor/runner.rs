@@ -159,6 +159,10 @@ impl Supervisor {
                 self.feed(Input::Console(meaning));
             }
             ListenerEvent::Counter(counter) => self.feed(Input::Counter(counter)),
+            ListenerEvent::HostShutsDown => {
+                self.host_shuts_down = true;
+                self.shut_down("the host is being shut down".into());
+            }
             ListenerEvent::Exited(exit) => {
                 tracing::info!(?exit, "runner ended");
                 self.runner = None;
@@ -279,8 +283,11 @@ impl Supervisor {
             diagnostic_tail,
             peaks,
         }));
-        // Reported first, so that the coordinator doesn't wait for the clearing.
-        self.kill();
+        // Reported first, so that the coordinator doesn't wait for the clearing. That can wait where the host is being
+        // shut down: what is left of the runner's unit holds that up, see `start::record_exit`.
+        if !self.host_shuts_down {
+            self.kill();
+        }
         self.begin_end();
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::Journal;
 use crate::boot::since_boot;
 use crate::local::{Marks, Notice};
+use crate::steady::Steady;
 use crate::supervise::cgroup::Cgroup;
 use crate::supervise::snapshot::Snapshot;
 
@@ -32,6 +33,8 @@ pub(super) struct Saved {
     pub(super) runner_version: String,
     /// When the steps of the start were reached.
     pub(super) marks: Marks,
+    /// What time it was before there was a job.
+    pub(super) steady: Option<Steady>,
     /// Notices that were reported.
     pub(super) notices: Vec<Notice>,
     /// Nothing may start any more.

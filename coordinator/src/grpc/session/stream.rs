@@ -98,6 +98,9 @@ impl Session {
                     Ok(never) => match never {},
                     Err(end) => end,
                 };
+                if matches!(end, End::Left) {
+                    Box::pin(self.hear_out(&connection, &mut requests)).await;
+                }
                 ended = Box::pin(self.lost(connection, &end)).await;
             }
         }
@@ -216,6 +219,24 @@ impl Session {
                     self.validity.check(now).map_err(End::Invalid)?;
                     Box::pin(self.heard(connection, request, now)).await?;
                 }
+            }
+        }
+    }
+
+    /// Takes what an agent that has left had said before. Nothing is read while an event waits for the store, and an
+    /// agent waits only so long for the acknowledgement of its end, which nobody says again.
+    async fn hear_out(&mut self, connection: &Connection, requests: &mut impl Requests) {
+        // To a newer stream everything is said again.
+        while !connection.is_superseded()
+            && self.validity.check(clock::now()).is_ok()
+            && let Some(Ok(Some(request))) = requests.try_next().now_or_never()
+        {
+            let Some(Said::Event(event)) = request.message else {
+                continue;
+            };
+            if matches!(self.event(connection, event).await, Err(end) if !matches!(end, End::Left))
+            {
+                return;
             }
         }
     }

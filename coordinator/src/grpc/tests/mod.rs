@@ -4,6 +4,7 @@ mod attested;
 mod aws;
 mod enrollment;
 mod jumps;
+mod leaving;
 mod operator;
 mod renewal;
 mod session;

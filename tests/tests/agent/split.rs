@@ -1,6 +1,5 @@
 //! The agent as two processes, a supervisor and a front, against a coordinator in the test.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -68,23 +67,7 @@ async fn a_front_that_is_killed_goes_on_with_its_identity_and_the_job_does_not_n
     let mut coordinator = Coordinator::start(&unique_instance_id()).await;
     let host = Host::new(&coordinator, JOB);
     let manager = Manager::new(host.dir.path());
-    let supervisor = supervisor(&host).await;
-    let mut command = agent_command("run");
-    manager.manage(&mut command);
-    let first = host.start_with(command, &host.front_config()).await;
-    let mut session = coordinator.session().await;
-    session.assign("runner-1", &jit_config()).await;
-    reach(&mut session, RunnerPhase::Running).await;
-    let mut notices = Vec::new();
-    until("the stored identity", || {
-        notices.extend(manager.notices());
-        notices.iter().any(|n| n.contains("FDSTORE=1"))
-    })
-    .await;
-    assert!(notices.iter().any(|n| n.contains("READY=1")), "{notices:?}");
-
-    first.signal(Signal::SIGKILL);
-    first.exit().await;
+    let supervisor = left_by_a_front(&mut coordinator, &host, &manager).await;
     let pid = host.read("pid");
     assert!(lives(&pid), "the runner died with the front");
     // What happens meanwhile is not lost.
@@ -105,12 +88,8 @@ async fn a_front_that_is_killed_goes_on_with_its_identity_and_the_job_does_not_n
     assert_eq!(enrolments.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
-/// Kills a front whose job runs, once it has stored its identity in the file that is named. Returns the supervisor.
-async fn left_by_a_front(
-    coordinator: &mut Coordinator,
-    host: &Host,
-    manager: &Manager,
-) -> (Agent, PathBuf) {
+/// Kills a front whose job runs, once it has stored its identity, in the file `stored`. Returns the supervisor.
+async fn left_by_a_front(coordinator: &mut Coordinator, host: &Host, manager: &Manager) -> Agent {
     let supervisor = supervisor(host).await;
     let mut command = agent_command("run");
     manager.manage(&mut command);
@@ -124,9 +103,10 @@ async fn left_by_a_front(
         notices.iter().any(|n| n.contains("FDSTORE=1"))
     })
     .await;
+    assert!(notices.iter().any(|n| n.contains("READY=1")), "{notices:?}");
     front.signal(Signal::SIGKILL);
     front.exit().await;
-    (supervisor, host.path("stored"))
+    supervisor
 }
 
 #[tokio::test]
@@ -135,7 +115,8 @@ async fn a_front_whose_identity_has_expired_does_not_enrol_anew() {
     let mut coordinator = Coordinator::with(&id, Duration::from_secs(60), []).await;
     let host = Host::new(&coordinator, JOB);
     let manager = Manager::new(host.dir.path());
-    let (supervisor, stored) = left_by_a_front(&mut coordinator, &host, &manager).await;
+    let supervisor = left_by_a_front(&mut coordinator, &host, &manager).await;
+    let stored = host.path("stored");
     // As if it had been accepted when this machine booted.
     let text = std::fs::read_to_string(&stored).unwrap();
     let mut kept: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -161,7 +142,8 @@ async fn a_front_that_can_not_read_its_identity_fails_and_does_not_enrol_anew() 
     let mut coordinator = Coordinator::start(&unique_instance_id()).await;
     let host = Host::new(&coordinator, JOB);
     let manager = Manager::new(host.dir.path());
-    let (supervisor, stored) = left_by_a_front(&mut coordinator, &host, &manager).await;
+    let supervisor = left_by_a_front(&mut coordinator, &host, &manager).await;
+    let stored = host.path("stored");
     std::fs::write(&stored, "not what was stored").unwrap();
     let front = host
         .start_with(manager.restart("run"), &host.front_config())

@@ -25,6 +25,8 @@ use crate::grpc::authorize::{Refused, Validity};
 use crate::grpc::time::duration;
 use crate::presence::{Connection, Ended};
 
+/// Messages that are still taken from an agent that has left: more than one has that waits for a store.
+const HEARD_OUT: usize = 1_000;
 /// How long a new stream may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
 /// How long a message may wait for an agent that does not read.
@@ -226,11 +228,14 @@ impl Session {
     /// Takes what an agent that has left had said before. Nothing is read while an event waits for the store, and an
     /// agent waits only so long for the acknowledgement of its end, which nobody says again.
     async fn hear_out(&mut self, connection: &Connection, requests: &mut impl Requests) {
-        // To a newer stream everything is said again.
-        while !connection.is_superseded()
-            && self.validity.check(clock::now()).is_ok()
-            && let Some(Ok(Some(request))) = requests.try_next().now_or_never()
-        {
+        for _ in 0..HEARD_OUT {
+            // To a newer stream everything is said again.
+            if connection.is_superseded() || self.validity.check(clock::now()).is_err() {
+                return;
+            }
+            let Some(Ok(Some(request))) = requests.try_next().now_or_never() else {
+                return;
+            };
             let Some(Said::Event(event)) = request.message else {
                 continue;
             };

@@ -2,7 +2,9 @@
 //! it can be dropped at whatever await it is in, and started again on the same store.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,7 +24,7 @@ use muster_coordinator::telemetry::Metrics;
 use muster_coordinator::web::{self, Web};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio_util::sync::CancellationToken;
 
 use crate::plant::{ACCOUNT, Plant};
@@ -31,6 +33,8 @@ use crate::plant::{ACCOUNT, Plant};
 const SWEEP: Duration = Duration::from_secs(20);
 const REDELIVER: Duration = Duration::from_secs(60);
 const JOB_CHECK: Duration = Duration::from_secs(60);
+/// How long others may hold on to a coordinator that was killed, by the system's clock.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// The way to a coordinator that is up.
 pub(crate) struct Link {
@@ -156,7 +160,28 @@ impl Coordinator {
         self.by_ec2.ended().await;
         assert_eq!(self.by_ec2.failure(), None);
         self.store.close().await;
+        let left = Arc::downgrade(&self.link);
+        drop(self);
+        released(&left, &plant.database).await;
     }
+}
+
+/// Waits until the store's last clone is dropped: by hosts and connections, once each has had its turn.
+async fn released(link: &Weak<Link>, database: &Path) {
+    let until = std::time::Instant::now() + LET_GO;
+    while link.strong_count() > 0 || is_locked(database) {
+        assert!(
+            std::time::Instant::now() < until,
+            "{} clones of the link of a coordinator that was killed live on after {LET_GO:?}",
+            link.strong_count()
+        );
+        yield_now().await;
+    }
+}
+
+fn is_locked(database: &Path) -> bool {
+    let lock = File::open(database.with_added_extension("lock")).unwrap();
+    matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 fn github(plant: &Plant) -> anyhow::Result<GithubClient> {

@@ -115,19 +115,37 @@ enum Row {
     Launch(LaunchId),
 }
 
+/// What an enrolment is answered.
+enum Answer {
+    Enrolled,
+    /// Its work is over: it is ended soon.
+    Refused,
+}
+
 impl Host {
     /// Enrols, as often as it takes: the ledger must have the instance, and EC2 must know it.
     async fn enrol(&mut self) {
         loop {
             let link = self.plant.link().await;
-            if self.try_to_enrol(&link).await.is_some() {
-                return;
+            let answer = self.try_to_enrol(&link).await;
+            // A coordinator that was killed can't start again while somebody holds on to its store.
+            drop(link);
+            match answer {
+                Some(Answer::Enrolled) => return,
+                Some(Answer::Refused) => return self.end().await,
+                None => sleep(Duration::from_secs(2)).await,
             }
-            sleep(Duration::from_secs(2)).await;
         }
     }
 
-    async fn try_to_enrol(&mut self, link: &Link) -> Option<()> {
+    /// Ends its instance after a while, as the coordinator will before.
+    async fn end(&self) {
+        sleep(SELF_END).await;
+        self.plant.aws.power_off(self.instance.as_str());
+        std::future::pending::<()>().await;
+    }
+
+    async fn try_to_enrol(&mut self, link: &Link) -> Option<Answer> {
         let instance = self.instance.clone();
         let row = link.engine.query(move |fleet| {
             let row = fleet.runner_of(&ACCOUNT.into(), &instance);
@@ -135,12 +153,7 @@ impl Host {
         });
         let launch = match alive(link, row).await?.ok()? {
             Row::None => return None,
-            Row::Over => {
-                // Refused; it is ended soon.
-                sleep(SELF_END).await;
-                self.plant.aws.power_off(self.instance.as_str());
-                return std::future::pending().await;
-            }
+            Row::Over => return Some(Answer::Refused),
             Row::Launch(launch) => launch,
         };
         let facts = link.provider.describe(&self.instance);
@@ -155,7 +168,7 @@ impl Host {
         };
         submit(link, event).await?;
         self.launch = Some(launch);
-        Some(())
+        Some(Answer::Enrolled)
     }
 
     /// Holds a stream, and another one whenever it ends.
@@ -211,13 +224,7 @@ impl Host {
         if !over {
             return None;
         }
-        tokio::select! {
-            () = link.dead.cancelled() => None,
-            () = sleep(SELF_END) => {
-                self.plant.aws.power_off(self.instance.as_str());
-                std::future::pending().await
-            }
-        }
+        alive(link, self.end()).await
     }
 
     fn told(&mut self, message: SessionResponse, launch: &LaunchId) {

@@ -8,7 +8,7 @@ mod per_address;
 pub mod session;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time;

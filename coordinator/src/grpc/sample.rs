@@ -124,7 +124,7 @@ fn counted_channel(
     Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect)
 }
 
-pub(super) fn runner(launch: &str, work: Work) -> Runner {
+pub(crate) fn runner(launch: &str, work: Work) -> Runner {
     Runner {
         launch: launch.into(),
         pool: "linux".into(),

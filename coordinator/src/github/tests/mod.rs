@@ -3,6 +3,7 @@
 mod auth;
 mod deliveries;
 mod limits;
+mod registrations;
 mod releases;
 mod runners;
 mod survey;

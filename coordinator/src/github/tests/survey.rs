@@ -15,11 +15,11 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// Longer than anything here takes.
-const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+pub(super) const SOON: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// A coordinator that is nothing but a fleet and a survey.
-struct Surveying {
-    engine: Engine,
+pub(super) struct Surveying {
+    pub(super) engine: Engine,
     surveys: Surveys,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -36,7 +36,7 @@ impl Drop for Surveying {
 }
 
 /// A pool that takes none of the jobs here, so that nothing is launched.
-fn pool() -> PoolSpec {
+pub(super) fn pool() -> PoolSpec {
     PoolSpec {
         name: "linux".into(),
         scope: org(),
@@ -61,6 +61,16 @@ async fn survey(github: &Fake) -> Surveying {
 async fn survey_of(github: &Fake, pools: Vec<PoolSpec>) -> Surveying {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("muster.db")).await.unwrap();
+    survey_on(github, pools, store, dir).await
+}
+
+/// A survey for a coordinator that starts with what its store has.
+pub(super) async fn survey_on(
+    github: &Fake,
+    pools: Vec<PoolSpec>,
+    store: Store,
+    dir: tempfile::TempDir,
+) -> Surveying {
     let (client, metrics) = (github.client(), Metrics::new().unwrap());
     let (engine, runnable) = Engine::new(Parts {
         store: std::sync::Arc::new(store.clone()),
@@ -122,7 +132,10 @@ fn job(id: i64, status: &str) -> Value {
 }
 
 /// Answers by the paths that are in the map, each with a version of its own; with 304 to who knows it.
-fn answer(asked: &super::super::fake::Asked, answers: &BTreeMap<&str, Value>) -> Option<Reply> {
+pub(super) fn answer(
+    asked: &super::super::fake::Asked,
+    answers: &BTreeMap<&str, Value>,
+) -> Option<Reply> {
     let (_, body) = answers
         .iter()
         .find(|(part, _)| asked.line.contains(*part))?;
@@ -134,7 +147,7 @@ fn answer(asked: &super::super::fake::Asked, answers: &BTreeMap<&str, Value>) ->
     Some(with(200, &[("etag", &tag)], body.clone()))
 }
 
-fn quiet() -> BTreeMap<&'static str, Value> {
+pub(super) fn quiet() -> BTreeMap<&'static str, Value> {
     let repository = json!({
         "name": "widgets", "private": true, "owner": { "login": "acme" },
         "pushed_at": "2026-01-02T03:04:05Z", "archived": false, "disabled": false,

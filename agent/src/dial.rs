@@ -110,7 +110,7 @@ mod tests {
         let gone_at = gone.local_addr().unwrap();
         drop(gone);
         let addresses = vec![hole.address, gone_at];
-        let error = one_of(addresses, Instant::now() + SECOND)
+        let error = one_of(addresses, Instant::now() + 3 * SECOND)
             .await
             .unwrap_err();
         let text = error.to_string();

@@ -13,6 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn a_job_that_github_holds_up_is_explained_and_runs_in_the_end() {
     let world = World::start(Options::default()).await.unwrap();
+    // It is held up for five seconds: who asks must be ready.
+    let operator = world.operator("oncall").await.unwrap();
     world
         .github
         .inject(Fault::status("generate-jitconfig", 1, 503));
@@ -20,7 +22,6 @@ async fn a_job_that_github_holds_up_is_explained_and_runs_in_the_end() {
         .github
         .queue_job(JobSpec::new("octo-org/hello", "build", &["self-hosted", "linux"]).step("true"));
     let id = i64::try_from(job).unwrap();
-    let operator = world.operator("oncall").await.unwrap();
     let next = wait_for("an explanation", PATIENCE, || {
         let mut client = operator.client.clone();
         async move {

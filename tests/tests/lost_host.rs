@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_proto::v1::{GetJobRequest, JobState};
 use muster_tests::fakes::github::{Conclusion, JobSpec, Status};
 use muster_tests::world::{Options, World, marked_processes, wait_for};
 use nix::sys::signal::{Signal, kill};
@@ -12,17 +13,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn an_agent_that_is_killed_takes_its_instance_with_it_and_is_replaced() {
     let mut options = Options::default();
-    options.github.job_lock = Duration::from_secs(3);
+    // A runner renews it every three seconds.
+    options.github.job_lock = Duration::from_secs(15);
     let world = World::start(options).await.unwrap();
     let linux = ["self-hosted", "linux"];
     let doomed = world
         .github
         .queue_job(JobSpec::new("octo-org/hello", "doomed", &linux).step("sleep 600"));
-    world
-        .github
-        .wait_job(doomed, Status::InProgress, PATIENCE)
-        .await
-        .unwrap();
+    // GitHub knows earlier that it runs: to a coordinator that doesn't, it would wait for another host.
+    let operator = world.operator("oncall").await.unwrap();
+    let id = i64::try_from(doomed).unwrap();
+    wait_for("the job runs", PATIENCE, || {
+        let mut client = operator.client.clone();
+        async move {
+            let Ok(answer) = client.get_job(GetJobRequest { id }).await else {
+                return Ok(None);
+            };
+            let job = answer.into_inner().job.unwrap_or_default();
+            Ok((job.state() == JobState::InProgress).then_some(()))
+        }
+    })
+    .await
+    .unwrap();
 
     let instances = world.coordinator.instances_dir();
     let agents: Vec<i32> = marked_processes(&instances)

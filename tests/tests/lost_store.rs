@@ -105,7 +105,8 @@ async fn accounted_for(world: &World, jobs: &[JobId]) {
 async fn running_jobs_go_on_queued_ones_are_served_and_nothing_is_left(#[case] compute: Compute) {
     let world = World::start(Options {
         compute,
-        pools: pool("linux", &LABELS, 1, 5),
+        // A host is one too many when its runner has taken the job before the coordinator hears of either.
+        pools: pool("linux", &LABELS, 1, 5) + "[pool.limits]\nidle = \"5s\"\n",
         github_keys: "reconcile_interval = \"1s\"".to_owned(),
         ..Options::default()
     })
@@ -144,8 +145,8 @@ async fn running_jobs_go_on_queued_ones_are_served_and_nothing_is_left(#[case] c
     if let Some(cloud) = &world.cloud {
         let made = cloud.aws.instances().len();
         assert!(
-            made <= 6,
-            "{made} instances: four jobs, the floor, and its next"
+            made <= 7,
+            "{made} instances: four jobs, the floor, its next, and one too many"
         );
     }
     let left = world.wind_down(PATIENCE).await.unwrap();

@@ -16,7 +16,11 @@ fn job(name: &str, step: &str) -> JobSpec {
 #[tokio::test]
 async fn a_follower_takes_webhooks_and_leads_once_the_leader_is_killed() {
     let postgres = Server::start(&[]);
-    let tables = format!("[store]\nurl = \"{}\"\n", postgres.url());
+    // A leader that gets no processor for a second and a half loses a lease of two, and ends.
+    let tables = format!(
+        "[store]\nurl = \"{}\"\nlease_ttl = \"15s\"\n",
+        postgres.url()
+    );
     let options = Options {
         compute: Compute::Ec2,
         secrets_in_ssm: true,

@@ -32,7 +32,7 @@ pub struct Plan {
     pub job_lasts: Option<Duration>,
     /// How many of the agents have which habit.
     pub habits: Habits,
-    /// How long agents' certificates live; they are renewed at half of it.
+    /// How long agents' certificates live; they are renewed at a quarter of it.
     pub certificate_ttl: Duration,
     /// How long anything may take that is waited for.
     pub patience: Duration,

@@ -295,7 +295,7 @@ impl Agent {
     }
 }
 
-/// Waits for half of the certificate's life, then asks for a new one until it gets it.
+/// Waits for a quarter of the certificate's life, then asks for a new one until it gets it.
 async fn renewed(anchor: Anchor, channel: Channel, at: Instant) -> Identity {
     sleep_until(at).await;
     loop {

@@ -108,7 +108,7 @@ async fn a_server_of_another_authority_gets_nothing() {
 #[tokio::test]
 async fn the_certificate_is_renewed_at_half_of_its_life() {
     let id = unique_instance_id();
-    let mut coordinator = Coordinator::with(&id, Duration::from_secs(4), []).await;
+    let mut coordinator = Coordinator::with(&id, Duration::from_secs(8), []).await;
     let host = Host::new(&coordinator, "");
     let agent = host.start().await;
     let _first = coordinator.session().await;
@@ -124,16 +124,17 @@ async fn the_certificate_is_renewed_at_half_of_its_life() {
 #[tokio::test]
 async fn the_old_stream_serves_until_the_one_with_the_new_certificate_is_answered() {
     let id = unique_instance_id();
-    let mut coordinator = Coordinator::with(&id, Duration::from_secs(6), []).await;
+    let mut coordinator = Coordinator::with(&id, Duration::from_secs(16), []).await;
     let host = Host::new(&coordinator, "trap 'exit 0' INT; listen; idle");
     let (agent, mut first) = reached(&host, &mut coordinator, RunnerPhase::Listening).await;
-    let refusals = [1, 2, 3].map(|n| Status::unavailable(n.to_string()));
+    // More than there are tries, until it is enough.
+    let refusals = (0..99).map(|n| Status::unavailable(n.to_string()));
     let behaviour = coordinator.behaviour.clone();
     assert_eq!(behaviour.renewals.load(Ordering::SeqCst), 0, "too late");
-    *behaviour.session_refusals.lock().unwrap() = refusals.into();
+    *behaviour.session_refusals.lock().unwrap() = refusals.collect();
     behaviour.silent.store(true, Ordering::SeqCst);
     until("refusals", || {
-        behaviour.session_refusals.lock().unwrap().len() <= 1
+        behaviour.session_refusals.lock().unwrap().len() <= 97
     })
     .await;
     // Both ways.
@@ -145,6 +146,7 @@ async fn the_old_stream_serves_until_the_one_with_the_new_certificate_is_answere
     first.send(drain(None)).await;
     let unheard = first.event().await;
     assert_eq!(unheard.sequence, report.sequence + 1);
+    behaviour.session_refusals.lock().unwrap().clear();
 
     // While a hello waits for its answer, its word on the events must stay true.
     let mut second = coordinator.session().await;
@@ -172,7 +174,7 @@ async fn the_old_stream_serves_until_the_one_with_the_new_certificate_is_answere
 #[tokio::test]
 async fn an_old_stream_that_ends_first_is_followed_by_the_new_one() {
     let id = unique_instance_id();
-    let mut coordinator = Coordinator::with(&id, Duration::from_secs(4), []).await;
+    let mut coordinator = Coordinator::with(&id, Duration::from_secs(8), []).await;
     let host = Host::new(&coordinator, "");
     let agent = host.start().await;
     let first = coordinator.session().await;
@@ -195,7 +197,7 @@ async fn an_old_stream_that_ends_first_is_followed_by_the_new_one() {
 async fn an_idle_agent_that_lost_its_coordinator_ends() {
     let mut coordinator = Coordinator::start(&unique_instance_id()).await;
     let mut host = Host::new(&coordinator, "trap 'exit 0' INT; listen; idle");
-    host.config["coordinator_lost_seconds"] = 1.into();
+    host.config["coordinator_lost_seconds"] = 5.into();
     let (agent, session) = reached(&host, &mut coordinator, RunnerPhase::Listening).await;
     drop(session);
     drop(coordinator);

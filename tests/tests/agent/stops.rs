@@ -238,7 +238,7 @@ async fn hints_and_far_deadlines_are_reported_once_and_leave_the_job_alone() {
 
 #[tokio::test]
 async fn a_pool_that_allows_more_than_the_image_is_believed() {
-    let image = Duration::from_secs(5);
+    let image = Duration::from_secs(10);
     let mut coordinator = Coordinator::start(&unique_instance_id()).await;
     let mut host = Host::new(&coordinator, "trap 'exit 0' INT; listen; idle");
     host.config["max_lifetime_seconds"] = image.as_secs().into();

@@ -65,10 +65,10 @@ pub(crate) fn odds(seed: u64) -> Odds {
 pub(crate) async fn play(terms: Terms) -> Report {
     let began = std::time::Instant::now();
     let plant = Plant::build(terms.seed, terms.max, odds(terms.seed)).await;
-    let _pace = Pace::start(terms.speed);
+    let pace = Pace::start(terms.speed);
     let from = Instant::now();
     let hosts = tokio::spawn(populate(Arc::clone(&plant)));
-    let mut coordinator = Coordinator::start(&plant).await.unwrap();
+    let mut coordinator = start(&plant, &pace).await;
     let feeding = tokio::spawn(feed(Arc::clone(&plant), terms));
     let mut random = StdRng::seed_from_u64(terms.seed ^ 0x6b69_6c6c);
     let next = |random: &mut StdRng| {
@@ -86,7 +86,7 @@ pub(crate) async fn play(terms: Terms) -> Report {
         }
         tokio::select! {
             () = sleep_until(kill_at) => {
-                coordinator = kill(&plant, coordinator, &mut random).await;
+                coordinator = kill(&plant, &pace, coordinator, &mut random).await;
                 kill_at = next(&mut random);
             }
             () = sleep_until(look_at) => {
@@ -96,10 +96,11 @@ pub(crate) async fn play(terms: Terms) -> Report {
         }
     }
     feeding.await.unwrap();
-    let wound_down = wind_down(&plant, &coordinator).await;
+    let wound_down = wind_down(&plant, &pace, &coordinator).await;
     if let Err(left) = wound_down {
         plant.tally().wrong.push(left);
     }
+    let _still = pace.still();
     judge::all(&plant, &coordinator, terms).await;
     let report = Report::of(&plant, terms, from.elapsed(), began.elapsed());
     coordinator.kill(&plant).await;
@@ -107,7 +108,17 @@ pub(crate) async fn play(terms: Terms) -> Report {
     report
 }
 
-async fn kill(plant: &Plant, coordinator: Coordinator, random: &mut StdRng) -> Coordinator {
+async fn start(plant: &Plant, pace: &Pace) -> Coordinator {
+    let _still = pace.still();
+    Coordinator::start(plant).await.unwrap()
+}
+
+async fn kill(
+    plant: &Plant,
+    pace: &Pace,
+    coordinator: Coordinator,
+    random: &mut StdRng,
+) -> Coordinator {
     coordinator.kill(plant).await;
     plant.tally().kills += 1;
     // Mostly a new task of ECS, now and then more than that.
@@ -117,7 +128,7 @@ async fn kill(plant: &Plant, coordinator: Coordinator, random: &mut StdRng) -> C
         random.random_range(20.0..180.0)
     };
     sleep(Duration::from_secs_f64(away)).await;
-    Coordinator::start(plant).await.unwrap()
+    start(plant, pace).await
 }
 
 /// Queues the jobs, one by one and in bursts.
@@ -234,7 +245,7 @@ fn explained(fleet: &Fleet, offset: usize) -> (u64, Vec<String>) {
 }
 
 /// Waits until nothing is left. The error says what is.
-async fn wind_down(plant: &Plant, coordinator: &Coordinator) -> Result<(), String> {
+async fn wind_down(plant: &Plant, pace: &Pace, coordinator: &Coordinator) -> Result<(), String> {
     let until = Instant::now() + WIND_DOWN;
     loop {
         let counted = coordinator.link.engine.query(|fleet| {
@@ -251,7 +262,10 @@ async fn wind_down(plant: &Plant, coordinator: &Coordinator) -> Result<(), Strin
         let (open, runners) = counted.await.map_err(|error| error.to_string())?;
         let alive = plant.tally().alive();
         let registered = plant.github.runners().len();
-        let effects = coordinator.store.pending_effects().await;
+        let effects = {
+            let _still = pace.still();
+            coordinator.store.pending_effects().await
+        };
         let effects = effects.map_err(|error| error.to_string())?;
         if open.is_empty() && runners.is_empty() && alive + registered == 0 && effects.is_empty() {
             return Ok(());

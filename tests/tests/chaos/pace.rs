@@ -13,6 +13,16 @@ const BEAT: Duration = Duration::from_millis(1);
 /// Time moves on until this is dropped. The runtime must have been started with its time paused.
 pub(crate) struct Pace {
     stop: Arc<AtomicBool>,
+    held: Arc<AtomicBool>,
+}
+
+/// No time passes until this is dropped.
+pub(crate) struct Still(Arc<AtomicBool>);
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Pace {
@@ -21,6 +31,8 @@ impl Pace {
         let stop = Arc::new(AtomicBool::new(false));
         let (beat, mut beats) = mpsc::channel(1);
         let stopped = Arc::clone(&stop);
+        let held = Arc::new(AtomicBool::new(false));
+        let holds = Arc::clone(&held);
         // While a blocking task is under way, tokio doesn't let paused time jump by itself.
         tokio::task::spawn_blocking(move || {
             while !stopped.load(Ordering::Relaxed) {
@@ -31,10 +43,18 @@ impl Pace {
         });
         tokio::spawn(async move {
             while beats.recv().await.is_some() {
-                tokio::time::advance(BEAT * speed).await;
+                if !holds.load(Ordering::Relaxed) {
+                    tokio::time::advance(BEAT * speed).await;
+                }
             }
         });
-        Self { stop }
+        Self { stop, held }
+    }
+
+    /// Lets no time pass: for what waits for a disk, whose time is not compressed.
+    pub(crate) fn still(&self) -> Still {
+        self.held.store(true, Ordering::Relaxed);
+        Still(Arc::clone(&self.held))
     }
 }
 

@@ -84,14 +84,14 @@ fn a_container_is_refused_although_its_host_forwards() {
         machine.network.set(family, "1").unwrap();
     }
     for url in [IPV4, IPV6] {
-        let (outcome, _) = machine.probe(&container, url);
+        let outcome = machine.probe(&container, url);
         assert_eq!(outcome["answered"], 200, "{url} before the guard");
     }
     assert!(machine.load(RULES).status.success());
     for url in [IPV4, IPV6] {
-        let (outcome, millis) = machine.probe(&container, url);
+        // At once: a packet that is dropped is not refused, but answered by nobody in time.
+        let outcome = machine.probe(&container, url);
         assert_eq!(outcome, "refused", "{url}");
-        assert!(millis < 1000, "{url} refused after {millis} ms");
     }
     assert_eq!(machine.refused("nobody"), 2);
     let report = machine.selftest();

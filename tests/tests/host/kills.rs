@@ -188,7 +188,7 @@ fn a_runner_that_has_to_be_killed_leaves_word_of_its_end() {
         "runner_limits": { "repeat_interrupt": 0.3 },
     });
     let slow = "[Service]\nExecStopPost=\n\
-                ExecStopPost=+/bin/sh -c 'sleep 1; exec /usr/lib/muster/muster-agent record-exit'\n";
+                ExecStopPost=+/bin/sh -c 'sleep 0.5; exec /usr/lib/muster/muster-agent record-exit'\n";
     play(async || {
         let deaf = format!("deaf_ms = 3600000\n{IDLES}");
         let mut scene = Scene::begin_on(&deaf, |boot| {
@@ -217,7 +217,7 @@ fn a_runner_that_has_to_be_killed_leaves_word_of_its_end() {
 #[test]
 fn a_host_whose_agent_is_gone_for_good_ends_after_its_job() {
     play(async || {
-        let mut scene = Scene::begin_with(WAITS, Duration::from_secs(3), |boot| boot).await;
+        let mut scene = Scene::begin_with(WAITS, Duration::from_secs(10), |boot| boot).await;
         scene.assign().await;
         scene.reach(RunnerPhase::Running).await;
         let stop = ["systemctl", "stop", AGENT];

@@ -52,7 +52,7 @@ async fn a_connected_runner_takes_one_job_and_is_gone(
 #[tokio::test]
 async fn a_connected_runner_is_told_of_a_cancellation() {
     let app = App::start().await;
-    let (_root, child) = connected(&app, "r-1", "speed = 200.0").await;
+    let (_root, child) = connected(&app, "r-1", "speed = 20.0").await;
     let job = app
         .github
         .queue_job(JobSpec::new("acme/app", "build", &["linux"]).step("sleep 600"));
@@ -101,7 +101,7 @@ async fn a_second_start_with_the_same_blob_meets_a_conflict() {
 #[tokio::test]
 async fn an_acquire_that_hangs_leaves_the_job_queued_for_another() {
     let app = App::with(Options {
-        pickup_timeout: Duration::from_millis(50),
+        pickup_timeout: Duration::from_secs(3),
         ..Options::default()
     })
     .await;
@@ -152,7 +152,7 @@ async fn a_crashed_worker_is_reported_by_its_listener() {
 #[tokio::test]
 async fn sigint_while_busy_fails_the_job_at_github() {
     let app = App::start().await;
-    let (_root, child) = connected(&app, "r-1", "speed = 200.0").await;
+    let (_root, child) = connected(&app, "r-1", "speed = 20.0").await;
     let job = app
         .github
         .queue_job(JobSpec::new("acme/app", "build", &["linux"]).step("sleep 600"));

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use muster_tests::scripted::until;
 use nix::sys::signal::Signal;
 use rstest::rstest;
 use tokio::process::Command;
@@ -114,7 +115,7 @@ async fn sigint_while_busy_skips_everything_and_exits_0() {
 #[tokio::test]
 async fn a_cancelled_job_runs_always_steps_and_the_completed_hook() {
     let root = Root::new("");
-    let scenario = long_job(&root, "cancel_after_ms = 20000");
+    let scenario = long_job(&root, "cancel_after_ms = 200000");
     std::fs::write(root.file("scenario.toml"), scenario).unwrap();
     let child = with_hooks(&root).spawn().unwrap();
     let (code, out, _) = ended(child).await;
@@ -217,8 +218,13 @@ async fn what_a_job_leaves_behind_is_swept_by_its_tracking_id() {
     let (code, ..) = ended(command.spawn().unwrap()).await;
     assert_eq!(code, 100);
     let pid = std::fs::read_to_string(root.file("pid")).unwrap();
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    assert!(state.is_empty() || state.contains(" Z "), "{state}");
+    // Killed, it dies once it gets a processor.
+    until("the sweep", || {
+        let stat = format!("/proc/{}/stat", pid.trim());
+        let state = std::fs::read_to_string(stat).unwrap_or_default();
+        state.is_empty() || state.contains(" Z ")
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -19,7 +19,8 @@ async fn world() -> World {
         github_keys: "reconcile_interval = \"1s\"".to_owned(),
         ..Options::default()
     };
-    options.github.job_lock = Duration::from_secs(4);
+    // A runner renews it every three seconds.
+    options.github.job_lock = Duration::from_secs(20);
     let policy = "rerun_interrupted = { attempts = 1, market = \"on-demand\" }\n";
     options.pools = options
         .pools

@@ -68,10 +68,9 @@ async fn a_job_that_hangs_is_ended(
     #[case] reason: &str,
 ) {
     let scenario = format!("idle = {{ assign = 5 }}\n{what}\n");
-    let played = Row::begin(&scenario, json!({limit: 0.3}))
-        .await
-        .play()
-        .await;
+    let grace = if by == By::Signal(9) { 0.3 } else { 20.0 };
+    let limits = json!({limit: 0.3, "hang_grace": grace});
+    let played = Row::begin(&scenario, limits).await.play().await;
     played.is(told, outcome, by, reason);
 }
 
@@ -102,7 +101,7 @@ async fn a_runner_that_does_not_listen_is_ended(
     #[case] told: &str,
     #[case] outcome: RunnerOutcome,
 ) {
-    let played = Row::begin(scenario, json!({limit: 1})).await.play().await;
+    let played = Row::begin(scenario, json!({limit: 5})).await.play().await;
     played.is(told, outcome, By::Code(0), "did not listen in time");
 }
 
@@ -111,7 +110,7 @@ async fn a_worker_that_is_wedged_after_its_last_step_is_ended_4418() {
     let scenario = "idle = { assign = 5 }\n[job.script]\nworker = 'wedge'\nsteps = ['true']\n";
     let row = Row::begin_with(
         scenario,
-        json!({"worker_exit": 0.3}),
+        json!({"worker_exit": 0.3, "hang_grace": 0.3}),
         &jit_config(),
         |host| {
             let hook = host.path("completed.sh");

@@ -18,7 +18,7 @@ say() { echo "2026-08-01 10:00:00Z: $*" > /proc/$listener/fd/1; }
 
 fn job(step: &str) -> String {
     format!(
-        "speed = 20.0\nidle = {{ assign = 5 }}\n[job.script]\nsteps = ['''{}{step}''']\n",
+        "speed = 5.0\nidle = {{ assign = 5 }}\n[job.script]\nsteps = ['''{}{step}''']\n",
         TOOLS
     )
 }
@@ -44,7 +44,7 @@ fn job(step: &str) -> String {
     "Succeeded and then another"
 )]
 #[case::claims_a_success_and_reads_the_runners_own_word_away(
-    "say Job build completed with result: Succeeded; sleep 0.1; \
+    "say Job build completed with result: Succeeded; sleep 2; \
      cat /proc/$listener/fd/1 > /dev/null & sleep 0.1; kill -TERM $listener; exec sleep 600",
     Lost,
     By::Code(0),
@@ -103,7 +103,11 @@ async fn a_hostile_job_ends_with_the_truth(
     #[case] by: By,
     #[case] reason: &str,
 ) {
-    let limits = json!({"exit_after_result": 0.5, "worker_gone": 0.5});
+    // Those are ended by a watchdog; it must not come to the others.
+    let limits = match by {
+        By::Signal(_) => json!({"exit_after_result": 2, "worker_gone": 2, "hang_grace": 0.3}),
+        By::Code(_) => json!({}),
+    };
     let played = Row::begin(&job(step), limits).await.play().await;
     played.is(RUNS, outcome, by, reason);
     assert_eq!(played.job(), "build");
@@ -129,7 +133,7 @@ async fn a_job_that_kills_its_listener_goes_on_and_is_lost() {
 
 #[tokio::test]
 async fn a_job_that_stops_its_worker_is_stopped_with_the_host() {
-    let step = "touch {at}/runs; kill -STOP $PPID; exec sleep 600";
+    let step = "kill -STOP $PPID; touch {at}/runs; exec sleep 600";
     let row = Row::begin(&job(step), json!({"stop_grace": 0.3})).await;
     row.appears("runs").await;
     row.shut_down().await;

@@ -41,7 +41,7 @@ fn limits(own: &Value) -> Value {
     let mut limits = json!({
         "connect": 60, "connect_after_conflict": 60, "acquire": 60, "worker_start": 60,
         "worker_message": 60, "setup": 60, "worker_exit": 60, "look": 0.05, "worker_gone": 60,
-        "cancel": 60, "exit_after_result": 60, "hang_grace": 0.3, "repeat_interrupt": 0.1,
+        "cancel": 60, "exit_after_result": 60, "hang_grace": 20, "repeat_interrupt": 0.1,
         "give_up": 10, "orphaned_worker": 60, "interrupt_lead": 0.2, "stop_grace": 20,
     });
     for (name, value) in own.as_object().unwrap() {

@@ -187,7 +187,6 @@ async fn what_an_agent_has_open_outlives_two_steps_and_what_it_has_renewed_all_t
     let agent = invitation.agent(&first);
     let mut session = Session::open(agent.clone(), "").await.unwrap();
     session.assigned().await;
-    session.stay_alive();
 
     files.put(&old.and(&new), &old.key);
     wait_until_said(world, &[TAKEN_UP], 1).await;

@@ -24,8 +24,8 @@ fn eavesdropper(place: &TempDir) -> PathBuf {
     let agent = build::binary("muster-agent").unwrap();
     let (at, agent) = (place.path().display(), agent.display());
     let text = format!(
-        "#!/bin/sh\nset -e\ntold='{at}'/$MUSTER_INSTANCE_ID.json\ncat >\"$told\"\n\
-         exec '{agent}' \"$@\" <\"$told\"\n"
+        "#!/bin/sh\nset -e\ntold='{at}'/$MUSTER_INSTANCE_ID.json\ncat >\"$told.part\"\n\
+         mv \"$told.part\" \"$told\"\nexec '{agent}' \"$@\" <\"$told\"\n"
     );
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();

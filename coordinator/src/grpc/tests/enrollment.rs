@@ -100,7 +100,7 @@ async fn a_large_message_is_refused() {
 
 /// Few exchanges of one address, and little time for each.
 const SHORT: Patience = Patience {
-    message: Duration::from_millis(300),
+    message: Duration::from_secs(2),
     per_address: 3,
 };
 
@@ -141,7 +141,7 @@ async fn a_challenge_is_not_held_open_for_whoever_does_not_answer() {
         .await
         .unwrap();
     let (now, end) = (Timestamp::now(), silent.challenge.expires_at.unwrap());
-    assert!(end.seconds <= now.as_second() + 1, "{end:?}");
+    assert!(end.seconds <= now.as_second() + 3, "{end:?}");
     let ended = tokio::time::timeout(SOON, silent.answers.message()).await;
     let ended = ended.unwrap().unwrap_err();
     assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended}");

@@ -304,7 +304,7 @@ async fn a_stream_ends_when_the_certificate_expires_and_no_new_one_opens() {
     let csr = CertificateParams::default().serialize_request(&key);
     let requested = RequestedKey::from_csr(csr.unwrap().der()).unwrap();
     // Issued almost an hour ago: a moment of its life is left.
-    let then = Timestamp::now() - AGENT_TTL + Duration::from_secs(2);
+    let then = Timestamp::now() - AGENT_TTL + Duration::from_secs(6);
     let issued = world.authority.agent(&agent_id(), &requested, then);
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     let identity = (issued.unwrap().certificate, key);

@@ -13,7 +13,8 @@ use crate::store::{LeaseTimes, Limits, PostgresSettings, Store, StoreError, sche
 #[tokio::test]
 async fn a_lead_is_taken_and_held_though_connecting_takes_as_long_as_it_lasts() {
     let cluster = Cluster::shared();
-    let settings = in_schema(cluster).await;
+    let mut settings = in_schema(cluster).await;
+    settings.limits.connect = DEADLINE;
     let wire = Wire::to(cluster.directory()).await;
     let store = Store::connect(&wire.through(&settings)).await.unwrap();
     wire.set(Mode::SlowAtFirst(QUICK.ttl));

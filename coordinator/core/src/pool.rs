@@ -87,7 +87,7 @@ pub struct SizeRules {
 pub struct TimeLimits {
     /// From the instance known to the instance enrolled.
     pub boot: Duration,
-    /// From enrolled to the runner listening.
+    /// From enrolled to the runner listening, without the time that GitHub holds its registration up.
     pub start: Duration,
     /// How long a runner that nobody needs stays idle.
     pub idle: Duration,

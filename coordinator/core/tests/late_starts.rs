@@ -5,7 +5,7 @@
 
 mod kit;
 
-use kit::{Tester, at, finished, pool, report, told, webhook};
+use kit::{Tester, at, ended, finished, pool, report, told, webhook};
 use muster_core::{
     Changes, DeregisterAnswer, Effect, Event, GithubRunnerId, HostPhase, LaunchId, Outcome, Stage,
     Work,
@@ -15,8 +15,8 @@ use rstest::rstest;
 /// More than the six minutes that a runner has to listen.
 const LATE: i64 = 361;
 
-/// A host that has enrolled, and whose runner was registered, or also assigned.
-fn starts(assigned: bool) -> (Tester, LaunchId) {
+/// A host that has enrolled for a job.
+fn enrolled() -> (Tester, LaunchId) {
     let mut tester = Tester::new(vec![pool("linux")]);
     tester.tell(webhook(report(1)));
     let launch = tester.launches("linux")[0].clone();
@@ -36,12 +36,23 @@ fn starts(assigned: bool) -> (Tester, LaunchId) {
         assignment: None,
         heard_at: at(tester.second),
     });
-    let name = tester.name(&launch);
+    (tester, launch)
+}
+
+fn registered(tester: &mut Tester, launch: &LaunchId) -> Changes {
+    let name = tester.name(launch);
     tester.tell(Event::Minted {
         launch: launch.clone(),
-        name: name.clone(),
+        name,
         id: GithubRunnerId(7),
-    });
+    })
+}
+
+/// One whose runner was registered, too, or also assigned.
+fn starts(assigned: bool) -> (Tester, LaunchId) {
+    let (mut tester, launch) = enrolled();
+    registered(&mut tester, &launch);
+    let name = tester.name(&launch);
     if assigned {
         tester.tell(Event::AssignmentAccepted {
             launch: launch.clone(),
@@ -134,4 +145,88 @@ fn one_that_was_never_assigned_ends_once_its_registration_is_gone() {
     let changes = answered(&mut tester, &launch, DeregisterAnswer::Deleted);
     assert_eq!(count(&changes, terminates), 1);
     assert_eq!(outcome(&tester, &launch), Some(Outcome::StartFailed));
+}
+
+fn launches(effect: &Effect) -> bool {
+    matches!(effect, Effect::Launch { .. })
+}
+
+/// Its limits may hold registrations up for an hour: another host would only wait behind this one.
+#[test]
+fn one_whose_registration_is_held_up_is_waited_for() {
+    let (mut tester, launch) = enrolled();
+    for minute in 0..60 {
+        let changes = tester.pass(60);
+        let (ends, more) = (count(&changes, terminates), count(&changes, launches));
+        assert_eq!((ends, more), (0, 0), "after {minute} minutes");
+    }
+    registered(&mut tester, &launch);
+    assert_eq!(told(&tester.pass(LATE - 2)), [""; 0]);
+    assert_eq!(
+        told(&tester.pass(1)),
+        ["late"],
+        "it has all its time after that"
+    );
+}
+
+#[test]
+fn one_whose_registration_is_held_up_ends_once_no_job_waits() {
+    let (mut tester, launch) = enrolled();
+    tester.pass(100);
+    tester.tell(webhook(ended(1, "", "cancelled", 100)));
+    assert_eq!(count(&tester.pass(LATE - 102), terminates), 0);
+    assert_eq!(count(&tester.pass(1), terminates), 1);
+    assert_eq!(outcome(&tester, &launch), None, "that is nobody's fault");
+    // GitHub may have registered it the moment before.
+    let changes = registered(&mut tester, &launch);
+    let deregisters = |effect: &Effect| matches!(effect, Effect::Deregister { .. });
+    assert_eq!(count(&changes, deregisters), 1);
+}
+
+/// When the next launch comes, in seconds after the one before it failed.
+fn held_back(tester: &mut Tester, failed: &Changes) -> i64 {
+    assert!(
+        told(failed).contains(&"launches held back"),
+        "{:?}",
+        told(failed)
+    );
+    assert_eq!(count(failed, launches), 0);
+    (1..1_000)
+        .find(|_| count(&tester.pass(1), launches) > 0)
+        .unwrap()
+}
+
+#[test]
+fn hosts_that_never_come_up_hold_their_pool_back_longer_each_time() {
+    let mut tester = Tester::new(vec![pool("linux")]);
+    tester.tell(webhook(report(1)));
+    let waits = [0; 3].map(|_| {
+        let launch = tester.launches("linux").pop().unwrap();
+        let instance = Tester::instance(&launch);
+        tester.tell(Event::Launched {
+            launch,
+            instance,
+            offering: None,
+        });
+        let failed = tester.pass(300);
+        held_back(&mut tester, &failed)
+    });
+    assert!(
+        waits[0] > 0 && waits[0] < waits[1] && waits[1] < waits[2],
+        "{waits:?}"
+    );
+}
+
+#[rstest]
+#[case::unassigned(false)]
+#[case::asked_by_us(true)]
+fn one_that_does_not_listen_holds_its_pool_back(#[case] assigned: bool) {
+    let (mut tester, launch) = starts(assigned);
+    tester.pass(LATE);
+    let failed = answered(&mut tester, &launch, DeregisterAnswer::Deleted);
+    assert!(held_back(&mut tester, &failed) > 0);
+    if assigned {
+        let ended = tester.tell(finished(&launch, Outcome::Unused));
+        assert_eq!(told(&ended), ["ended"], "once for each");
+    }
 }

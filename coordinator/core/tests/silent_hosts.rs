@@ -297,3 +297,19 @@ fn a_job_that_is_heard_of_again_is_not_forgotten() {
     assert!(changes.jobs.contains(&JobId(1)) && changes.forgotten_jobs.is_empty());
     assert_eq!(tester.job(1).status(), JobStatus::InProgress);
 }
+
+/// A deploy while a host hangs. Since when it is silent is known from before.
+#[test]
+fn a_restart_does_not_forget_since_when_a_host_was_silent() {
+    let mut tester = rerunning();
+    let (launch, name) = running(&mut tester, 1);
+    let heard_at = at(tester.second);
+    tester.second += 15;
+    tester.tell(Event::AgentLost { launch, heard_at });
+    tester.second = 300;
+    restart(&mut tester);
+    tester.second = 600;
+    tester.tell(webhook(ended(1, name.as_str(), "failure", 600)));
+    assert_eq!(watches(&tester.pass(700)), 1);
+    assert_eq!(cause(&tester, 1), Some(Cause::AgentSilent));
+}

@@ -164,7 +164,11 @@ impl Fleet {
                 drain.retired = true;
                 self.ask_to_drain(launch, turn);
             }
-            Work::Busy | Work::Found | Work::Over { .. } => {}
+            Work::Busy | Work::Found | Work::Over { .. } => return,
+        }
+        if late {
+            // From here on another is launched in its place.
+            self.failed_by(launch, false, NOT_LISTENED, turn);
         }
     }
 

@@ -42,8 +42,9 @@ impl Fleet {
     pub(super) fn restarted(&mut self, turn: &mut Turn) {
         self.hears_since = turn.now;
         for runner in self.runners.values_mut().filter(|runner| !runner.is_over()) {
-            // Nobody listened meanwhile: an agent that was lost before has all its time again to come back.
-            if runner.work != Work::Booting {
+            // One that was lost before has all its time again to come back, as nobody listened meanwhile; but since
+            // when it is silent tells its end from that of its job.
+            if runner.work != Work::Booting && runner.silent_since.is_none() {
                 runner.silent_since = Some(turn.now);
                 turn.touch(runner);
             }
@@ -120,13 +121,17 @@ impl Fleet {
                 return;
             };
             let silent = runner.silent_since.is_some();
+            let retired = runner.drain.as_ref().is_some_and(|drain| drain.retired);
             // What was announced has come, whether or not the host is there to tell.
             let taken = runner.notice.is_some() && outlived(runner, turn.now);
             let aged = elapsed(runner.marks.created_at, turn.now) >= limits.lifetime;
             if (silent || taken) && !aged {
                 self.cut_short(launch, Cause::AgentSilent, turn);
             }
-            self.end(launch, Some(outcome), reason, turn);
+            self.end(launch, Some(outcome), reason.clone(), turn);
+            if outcome.is_broken() && !retired {
+                self.failed_by(launch, false, &reason, turn);
+            }
             return;
         }
         let silent = runner
@@ -267,8 +272,9 @@ impl Fleet {
             runner.work,
             Work::Enrolled | Work::Assigning | Work::Starting
         );
-        let enrolled_at = runner.marks.enrolled_at.unwrap_or(runner.marks.created_at);
-        starts && self.unanswered(enrolled_at, now) >= limits.start
+        let since = runner.marks.registered_at.or(runner.marks.enrolled_at);
+        let since = since.unwrap_or(runner.marks.created_at);
+        starts && !runner.awaits_registration() && self.unanswered(since, now) >= limits.start
     }
 
     /// How long a host has had to be heard since a time: while the store was out of order, or no process ran, it may

@@ -258,6 +258,12 @@ impl Runner {
             && matches!(self.registration, Registration::None | Registration::Gone)
     }
 
+    /// Whether its host waits for GitHub to register it, which GitHub's limits may hold up for an hour. Another host
+    /// would only stand behind it in that queue.
+    pub(crate) fn awaits_registration(&self) -> bool {
+        self.work == Work::Enrolled && self.registration == Registration::Requested
+    }
+
     /// Whether nothing on the instance is worth an orderly shutdown: its runner has ended, or never had a
     /// job.
     pub(crate) fn left_nothing(&self) -> bool {

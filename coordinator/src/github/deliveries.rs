@@ -37,6 +37,12 @@ impl Attempt {
     pub fn succeeded(&self) -> bool {
         (200..300).contains(&self.status_code)
     }
+
+    /// Whether it arrived, and was refused for what it is: whatever is in our way answers with 5xx, or not at all.
+    #[must_use]
+    pub fn refused(&self) -> bool {
+        (400..500).contains(&self.status_code)
+    }
 }
 
 /// Where to go on in a list that was not read to its end.

@@ -24,11 +24,14 @@ const KEPT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// An attempt may be recorded a while after it was made.
 const OVERLAP: Duration = Duration::from_secs(5 * 60);
 
-/// How often one delivery is asked for.
+/// How often a delivery is asked for that we refused: it is what it is.
 const MAX_ASKS: u32 = 5;
 
 /// Wait after the first time; it doubles with each.
 const FIRST_GAP: Duration = Duration::from_secs(60);
+
+/// The longest wait: what has not arrived may do so once an outage is over, however long that lasts.
+const LONGEST_GAP: Duration = Duration::from_secs(30 * 60);
 
 /// Deliveries that are asked for in one round. GitHub counts such a call as 5 of 900 points a minute.
 const PER_ROUND: usize = 100;
@@ -55,12 +58,12 @@ pub struct Plan {
     pub ask: Vec<(String, i64)>,
     /// The oldest failed delivery on which something may still be done, now or later.
     pub unsettled_since: Option<Timestamp>,
-    /// Failed deliveries that were asked for often enough.
+    /// Deliveries that were refused often enough.
     pub given_up: usize,
 }
 
-/// Decides which deliveries to ask for: those of `workflow_job` of which no attempt succeeded, each
-/// at most five times with growing gaps.
+/// Decides which deliveries to ask for: those of `workflow_job` of which no attempt succeeded, each with growing
+/// gaps, and at most five times if it was refused.
 #[must_use]
 pub fn plan(attempts: &[Attempt], memory: &Memory, now: Timestamp) -> Plan {
     let mut deliveries: BTreeMap<&str, Failed> = BTreeMap::new();
@@ -75,7 +78,7 @@ pub fn plan(attempts: &[Attempt], memory: &Memory, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     for (guid, delivery) in failed {
         let asked = memory.asked.get(guid);
-        if asked.is_some_and(|asked| asked.times >= MAX_ASKS) {
+        if delivery.refused && asked.is_some_and(|asked| asked.times >= MAX_ASKS) {
             plan.given_up += 1;
             continue;
         }
@@ -93,6 +96,8 @@ struct Failed {
     last: Timestamp,
     latest: i64,
     arrived: bool,
+    /// Whether the latest attempt was answered with 4xx.
+    refused: bool,
 }
 
 impl Failed {
@@ -102,6 +107,7 @@ impl Failed {
             last: attempt.delivered_at,
             latest: attempt.id,
             arrived: false,
+            refused: attempt.refused(),
         }
     }
 
@@ -110,6 +116,7 @@ impl Failed {
         if attempt.delivered_at > self.last {
             self.last = attempt.delivered_at;
             self.latest = attempt.id;
+            self.refused = attempt.refused();
         }
         self.arrived |= attempt.succeeded();
     }
@@ -118,7 +125,8 @@ impl Failed {
 impl Asked {
     fn again_at(&self) -> Timestamp {
         let gap = FIRST_GAP * 2_u32.saturating_pow(self.times.saturating_sub(1));
-        self.last.saturating_add(gap).unwrap_or(Timestamp::MAX)
+        let again = self.last.saturating_add(gap.min(LONGEST_GAP));
+        again.unwrap_or(Timestamp::MAX)
     }
 }
 
@@ -217,7 +225,7 @@ impl Reconciler {
         if plan.given_up > 0 {
             tracing::warn!(
                 deliveries = plan.given_up,
-                "deliveries fail again and again"
+                "deliveries are refused again and again"
             );
         }
         self.ask(plan.ask).await?;
@@ -251,8 +259,10 @@ impl Reconciler {
     async fn since(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
         let oldest = now.saturating_sub(KEPT).unwrap_or(Timestamp::MIN);
         let note = self.store.note(NOTE).await?;
-        // A note that can't be read only costs a longer look.
-        let since = note.and_then(|text| text.parse().ok()).unwrap_or(oldest);
+        // A note that can't be read only costs a longer look; so does one by a clock that was ahead.
+        let ahead = now.saturating_add(OVERLAP).unwrap_or(Timestamp::MAX);
+        let since = note.and_then(|text| text.parse().ok());
+        let since = since.filter(|since| *since <= ahead).unwrap_or(oldest);
         Ok(since.max(oldest))
     }
 
@@ -318,8 +328,8 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_is_asked_for_five_times_with_growing_gaps_then_given_up() {
-        let attempts = [attempt(1, "lost", 0, 502)];
+    fn a_delivery_that_is_refused_is_asked_for_five_times_with_growing_gaps_then_given_up() {
+        let attempts = [attempt(1, "odd", 0, 401)];
         let mut memory = Memory::default();
         let mut asked_at = Vec::new();
         for second in 0..5_000 {
@@ -332,6 +342,26 @@ mod tests {
         assert_eq!(asked_at, [0, 60, 180, 420, 900]);
         let plan = plan(&attempts, &memory, at(5_000));
         assert_eq!((plan.given_up, plan.unsettled_since), (1, None));
+    }
+
+    #[test]
+    fn a_delivery_that_does_not_arrive_is_asked_for_until_an_outage_is_over() {
+        let mut attempts = vec![attempt(1, "lost", 0, 400), attempt(2, "lost", 1, 503)];
+        let (mut memory, mut asked_at) = (Memory::default(), vec![0]);
+        memory.asked("lost".to_owned(), at(0));
+        for second in 0..200_000 {
+            let plan = plan(&attempts, &memory, at(second));
+            assert_eq!(plan.unsettled_since, Some(at(0)));
+            for (guid, _) in plan.ask {
+                asked_at.push(second);
+                memory.asked(guid, at(second));
+            }
+        }
+        let gaps: Vec<_> = asked_at.windows(2).map(|two| two[1] - two[0]).collect();
+        assert_eq!(gaps[..7], [60, 120, 240, 480, 960, 1_800, 1_800]);
+        assert!(asked_at.last().unwrap() + 1_800 >= 200_000, "still");
+        attempts.push(attempt(3, "lost", 200_000, 202));
+        assert_eq!(plan(&attempts, &memory, at(999_999)), Plan::default());
     }
 
     #[test]

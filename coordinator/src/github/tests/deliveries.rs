@@ -60,8 +60,11 @@ async fn a_redelivery_is_asked_for() {
     assert_eq!(github.asked(line).len(), 1);
 }
 
+#[rstest]
+#[case::of_a_new_store(None)]
+#[case::after_a_start_whose_clock_was_ahead(Some(3_600))]
 #[tokio::test]
-async fn lost_deliveries_are_asked_for_at_the_start() {
+async fn lost_deliveries_are_asked_for_at_the_start(#[case] looked_at: Option<i64>) {
     let now = Timestamp::now().as_second();
     let github = Fake::new(move |asked| {
         if asked.line.contains("/attempts") {
@@ -84,6 +87,10 @@ async fn lost_deliveries_are_asked_for_at_the_start() {
     let store = crate::store::Store::open(&directory.path().join("muster.db"))
         .await
         .unwrap();
+    if let Some(seconds) = looked_at {
+        let at = Timestamp::from_second(now + seconds).unwrap().to_string();
+        store.set_note("deliveries.checked", &at).await.unwrap();
+    }
     let cancel = CancellationToken::new();
     let interval = Duration::from_millis(20);
     let run = reconcile::run(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use muster_core::{Event, Job, JobId, JobStatus, Repository};
+use muster_core::{Event, Job, JobId, JobReport, JobStatus, Repository};
 use tokio_util::sync::CancellationToken;
 
 use super::errors::GithubError;
@@ -105,7 +105,7 @@ impl JobCheck {
     }
 
     /// Asks for some open jobs, the doubtful first, then those that were not asked for the longest, and
-    /// hands what GitHub says to the engine. Ends early when GitHub asks to wait.
+    /// hands what GitHub says to the engine.
     ///
     /// # Errors
     /// When the engine has stopped.
@@ -127,23 +127,35 @@ impl JobCheck {
             })
             .buffer_unordered(AT_ONCE);
         while let Some((job, answer)) = answers.next().await {
-            match answer {
-                Ok(report) => engine.submit(Event::JobFound(Box::new(report))).await?,
-                Err(GithubError::Later(later)) => {
-                    tracing::info!(reason = %later, "stopped asking for jobs");
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::warn!(job = %job.id, repository = %job.repository, %error,
-                        "failed to ask for a job");
-                    if matches!(error, GithubError::NotFound(_)) {
-                        engine.submit(Event::JobMissing { job: job.id }).await?;
-                    }
-                }
+            if let Some(event) = self.answered(&job, answer, clock::now()) {
+                engine.submit(event).await?;
             }
-            self.checked.insert(job.id, clock::now());
         }
         Ok(())
+    }
+
+    /// What an answer comes to. Whatever it was, the next jobs have their turn first: those of another installation
+    /// have other limits, and one that can't be read must not stand in the way of the rest.
+    fn answered(
+        &mut self,
+        job: &Open,
+        answer: Result<JobReport, GithubError>,
+        now: Timestamp,
+    ) -> Option<Event> {
+        self.checked.insert(job.id, now);
+        match answer {
+            Ok(report) => Some(Event::JobFound(Box::new(report))),
+            Err(GithubError::Later(later)) => {
+                tracing::debug!(job = %job.id, reason = %later, "a job is asked for later");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(job = %job.id, repository = %job.repository, %error,
+                    "failed to ask for a job");
+                matches!(error, GithubError::NotFound(_))
+                    .then_some(Event::JobMissing { job: job.id })
+            }
+        }
     }
 
     /// The jobs to ask for now. Forgets those that are not open any more.
@@ -183,6 +195,7 @@ impl JobCheck {
 
 #[cfg(test)]
 mod tests {
+    use super::super::errors::RetryLater;
     use super::*;
 
     /// Never called: that it compiles shows that the loop can be a task of its own.
@@ -258,6 +271,27 @@ mod tests {
         check.checked.insert(JobId(1), at(1_000));
         assert_eq!(ids(&check.due(vec![doubted.clone()], at(1_059))), [0; 0]);
         assert_eq!(ids(&check.due(vec![doubted], at(1_060))), [1]);
+    }
+
+    #[test]
+    fn one_that_is_to_be_asked_for_later_lets_the_others_go_first() {
+        let mut check = JobCheck {
+            saved: 2.0,
+            ..JobCheck::default()
+        };
+        let jobs = vec![open(1, 0), open(2, 10), open(3, 20)];
+        let first = check.due(jobs.clone(), at(1_000));
+        assert_eq!(ids(&first), [1, 2]);
+        let later = || {
+            Err(GithubError::Later(RetryLater {
+                after: REST,
+                reason: "the limit is used up".to_owned(),
+            }))
+        };
+        for job in &first {
+            assert!(check.answered(job, later(), at(1_000)).is_none());
+        }
+        assert_eq!(ids(&check.due(jobs, at(1_005))), [3]);
     }
 
     #[test]

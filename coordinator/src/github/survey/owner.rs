@@ -174,6 +174,7 @@ impl Owner {
             && self.next_via()
         {
             tracing::info!(owner = self.name, %error, via = %self.via, "another way to it is tried");
+            self.listed_at = None;
             return pause(1, self.pace, Duration::ZERO);
         }
         let pause = match error.retry_after() {
@@ -215,11 +216,17 @@ impl Owner {
         }
         let began = Instant::now();
         let known = self.list_etag.as_deref();
-        let list = self
-            .parts
-            .client
-            .reached_repositories(&self.via, known)
-            .await?;
+        let list = self.parts.client.reached_repositories(&self.via, known);
+        let list = match list.await {
+            Ok(list) => list,
+            Err(error) => {
+                // What is known is looked at meanwhile, and no list is begun sooner than after one that goes well.
+                self.listed_at = self.listed_at.map(|_| began);
+                let calls = u32::try_from(pages).unwrap_or(u32::MAX);
+                self.calls.note(calls, true, began.elapsed());
+                return Err(error.into());
+            }
+        };
         let calls = self.note(&list, began);
         self.listed_at = Some(began);
         let Fetched::New {

@@ -3,6 +3,7 @@
 mod auth;
 mod deliveries;
 mod limits;
+mod lists;
 mod registrations;
 mod releases;
 mod runners;

@@ -54,7 +54,7 @@ pub(super) fn pool() -> PoolSpec {
 }
 
 /// A survey of an organisation.
-async fn survey(github: &Fake) -> Surveying {
+pub(super) async fn survey(github: &Fake) -> Surveying {
     survey_of(github, vec![pool()]).await
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn survey_on(
 
 impl Surveying {
     /// Waits until the fleet knows a job so.
-    async fn knows(&self, id: i64, status: JobStatus) {
+    pub(super) async fn knows(&self, id: i64, status: JobStatus) {
         let known = self.engine.until(move |fleet| {
             let job = fleet.job(JobId(id));
             job.filter(|job| job.status() == status).map(|_| ())
@@ -122,7 +122,7 @@ impl Surveying {
     }
 }
 
-fn job(id: i64, status: &str) -> Value {
+pub(super) fn job(id: i64, status: &str) -> Value {
     json!({
         "id": id, "run_id": 5, "run_attempt": 1, "name": "build", "labels": ["linux"],
         "status": status, "conclusion": null, "runner_name": null, "workflow_name": "ci",
@@ -405,21 +405,4 @@ async fn the_installation_is_found_by_any_repository_with_a_pool() {
     };
     let surveying = survey_of(&github, vec![of("apart"), of("widgets")]).await;
     surveying.knows(7, JobStatus::Queued).await;
-}
-
-#[tokio::test]
-async fn each_page_of_a_list_is_a_call() {
-    let github = Fake::new(|asked| {
-        let first = asked.line.ends_with("&page=1");
-        let ids = if first { 0..100 } else { 100..101 };
-        let runs: Vec<Value> = ids.map(|id| json!({ "id": id })).collect();
-        let runs = asked.line.contains("runs?status").then_some(runs)?;
-        Some(reply(200, json!({ "workflow_runs": runs })))
-    })
-    .await;
-    let list = github.client().runs_with(&widgets(), "queued", None).await;
-    let Ok(Fetched::New { value, calls, .. }) = list else {
-        panic!("a list of two pages");
-    };
-    assert_eq!((value.len(), calls), (101, 2));
 }

@@ -199,9 +199,9 @@ impl Executor {
                     answer,
                 }))
             }
-            Effect::WatchRun { run } => reruns::watch(&self.github, &self.watched, run)
-                .await
-                .map(Some),
+            Effect::WatchRun { run } => {
+                Ok(Some(reruns::watch(&self.github, &self.watched, run).await))
+            }
             Effect::Rerun { run, call } => {
                 let leads = self.leads();
                 reruns::rerun(&self.github, leads, run, call)

@@ -58,22 +58,18 @@ impl Drop for Watching {
 
 /// Waits until a run has completed or has a newer attempt, or until that can't be expected any more. A run that
 /// GitHub doesn't know has neither, and never will.
-pub(super) async fn watch(
-    github: &GithubClient,
-    watched: &Watched,
-    run: &RunAttempt,
-) -> Result<Event, Again> {
+pub(super) async fn watch(github: &GithubClient, watched: &Watched, run: &RunAttempt) -> Event {
     let watching = watched.one_more();
     let left = |reason| {
         let run = run.clone();
-        Ok(Event::RunLeft { run, reason })
+        Event::RunLeft { run, reason }
     };
     let mut known = Known::default();
     let mut backoff = Backoff::new(FIRST_LOOK, LATER_LOOKS);
     let mut refusals = Refusals::default();
     loop {
         let wait = match look(github, run, &mut known).await {
-            Ok(Some(seen)) => return Ok(completed(run, seen)),
+            Ok(Some(seen)) => return completed(run, seen),
             Ok(None) if known.is_too_old(clock::now()) => {
                 return left(
                     "its run did not complete in the 35 days that GitHub allows".to_owned(),
@@ -83,8 +79,11 @@ pub(super) async fn watch(
                 refusals = Refusals::default();
                 backoff.wait()
             }
-            Err(GithubError::NotFound(_)) => return Ok(completed(run, deleted(run))),
-            Err(error @ GithubError::Later(_)) => return Err(again(&error)),
+            Err(GithubError::NotFound(_)) => return completed(run, deleted(run)),
+            Err(GithubError::Later(later)) => {
+                tracing::info!(%run, reason = %later, "a run that is watched is looked at later");
+                later.after.max(backoff.wait())
+            }
             Err(error) if refusals.have_lasted(Instant::now()) => {
                 return left(format!("GitHub can't be asked for its run: {error}"));
             }

@@ -38,21 +38,23 @@ async fn a_run_that_is_the_same_costs_nothing() {
         let now = Timestamp::now().to_string();
         Some(match looks {
             1 => with(200, &[("etag", "\"a\"")], run("in_progress", &now)),
-            2 => with(304, &[], Value::Null),
+            // Its share of the calls is kept, and what is known, too.
+            2 => with(503, &[("retry-after", "1")], Value::Null),
+            3 => with(304, &[], Value::Null),
             _ => with(200, &[("etag", "\"b\"")], run("completed", &now)),
         })
     })
     .await;
     let watched = Watched::default();
     let event = watch(&github.client(), &watched, &attempt()).await;
-    assert!(matches!(event, Ok(Event::RunCompleted { .. })));
+    assert!(matches!(event, Event::RunCompleted { .. }));
     let known = |asked: &crate::github::fake::Asked| {
         let known = asked.headers.get("if-none-match");
         known.map(|known| known.to_str().unwrap().to_owned())
     };
     let asked: Vec<_> = github.asked("runs/5").iter().map(known).collect();
     let tag = Some("\"a\"".to_owned());
-    assert_eq!(asked, [None, tag.clone(), tag, None]);
+    assert_eq!(asked, [None, tag.clone(), tag.clone(), tag, None]);
     assert_eq!(
         watched.0.load(Ordering::Relaxed),
         0,
@@ -65,7 +67,7 @@ async fn a_run_that_is_older_than_github_allows_is_left() {
     let body = run("in_progress", "2026-01-02T03:04:05Z");
     let github = Fake::answering(RUN, vec![reply(200, body)]).await;
     let event = watch(&github.client(), &Watched::default(), &attempt()).await;
-    let Ok(Event::RunLeft { run, reason }) = event else {
+    let Event::RunLeft { run, reason } = event else {
         panic!("it is watched for ever")
     };
     assert_eq!(run, attempt());
@@ -165,7 +167,7 @@ async fn a_run_that_can_not_be_looked_at_is_left_after_a_day() {
         event = &mut watching => event,
         () = hours => unreachable!(),
     };
-    let Ok(Event::RunLeft { reason, .. }) = event else {
+    let Event::RunLeft { reason, .. } = event else {
         panic!("it is watched for ever")
     };
     assert!(reason.contains("can't be asked for its run"), "{reason}");

@@ -125,12 +125,18 @@ impl GithubClient {
     /// The installation that a scope belongs to.
     pub(super) async fn installation(&self, scope: &Scope) -> Result<i64, GithubError> {
         let cache = &self.installations().ids;
-        cache
-            .get(&Account::of(scope), async || {
-                let id = self.look_up_installation(scope).await?;
-                Ok((id, Instant::now() + INSTALLATION_TTL))
-            })
-            .await
+        let account = Account::of(scope);
+        let found = cache.get(&account, async || {
+            let id = self.look_up_installation(scope).await?;
+            Ok((id, Instant::now() + INSTALLATION_TTL))
+        });
+        match found.await {
+            // Who asked at the same time asked for another repository of this owner, which is out of reach.
+            Err(GithubError::NotInstalled(other)) if other != *scope => {
+                self.look_up_installation(scope).await
+            }
+            found => found,
+        }
     }
 
     async fn look_up_installation(&self, scope: &Scope) -> Result<i64, GithubError> {

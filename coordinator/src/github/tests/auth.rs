@@ -144,3 +144,30 @@ async fn an_installation_that_went_is_looked_up_anew_and_not_taken_for_an_absent
     }
     assert_eq!(github.asked("/orgs/acme/installation").len(), 2);
 }
+
+/// One asks by way of a repository that is gone, the other of one that is there.
+#[tokio::test]
+async fn who_asks_for_what_is_out_of_reach_speaks_for_himself_only() {
+    let github = Fake::new(|asked| {
+        if asked.line.contains("acme/gone/installation") {
+            return Some(reply(404, json!({ "message": "Not Found" })));
+        }
+        asked.line.contains("generate-jitconfig").then(minted)
+    })
+    .await;
+    let client = github.client();
+    let gone = Scope::Repository {
+        owner: "acme".to_owned(),
+        name: "gone".to_owned(),
+    };
+    let scope = repository_scope();
+    let (of_gone, of_here) = tokio::join!(
+        client.has_runner(&gone, GithubRunnerId(1)),
+        mint(&client, &scope, "any"),
+    );
+    let of_gone = of_gone.unwrap_err();
+    assert!(matches!(of_gone, GithubError::NotInstalled(scope) if scope == gone));
+    if let Err(error) = of_here {
+        panic!("the other is there: {error}");
+    }
+}

@@ -11,6 +11,8 @@ use super::site::Grounds;
 
 /// How long a fault lasts.
 const LASTS: Duration = Duration::from_secs(3);
+/// Time between two looks whether PostgreSQL runs.
+const REVIVED: Duration = Duration::from_secs(1);
 
 /// One thing that befalls them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,16 +75,22 @@ impl Fault {
             Self::DiskFull => {
                 tokio::task::block_in_place(|| grounds.fill_disk())?;
                 sleep(LASTS).await;
-                tokio::task::block_in_place(|| {
-                    grounds.free_disk()?;
-                    grounds.start_database()
-                })?;
+                tokio::task::block_in_place(|| grounds.free_disk())?;
             }
         }
         let ready = began.elapsed();
-        pair.serves(None)
-            .await
-            .with_context(|| format!("{self:?}"))?;
+        // A server whose disk was full may answer yet while it ends.
+        let revived = async {
+            loop {
+                drop(tokio::task::block_in_place(|| grounds.start_database()));
+                sleep(REVIVED).await;
+            }
+        };
+        let served = tokio::select! {
+            served = pair.serves(None) => served,
+            never = revived => never,
+        };
+        served.with_context(|| format!("{self:?}"))?;
         Ok(format!(
             "{self:?}: PostgreSQL is back after {}, and served after {}",
             short(ready),

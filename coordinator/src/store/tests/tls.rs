@@ -36,11 +36,10 @@ async fn only_a_server_that_proves_its_name_is_spoken_to() {
     let at = cluster.directory();
     let certificate = write(at, "server.crt", &certificate.pem());
     let key = write(at, "server.key", &key.serialize_pem());
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // None of those that are given to whoever asks for any.
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = std::iter::repeat_with(|| rand::random_range(10_000..32_000));
+    let port = port.take(200).find(free).unwrap();
     cluster.start(&[
         "ssl=on",
         &format!("ssl_cert_file={certificate}"),

@@ -58,7 +58,8 @@ async fn lively_ones_are_looked_at_more_often_and_no_other_is_left_out() {
     let looks = looks(&mut place(200), 300).await;
     assert_eq!(looks.len(), 200, "each had its turn");
     let liveliest = looks["acme/r199"];
-    assert!((20..=30).contains(&liveliest), "{liveliest}");
+    // One more where it is the first of all and the last.
+    assert!((20..=31).contains(&liveliest), "{liveliest}");
     assert!(looks["acme/r000"] <= 4, "{}", looks["acme/r000"]);
 }
 

@@ -125,7 +125,13 @@ fn one_whose_host_says_nothing_ends_half_a_minute_later() {
     tester.pass(LATE);
     answered(&mut tester, &launch, DeregisterAnswer::Absent);
     assert_eq!(count(&tester.pass(29), terminates), 0);
-    assert_eq!(count(&tester.pass(1), terminates), 1);
+    let changes = tester.pass(1);
+    assert_eq!(count(&changes, terminates), 1);
+    let held_back = told(&changes).contains(&"launches held back");
+    assert!(
+        !held_back,
+        "its pool was held back as it was found to be late"
+    );
     assert_eq!(outcome(&tester, &launch), Some(Outcome::StartFailed));
 }
 

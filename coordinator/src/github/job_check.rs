@@ -70,6 +70,8 @@ impl Open {
 #[derive(Debug)]
 pub struct JobCheck {
     checked: HashMap<JobId, Timestamp>,
+    /// Jobs that GitHub can't be asked for before a time. They keep their place among the others.
+    later: HashMap<JobId, Timestamp>,
     saved: f64,
     saved_at: Option<Timestamp>,
 }
@@ -78,6 +80,7 @@ impl Default for JobCheck {
     fn default() -> Self {
         Self {
             checked: HashMap::new(),
+            later: HashMap::new(),
             saved: SAVED,
             saved_at: None,
         }
@@ -134,15 +137,25 @@ impl JobCheck {
         Ok(())
     }
 
-    /// What an answer comes to. Whatever it was, the next jobs have their turn first: those of another installation
-    /// have other limits, and one that can't be read must not stand in the way of the rest.
+    /// What an answer comes to. One that can't be had now stands in nobody's way: jobs of another installation have
+    /// other limits.
     fn answered(
         &mut self,
         job: &Open,
         answer: Result<JobReport, GithubError>,
         now: Timestamp,
     ) -> Option<Event> {
-        self.checked.insert(job.id, now);
+        if let Err(GithubError::Later(later)) = &answer {
+            let wait = later.after.max(SHORT_REST);
+            let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+            self.later.insert(job.id, until);
+            if later.after >= SHORT_REST {
+                // A limit that is known: no call was made, but for the first one that met it.
+                self.saved = (self.saved + 1.0).min(SAVED);
+            }
+        } else {
+            self.checked.insert(job.id, now);
+        }
         match answer {
             Ok(report) => Some(Event::JobFound(Box::new(report))),
             Err(GithubError::Later(later)) => {
@@ -162,9 +175,14 @@ impl JobCheck {
     fn due(&mut self, mut open: Vec<Open>, now: Timestamp) -> Vec<Open> {
         let ids: HashSet<_> = open.iter().map(|job| job.id).collect();
         self.checked.retain(|id, _| ids.contains(id));
+        self.later
+            .retain(|id, until| ids.contains(id) && *until > now);
         let asked = |job: &Open| self.checked.get(&job.id).copied();
         let last = |job: &Open| asked(job).unwrap_or(job.known_at);
         open.retain(|job| {
+            if self.later.contains_key(&job.id) {
+                return false;
+            }
             let rest = match job.urgency {
                 Urgency::Great if asked(job).is_none() => return true,
                 Urgency::Great | Urgency::Some => SHORT_REST,
@@ -282,16 +300,24 @@ mod tests {
         let jobs = vec![open(1, 0), open(2, 10), open(3, 20)];
         let first = check.due(jobs.clone(), at(1_000));
         assert_eq!(ids(&first), [1, 2]);
-        let later = || {
+        let later = |seconds| {
             Err(GithubError::Later(RetryLater {
-                after: REST,
+                after: Duration::from_secs(seconds),
                 reason: "the limit is used up".to_owned(),
             }))
         };
-        for job in &first {
-            assert!(check.answered(job, later(), at(1_000)).is_none());
+        for (job, seconds) in first.iter().zip([5, 600]) {
+            assert!(check.answered(job, later(seconds), at(1_000)).is_none());
         }
-        assert_eq!(ids(&check.due(jobs, at(1_005))), [3]);
+        assert_eq!(
+            ids(&check.due(jobs.clone(), at(1_005))),
+            [3],
+            "a call was left"
+        );
+        // It has kept its place, and the other waits for its limit.
+        check.saved = SAVED;
+        assert_eq!(ids(&check.due(jobs.clone(), at(1_060))), [1, 3]);
+        assert_eq!(ids(&check.due(jobs, at(1_600))), [1, 2, 3]);
     }
 
     #[test]

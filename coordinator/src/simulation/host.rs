@@ -89,7 +89,12 @@ pub(super) fn boot(
     );
     tokio::spawn(async move {
         let life = live(&world, &instance, &launch, &pool, news);
-        power.run_until_cancelled(life).await;
+        tokio::select! {
+            // Without power nothing is done any more, also not what was due at that moment.
+            biased;
+            () = power.cancelled() => {}
+            () = life => {}
+        }
         world.lock().judge.hosts.remove(&instance);
     });
 }

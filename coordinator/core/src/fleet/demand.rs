@@ -30,8 +30,9 @@ const HELD_UP: Duration = Duration::from_secs(60);
 pub(super) struct Surplus {
     /// Launches that are held up, newest first.
     pub(super) launching: Vec<LaunchId>,
-    /// Runners that have been idle for too long, oldest first, after hosts that have waited too long to be registered.
-    pub(super) idle: Vec<LaunchId>,
+    /// Hosts that have waited too long to be registered, and then runners that have been idle for too long; of each the
+    /// oldest first.
+    pub(super) waiting: Vec<LaunchId>,
 }
 
 /// What a pool lacks of one shape.
@@ -324,16 +325,14 @@ impl Fleet {
                 launches.collect::<Vec<_>>()
             };
             let launching = longer_than(Stage::Launching, HELD_UP);
-            // Those that could not be registered in time, and that no job waits for any more.
-            let waiting = longer_than(Stage::Enrolled, pool.limits.start);
+            let enrolled = longer_than(Stage::Enrolled, pool.limits.start);
             let idle = longer_than(Stage::Idle, pool.limits.idle);
             let newest = launching.into_iter().rev().take(excess);
             let before = surplus.launching.len();
             surplus.launching.extend(newest);
             let left = excess - (surplus.launching.len() - before);
-            surplus
-                .idle
-                .extend(waiting.into_iter().chain(idle).take(left));
+            let waiting = enrolled.into_iter().chain(idle);
+            surplus.waiting.extend(waiting.take(left));
         }
         surplus
     }

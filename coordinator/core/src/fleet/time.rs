@@ -92,7 +92,7 @@ impl Fleet {
                     self.withdraw(&launch, turn);
                 }
             }
-            for launch in surplus.idle {
+            for launch in surplus.waiting {
                 self.drain(&launch, "nobody needs it".to_owned(), None, turn);
             }
         }

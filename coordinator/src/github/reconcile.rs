@@ -1,14 +1,16 @@
 //! Finds deliveries that never arrived and asks GitHub for them again. A webhook makes things fast;
 //! this makes them certain.
 
-use std::collections::{BTreeMap, HashMap};
+mod plan;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::deliveries::{Attempt, Cursor, Deliveries};
+use self::plan::{Memory, plan};
+use super::deliveries::{Cursor, Deliveries};
 use super::errors::GithubError;
 use super::rest::GithubClient;
 use crate::store::{Ledger, StoreError};
@@ -24,128 +26,13 @@ const KEPT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// An attempt may be recorded a while after it was made.
 const OVERLAP: Duration = Duration::from_secs(5 * 60);
 
-/// How often a delivery is asked for that we refused: it is what it is.
-const MAX_ASKS: u32 = 5;
+/// Time for each call of a round beyond some, before the next round: 2,400 calls in an hour, however long an outage is
+/// and the list of what it failed. The tokens of installations come out of the same limit.
+const FOR_EACH_CALL: Duration = Duration::from_millis(1_500);
+const SOME_CALLS: u32 = 20;
 
-/// Wait after the first time; it doubles with each.
-const FIRST_GAP: Duration = Duration::from_secs(60);
-
-/// The longest wait: what has not arrived may do so once an outage is over, however long that lasts.
-const LONGEST_GAP: Duration = Duration::from_secs(30 * 60);
-
-/// Deliveries that are asked for in one round. GitHub counts such a call as 5 of 900 points a minute.
-const PER_ROUND: usize = 100;
-
-/// Deliveries that are remembered; beyond, the longest unasked are forgotten.
-const MAX_REMEMBERED: usize = 20_000;
-
-/// What was asked for already.
-#[derive(Debug, Default)]
-pub struct Memory {
-    asked: HashMap<String, Asked>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    times: u32,
-    last: Timestamp,
-}
-
-/// What to do about some deliveries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Failed deliveries to ask for now, oldest first: guid, and the id of its latest attempt.
-    pub ask: Vec<(String, i64)>,
-    /// The oldest failed delivery on which something may still be done, now or later.
-    pub unsettled_since: Option<Timestamp>,
-    /// Deliveries that were refused often enough.
-    pub given_up: usize,
-}
-
-/// Decides which deliveries to ask for: those of `workflow_job` of which no attempt succeeded, each with growing
-/// gaps, and at most five times if it was refused.
-#[must_use]
-pub fn plan(attempts: &[Attempt], memory: &Memory, now: Timestamp) -> Plan {
-    let mut deliveries: BTreeMap<&str, Failed> = BTreeMap::new();
-    for attempt in attempts.iter().filter(|a| a.event == "workflow_job") {
-        let failed = deliveries
-            .entry(&attempt.guid)
-            .or_insert_with(|| Failed::at(attempt));
-        failed.add(attempt);
-    }
-    let mut failed: Vec<_> = deliveries.into_iter().filter(|(_, d)| !d.arrived).collect();
-    failed.sort_by_key(|(guid, delivery)| (delivery.first, *guid));
-    let mut plan = Plan::default();
-    for (guid, delivery) in failed {
-        let asked = memory.asked.get(guid);
-        if delivery.refused && asked.is_some_and(|asked| asked.times >= MAX_ASKS) {
-            plan.given_up += 1;
-            continue;
-        }
-        plan.unsettled_since.get_or_insert(delivery.first);
-        if asked.is_none_or(|asked| asked.again_at() <= now) && plan.ask.len() < PER_ROUND {
-            plan.ask.push((guid.to_owned(), delivery.latest));
-        }
-    }
-    plan
-}
-
-/// The attempts of one delivery.
-struct Failed {
-    first: Timestamp,
-    last: Timestamp,
-    latest: i64,
-    arrived: bool,
-    /// Whether the latest attempt was answered with 4xx.
-    refused: bool,
-}
-
-impl Failed {
-    fn at(attempt: &Attempt) -> Self {
-        Self {
-            first: attempt.delivered_at,
-            last: attempt.delivered_at,
-            latest: attempt.id,
-            arrived: false,
-            refused: attempt.refused(),
-        }
-    }
-
-    fn add(&mut self, attempt: &Attempt) {
-        self.first = self.first.min(attempt.delivered_at);
-        if attempt.delivered_at > self.last {
-            self.last = attempt.delivered_at;
-            self.latest = attempt.id;
-            self.refused = attempt.refused();
-        }
-        self.arrived |= attempt.succeeded();
-    }
-}
-
-impl Asked {
-    fn again_at(&self) -> Timestamp {
-        let gap = FIRST_GAP * 2_u32.saturating_pow(self.times.saturating_sub(1));
-        let again = self.last.saturating_add(gap.min(LONGEST_GAP));
-        again.unwrap_or(Timestamp::MAX)
-    }
-}
-
-impl Memory {
-    /// Remembers that a delivery was asked for.
-    pub fn asked(&mut self, guid: String, now: Timestamp) {
-        let asked = self.asked.entry(guid).or_insert(Asked {
-            times: 0,
-            last: now,
-        });
-        asked.times = asked.times.saturating_add(1);
-        asked.last = now;
-        if self.asked.len() > MAX_REMEMBERED {
-            let mut times: Vec<_> = self.asked.values().map(|asked| asked.last).collect();
-            let (_, &mut median, _) = times.select_nth_unstable(MAX_REMEMBERED / 2);
-            self.asked.retain(|_, asked| asked.last > median);
-        }
-    }
-}
+/// Deliveries in one page of the list.
+const PAGE: usize = 100;
 
 /// Looks for failed deliveries at once and then at each interval, until cancelled.
 pub async fn run(
@@ -159,12 +46,13 @@ pub async fn run(
         store,
         memory: Memory::default(),
         walk: None,
+        calls: 0,
     };
     while let Some(result) = cancel.run_until_cancelled(reconciler.round()).await {
         if let Err(error) = result {
             tracing::warn!(%error, "failed to look for lost deliveries");
         }
-        let pause = tokio::time::sleep(jittered(interval));
+        let pause = tokio::time::sleep(reconciler.pause(interval));
         if cancel.run_until_cancelled(pause).await.is_none() {
             return;
         }
@@ -181,6 +69,8 @@ struct Reconciler {
     store: Arc<dyn Ledger>,
     memory: Memory,
     walk: Option<Walk>,
+    /// That the last round made.
+    calls: u32,
 }
 
 /// A list that is too long for one round.
@@ -200,9 +90,16 @@ enum RoundError {
 }
 
 impl Reconciler {
+    /// How long to wait after a round.
+    fn pause(&self, interval: Duration) -> Duration {
+        let calls = self.calls.saturating_sub(SOME_CALLS);
+        jittered(interval).max(FOR_EACH_CALL.saturating_mul(calls))
+    }
+
     /// One look at what is new, and at the next part of a list that was too long before.
     async fn round(&mut self) -> Result<(), RoundError> {
         let now = clock::now();
+        self.calls = 0;
         let since = self.since(now).await?;
         let newest = self.client.deliveries(since, None).await?;
         let mut attempts = newest.attempts;
@@ -215,6 +112,8 @@ impl Reconciler {
             unsettled_since = walk.unsettled_since;
             more = older.more;
         }
+        let pages = attempts.len().div_ceil(PAGE);
+        self.calls = u32::try_from(pages).unwrap_or(u32::MAX);
         let plan = plan(&attempts, &self.memory, now);
         let unsettled_since = earlier(unsettled_since, plan.unsettled_since);
         self.walk = more.map(|next| Walk {
@@ -268,6 +167,7 @@ impl Reconciler {
 
     async fn ask(&mut self, deliveries: Vec<(String, i64)>) -> Result<(), GithubError> {
         for (guid, attempt) in deliveries {
+            self.calls = self.calls.saturating_add(1);
             match self.client.redeliver(attempt).await {
                 Ok(()) => tracing::info!(delivery = guid, "asked for a lost delivery"),
                 Err(error) if error.retry_after().is_some() => return Err(error),
@@ -287,127 +187,54 @@ fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+    use crate::github::fake::{Fake, reply};
+    use crate::store::Store;
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn attempt(id: i64, guid: &str, second: i64, status_code: i64) -> Attempt {
-        Attempt {
-            id,
-            guid: guid.to_owned(),
-            delivered_at: at(second),
-            event: "workflow_job".to_owned(),
-            status_code,
-        }
-    }
-
-    fn asks(plan: &Plan) -> Vec<i64> {
-        plan.ask.iter().map(|(_, id)| *id).collect()
-    }
-
-    #[test]
-    fn only_deliveries_that_never_arrived_are_asked_for_oldest_first() {
-        let mut other = attempt(9, "other", 50, 500);
-        other.event = "push".to_owned();
-        let attempts = [
-            attempt(8, "healed", 80, 202),
-            attempt(7, "twice", 70, 0),
-            attempt(6, "fine", 60, 200),
-            other,
-            attempt(5, "twice", 20, 503),
-            attempt(4, "healed", 40, 502),
-            attempt(3, "once", 30, 504),
-        ];
-        let plan = plan(&attempts, &Memory::default(), at(100));
-        assert_eq!(asks(&plan), [7, 3], "the latest attempt of each");
-        assert_eq!(plan.unsettled_since, Some(at(20)));
-    }
-
-    #[test]
-    fn a_delivery_that_is_refused_is_asked_for_five_times_with_growing_gaps_then_given_up() {
-        let attempts = [attempt(1, "odd", 0, 401)];
-        let mut memory = Memory::default();
-        let mut asked_at = Vec::new();
-        for second in 0..5_000 {
-            let plan = plan(&attempts, &memory, at(second));
-            for (guid, _) in plan.ask {
-                asked_at.push(second);
-                memory.asked(guid, at(second));
-            }
-        }
-        assert_eq!(asked_at, [0, 60, 180, 420, 900]);
-        let plan = plan(&attempts, &memory, at(5_000));
-        assert_eq!((plan.given_up, plan.unsettled_since), (1, None));
-    }
-
-    #[test]
-    fn a_delivery_that_does_not_arrive_is_asked_for_until_an_outage_is_over() {
-        let mut attempts = vec![attempt(1, "lost", 0, 400), attempt(2, "lost", 1, 503)];
-        let (mut memory, mut asked_at) = (Memory::default(), vec![0]);
-        memory.asked("lost".to_owned(), at(0));
-        for second in 0..200_000 {
-            let plan = plan(&attempts, &memory, at(second));
-            assert_eq!(plan.unsettled_since, Some(at(0)));
-            for (guid, _) in plan.ask {
-                asked_at.push(second);
-                memory.asked(guid, at(second));
-            }
-        }
-        let gaps: Vec<_> = asked_at.windows(2).map(|two| two[1] - two[0]).collect();
-        assert_eq!(gaps[..7], [60, 120, 240, 480, 960, 1_800, 1_800]);
-        assert!(asked_at.last().unwrap() + 1_800 >= 200_000, "still");
-        attempts.push(attempt(3, "lost", 200_000, 202));
-        assert_eq!(plan(&attempts, &memory, at(999_999)), Plan::default());
-    }
-
-    #[test]
-    fn a_round_is_bounded_and_the_rest_stays_unsettled() {
-        let attempts: Vec<_> = (0..1_000)
-            .map(|n| attempt(n, &format!("lost {n}"), n, 500))
+    /// After a round over so many deliveries that failed.
+    async fn after(failed: usize) -> Reconciler {
+        let at = clock::now().to_string();
+        let list: Vec<_> = (0..failed)
+            .map(|id| {
+                json!({ "id": id, "guid": format!("guid-{id}"), "event": "workflow_job",
+                    "status_code": 503, "delivered_at": at })
+            })
             .collect();
-        let mut memory = Memory::default();
-        let first = plan(&attempts, &memory, at(2_000));
-        assert_eq!(asks(&first), (0..100).collect::<Vec<_>>());
-        for (guid, _) in first.ask {
-            memory.asked(guid, at(2_000));
-        }
-        let second = plan(&attempts, &memory, at(2_001));
-        assert_eq!(asks(&second), (100..200).collect::<Vec<_>>());
-        assert_eq!(second.unsettled_since, Some(at(0)));
+        let github = Fake::new(move |asked| {
+            let body = if asked.line.contains("/attempts") {
+                json!({})
+            } else {
+                json!(list)
+            };
+            Some(reply(202, body))
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("muster.db")).await;
+        let mut reconciler = Reconciler {
+            client: github.client(),
+            store: Arc::new(store.unwrap()),
+            memory: Memory::default(),
+            walk: None,
+            calls: 0,
+        };
+        reconciler.round().await.unwrap();
+        reconciler
     }
 
-    #[test]
-    fn memory_is_bounded() {
-        let mut memory = Memory::default();
-        for n in 0..50_000 {
-            memory.asked(n.to_string(), at(n));
-        }
-        assert!(memory.asked.len() <= MAX_REMEMBERED);
-        assert!(memory.asked.contains_key("49999"), "the latest is kept");
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_that_arrived_is_asked_for_and_nothing_lost_is_forgotten(
-            list in proptest::collection::vec((0..8_i64, 0..1_000_i64, prop::bool::ANY), 0..40)
-        ) {
-            let attempts: Vec<_> = list
-                .iter()
-                .zip(0..)
-                .map(|((guid, second, good), id)| {
-                    attempt(id, &guid.to_string(), *second, if *good { 200 } else { 500 })
-                })
-                .collect();
-            let plan = plan(&attempts, &Memory::default(), at(2_000));
-            for (guid, _, _) in &list {
-                let arrived = list.iter().any(|(other, _, good)| other == guid && *good);
-                let asked = plan.ask.iter().filter(|(id, _)| *id == guid.to_string()).count();
-                prop_assert_eq!(asked, usize::from(!arrived));
-            }
-        }
+    #[tokio::test]
+    async fn a_long_outage_does_not_use_up_the_limit_that_tokens_come_out_of() {
+        let minute = Duration::from_secs(60);
+        let few = after(19).await;
+        assert_eq!(few.calls, 20);
+        assert!(few.pause(minute) <= minute * 5 / 4);
+        let many = after(2_000).await;
+        assert_eq!(
+            many.calls, 120,
+            "twenty pages, and a hundred to be asked for"
+        );
+        assert_eq!(many.pause(minute), Duration::from_secs(150));
     }
 }
